@@ -1,0 +1,29 @@
+"""Multimodal RAG for notebooks: documents in, answers with evidence out.
+
+Public names load on first use, so that this import stays light: no torch, faiss, openvino or transformers.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ultrafast_rag.config import Config
+from ultrafast_rag.types import Answer, Hit, Hits, IngestReport
+
+if TYPE_CHECKING:
+    from ultrafast_rag.rag import UltraFastRAG
+
+__version__ = "0.1.0"
+__all__ = ["Answer", "Config", "Hit", "Hits", "IngestReport", "UltraFastRAG"]
+
+_LAZY = {"UltraFastRAG": "ultrafast_rag.rag"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    value = getattr(importlib.import_module(_LAZY[name]), name)
+    globals()[name] = value
+    return value

@@ -1,0 +1,1 @@
+"""Chunks, questions and pictures -> vectors; sound -> words."""

@@ -1,0 +1,165 @@
+"""What a stage may ask of another: Protocols, filled by `rag.py`.
+
+Stages never import one another; what one needs arrives as one of these in its constructor.
+Vectors are float32 with rows of unit length. A `fingerprint` names everything that changes a
+vector (model, revision, precision, pooling, limit), so it is part of every cache key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from ultrafast_rag.types import Chunk, ChunkIds, Document, Hit, Mask, Part, Ranking, Segment, Vectors
+
+
+class Extractor(Protocol):
+    """Bytes on disk -> a stream of parts."""
+
+    def extract(self, path: Path, *, start_part: int = 0) -> Iterator[Part]:
+        """Yield parts from number `start_part` on; raise ExtractionError if the file cannot be opened.
+
+        A part that cannot be read is yielded with `failure` set.
+        """
+        ...
+
+
+class Tokenizer(Protocol):
+    """The encoder's own tokens, so that a chunk is tokenized once."""
+
+    max_tokens: int
+    """Longest input in tokens, special tokens included."""
+
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text, without special tokens, not truncated."""
+        ...
+
+
+class TextEncoder(Tokenizer, Protocol):
+    """Passages and questions -> vectors."""
+
+    fingerprint: str
+    dim: int
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """float32 (n, dim), unit rows; texts over the limit are truncated to it."""
+        ...
+
+    def encode_tokens(self, token_ids: Sequence[Sequence[int]]) -> Vectors:
+        """As `encode`, from `tokenize`'s output; special tokens are added here."""
+        ...
+
+
+class ImageEncoder(Protocol):
+    """Pictures and texts -> one space."""
+
+    fingerprint: str
+    dim: int
+
+    def encode_images(self, images: Sequence[bytes]) -> Vectors:
+        """float32 (n, dim), unit rows, from encoded JPEG, PNG or WebP bytes; CorruptError if one cannot be decoded."""
+        ...
+
+    def encode_texts(self, texts: Sequence[str]) -> Vectors:
+        """float32 (n, dim), unit rows; texts over the tower's limit are truncated."""
+        ...
+
+
+class Transcriber(Protocol):
+    """Sound -> words with times."""
+
+    fingerprint: str
+
+    def transcribe(self, pcm: bytes, *, offset_s: float = 0.0, language: str | None = None) -> list[Segment]:
+        """Segments of little-endian int16 mono PCM at 16 kHz; times have offset_s added; [] for silence."""
+        ...
+
+
+class Reranker(Protocol):
+    """Question and passages -> one score each, higher is better."""
+
+    fingerprint: str
+
+    def score(self, question: str, passages: Sequence[str]) -> Sequence[float]:
+        """One score a passage, in order."""
+        ...
+
+
+class VectorIndex(Protocol):
+    """Nearest chunks by cosine in one space."""
+
+    def search(self, vector: Vectors, k: int, *, allowed: Mask | None = None) -> Ranking:
+        """The k best chunks for one query (d,), best first, scored by exact cosine; fewer if fewer exist."""
+        ...
+
+    def score(self, vector: Vectors, chunk_ids: ChunkIds) -> Vectors:
+        """Exact cosine of the query with each chunk, float32 (n,); NaN where a chunk has no vector here."""
+        ...
+
+
+class LexicalIndex(Protocol):
+    """Chunks by words, BM25."""
+
+    def search(self, query: str, k: int, *, allowed: Mask | None = None) -> Ranking:
+        """The k best chunks that share a term with the query, best first."""
+        ...
+
+    def score(self, query: str, chunk_ids: ChunkIds) -> Vectors:
+        """BM25 of each chunk, float32 (n,); 0 where no term is shared."""
+        ...
+
+
+class ChunkReader(Protocol):
+    """What search needs of the store."""
+
+    def chunks(self, chunk_ids: Sequence[int]) -> list[Chunk]:
+        """Committed, visible chunks in the order asked; ids that are gone are left out."""
+        ...
+
+    def allowed(self, filters: Mapping[str, Any]) -> Mask:
+        """Visible chunks that match every filter (document fields, modality, page, metadata)."""
+        ...
+
+    def neighbours(self, chunk: Chunk) -> tuple[str, str]:
+        """Text of the chunk before and after in the same document; "" at its ends."""
+        ...
+
+    def document(self, document_id: str) -> Document | None:
+        """The document's record, or None."""
+        ...
+
+
+class EmbeddingCache(Protocol):
+    """Vectors by content: get many, put many."""
+
+    def get_many(self, fingerprint: str, keys: Sequence[bytes]) -> list[Vectors | None]:
+        """A float32 (d,) vector per key, None where it is not known or fails its checksum."""
+        ...
+
+    def put_many(self, fingerprint: str, keys: Sequence[bytes], vectors: Vectors) -> None:
+        """Remember float32 (n, d); a disk that refuses is a warning, never an error."""
+        ...
+
+
+class QueryCache(Protocol):
+    """Answers and hits by question; values are JSON text."""
+
+    def get(self, key: str) -> str | None:
+        """The value, or None."""
+        ...
+
+    def put(self, key: str, value: str) -> None:
+        """Remember a value."""
+        ...
+
+
+@runtime_checkable
+class Generator(Protocol):
+    """Question and numbered sources -> text with [n] citations."""
+
+    name: str
+
+    def stream(self, question: str, hits: Sequence[Hit]) -> AsyncIterator[str]:
+        """Pieces of the answer as they come; raises GenerationError."""
+        ...

@@ -1,0 +1,311 @@
+"""What passes between stages: frozen values, no behaviour beyond reading well.
+
+Knows nothing of models, files or indexes. HTML is drawn by `notebook/display.py`, which registers
+itself in `HTML_REPRS` when the package root is imported; without it the plain text is escaped.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Modality = Literal["text", "table", "image", "audio", "video"]
+MODALITIES: tuple[Modality, ...] = ("text", "table", "image", "audio", "video")
+ElementKind = Literal["heading", "text", "table", "code", "image", "sound", "speech", "frame"]
+BBox = tuple[float, float, float, float]
+"""x0, y0, x1, y1 in PDF points from the page's top-left corner (pixels for a picture file)."""
+
+Vectors = npt.NDArray[np.float32]
+"""float32 (n, d), rows of unit length."""
+ChunkIds = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+"""bool (max chunk id + 1,): True where a chunk may be returned."""
+
+HTML_REPRS: dict[type, Callable[[Any], str]] = {}
+
+
+def _html_of(value: object) -> str:
+    draw = HTML_REPRS.get(type(value))
+    return draw(value) if draw else f"<pre>{html.escape(str(value))}</pre>"
+
+
+class Ranking(NamedTuple):
+    """Best first; both arrays have the same length."""
+
+    chunk_ids: ChunkIds
+    scores: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Element:
+    """One thing on a page or a stretch of sound, in reading order, as an extractor found it.
+
+    text: what a person reads there: a paragraph, table rows, a picture's caption, OCR and
+        surrounding text, spoken words. Empty for a "sound" not transcribed yet.
+    data: an encoded JPEG or PNG for "image", "frame" and "table" (a crop, where there is one);
+        little-endian int16 mono PCM at 16 kHz for "sound".
+    page is 1-based; start_s and end_s are seconds from the start of the recording.
+    level: heading depth, 1 is the topmost; 0 for everything that is not a heading.
+    """
+
+    kind: ElementKind
+    text: str
+    page: int | None = None
+    bbox: BBox | None = None
+    start_s: float | None = None
+    end_s: float | None = None
+    level: int = 0
+    data: bytes | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The unit of progress: a page, a slice of a text file, a window of a recording.
+
+    number: 0-based; an interrupted document resumes at the first number not committed.
+    total: parts in the whole document, where the extractor knows it.
+    failure: why this part could not be read; the document goes on with the next one.
+    notes: what the reader of the report should know, e.g. "page 3 has no text layer".
+    """
+
+    number: int
+    elements: tuple[Element, ...] = ()
+    title: str = ""
+    total: int | None = None
+    failure: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Words heard between two moments, in seconds from the start of the recording."""
+
+    start_s: float
+    end_s: float
+    text: str
+    language: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A passage that is encoded, indexed and shown.
+
+    id: given by the store when committed; 0 before.
+    context: document title and section path; encoded and searched with the text, never shown as it.
+    token_ids: the encoder's own tokens of context and text without special tokens; () once stored.
+    data: encoded JPEG or PNG of an "image" or "video" chunk, kept as an asset; None when read back
+        (ask the store for the asset by `asset`, its sha256 in hex).
+    parent: ordinal of the section-level chunk it was cut from, where the chunker makes parents.
+    """
+
+    text: str
+    modality: Modality = "text"
+    id: int = 0
+    document_id: str = ""
+    source: str = ""
+    ordinal: int = 0
+    part: int = 0
+    context: str = ""
+    page: int | None = None
+    bbox: BBox | None = None
+    start_s: float | None = None
+    end_s: float | None = None
+    token_ids: tuple[int, ...] = ()
+    data: bytes | None = None
+    asset: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A source as the index knows it. `complete` is False while pages are still to come."""
+
+    id: str
+    source: str
+    title: str = ""
+    media_type: str = ""
+    content_hash: str = ""
+    parts: int = 0
+    chunks: int = 0
+    complete: bool = False
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Something to look at or listen to: bytes of `media_type`, and where on it the passage is.
+
+    highlight: x0, y0, x1, y1 as fractions of the picture's width and height.
+    """
+
+    media_type: str
+    data: bytes
+    highlight: BBox | None = None
+    caption: str = ""
+
+
+EvidenceSource = Callable[["Hit"], "Evidence | None"]
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A chunk that answers a query. Score is higher-is-better; dense_score is a cosine.
+
+    dense_score and lexical_score are NaN where that leg knows nothing of the chunk.
+    neighbours: text just before and after the passage in its document, for context.
+    """
+
+    chunk_id: int
+    document_id: str
+    source: str
+    modality: Modality
+    text: str
+    score: float
+    page: int | None = None
+    bbox: BBox | None = None
+    start_s: float | None = None
+    end_s: float | None = None
+    dense_score: float = float("nan")
+    lexical_score: float = float("nan")
+    title: str = ""
+    section: str = ""
+    neighbours: tuple[str, str] = ("", "")
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def where(self) -> str:
+        """Source and place in words: 'handbook.pdf, page 4' or 'talk.mp3, 1:05'."""
+        name = self.source.replace("\\", "/").rsplit("/", 1)[-1]
+        if self.start_s is not None:
+            return f"{name}, {int(self.start_s) // 60}:{int(self.start_s) % 60:02d}"
+        return f"{name}, page {self.page}" if self.page is not None else name
+
+    def __str__(self) -> str:
+        text = " ".join(self.text.split())
+        shown = text if len(text) <= 160 else text[:159] + "…"
+        return f"{self.score:.3f}  {self.where}  [{self.modality}]\n       {shown}"
+
+
+class Hits(list[Hit]):
+    """Hits, best first; a list that reads well. notes: what the search could not do, in words."""
+
+    def __init__(
+        self,
+        hits: Iterable[Hit] = (),
+        *,
+        query: str = "",
+        seconds: float = 0.0,
+        notes: tuple[str, ...] = (),
+        evidence: EvidenceSource | None = None,
+    ) -> None:
+        super().__init__(hits)
+        self.query, self.seconds, self.notes, self.evidence = query, seconds, notes, evidence
+
+    def __str__(self) -> str:
+        head = f"{len(self)} hits for {self.query!r} in {self.seconds * 1000:.1f} ms"
+        lines = [f"{rank:2d}. {hit}" for rank, hit in enumerate(self, 1)]
+        return "\n".join([head, *lines, *(f"note: {note}" for note in self.notes)])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return _html_of(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Citation:
+    """`[number]` in an answer's text stands for this hit; quote is the supporting passage."""
+
+    number: int
+    hit: Hit
+    quote: str
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Answer:
+    """Text with [1]-style citations into `citations`; hits holds the cited ones first.
+
+    supported: False when nothing in the documents answers the question, and `text` says so.
+    generator: who wrote it, e.g. "extractive" or "gemini:MODEL"; reason: why that one.
+    """
+
+    question: str
+    text: str
+    hits: Hits
+    citations: tuple[Citation, ...] = ()
+    supported: bool = True
+    cached: bool = False
+    generator: str = "extractive"
+    reason: str = ""
+    timings_s: Mapping[str, float] = field(default_factory=dict)
+    cost_usd: float = 0.0
+    notes: tuple[str, ...] = ()
+
+    def __getitem__(self, key: str) -> Any:
+        """answer["answer"] and answer["sources"], for those used to dictionaries."""
+        if key == "answer":
+            return self.text
+        if key == "sources":
+            return [citation.hit.where for citation in self.citations]
+        if key in self.__slots__:
+            return getattr(self, key)
+        raise KeyError(key)
+
+    def __str__(self) -> str:
+        total_ms = sum(self.timings_s.values()) * 1000
+        cites = [f"  [{c.number}] {c.hit.where}" for c in self.citations]
+        cached = ", from the cache" if self.cached else ""
+        tail = f"  ({self.generator}{cached}, {total_ms:.0f} ms)"
+        return "\n".join([self.text, *cites, tail, *(f"  note: {note}" for note in self.notes)])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return _html_of(self)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class IngestReport:
+    """What one `ingest` did. failed: (source, why); a source can fail in part and still be indexed.
+
+    complete: False when a time budget or an interrupt left work for the next `ingest`.
+    embedded counts vectors computed now, cache_hits those found in the embedding cache.
+    """
+
+    documents: int = 0
+    pages: int = 0
+    chunks: int = 0
+    embedded: int = 0
+    cache_hits: int = 0
+    unchanged: int = 0
+    failed: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
+    seconds: float = 0.0
+    stage_seconds: Mapping[str, float] = field(default_factory=dict)
+    complete: bool = True
+
+    @property
+    def pages_per_minute(self) -> float:
+        """Pages read in this run over its wall time; 0 when nothing was read."""
+        return 60 * self.pages / self.seconds if self.seconds > 0 else 0.0
+
+    def __str__(self) -> str:
+        head = (
+            f"{self.documents} documents, {self.pages} pages, {self.chunks} chunks in {self.seconds:.2f} s "
+            f"({self.pages_per_minute:.0f} pages/min); {self.embedded} embedded, "
+            f"{self.cache_hits} from the cache, {self.unchanged} documents unchanged"
+        )
+        state = [] if self.complete else ["not complete: run the same ingest again to go on"]
+        failed = [f"failed: {source}: {why}" for source, why in self.failed]
+        return "\n".join([head, *state, *failed, *(f"note: {note}" for note in self.notes)])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return _html_of(self)
