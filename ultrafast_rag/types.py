@@ -142,12 +142,14 @@ class Evidence:
     """Something to look at or listen to: bytes of `media_type`, and where on it the passage is.
 
     highlight: x0, y0, x1, y1 as fractions of the picture's width and height.
+    start_s: where in a clip the passage begins, in seconds from the clip's own start.
     """
 
     media_type: str
     data: bytes
     highlight: BBox | None = None
     caption: str = ""
+    start_s: float = 0.0
 
 
 EvidenceSource = Callable[["Hit"], "Evidence | None"]
@@ -190,6 +192,9 @@ class Hit:
         text = " ".join(self.text.split())
         shown = text if len(text) <= 160 else text[:159] + "…"
         return f"{self.score:.3f}  {self.where}  [{self.modality}]\n       {shown}"
+
+    def _repr_html_(self) -> str:
+        return _html_of(self)
 
 
 class Hits(list[Hit]):
@@ -304,6 +309,92 @@ class IngestReport:
         state = [] if self.complete else ["not complete: run the same ingest again to go on"]
         failed = [f"failed: {source}: {why}" for source, why in self.failed]
         return "\n".join([head, *state, *failed, *(f"note: {note}" for note in self.notes)])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return _html_of(self)
+
+
+@dataclass(frozen=True, slots=True)
+class ProgressState:
+    """How far an `ingest` is, as its progress callback gets it.
+
+    parts_total and eta_s are None while the size of the work is not known; seconds counts from the
+    start of the run; rss_mb is the memory of this process.
+    """
+
+    source: str = ""
+    documents: int = 0
+    documents_total: int | None = None
+    parts: int = 0
+    parts_total: int | None = None
+    chunks: int = 0
+    seconds: float = 0.0
+    eta_s: float | None = None
+    rss_mb: float = 0.0
+    done: bool = False
+
+    @property
+    def fraction(self) -> float | None:
+        """Share of the work done, 0 to 1; None while unknown."""
+        if self.done:
+            return 1.0
+        if self.parts_total:
+            return min(1.0, self.parts / self.parts_total)
+        return min(1.0, self.documents / self.documents_total) if self.documents_total else None
+
+
+def cell_text(value: object) -> str:
+    """A table cell in words: three significant digits for a fraction, thousands set apart, "" for None."""
+    if value is None:
+        return ""
+    if isinstance(value, (bool, np.bool_)):
+        return "yes" if value else "no"
+    if isinstance(value, (int, np.integer)):
+        return f"{int(value):,}".replace(",", "\u202f") if abs(int(value)) >= 10_000 else str(int(value))
+    if isinstance(value, (float, np.floating)):
+        number = float(value)
+        if number != number:
+            return "–"
+        return cell_text(round(number)) if abs(number) >= 1000 and abs(number) < 1e15 else f"{number:.3g}"
+    return str(value)
+
+
+class Table(list[Mapping[str, Any]]):
+    """Rows that read well: a list of mappings from column to value. Columns come in order of first sight.
+
+    bars: columns of non-negative numbers that are also drawn as bars in HTML.
+    """
+
+    def __init__(
+        self,
+        rows: Iterable[Mapping[str, Any]] = (),
+        title: str = "",
+        *,
+        notes: tuple[str, ...] = (),
+        bars: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(rows)
+        self.title, self.notes, self.bars = title, notes, bars
+
+    @property
+    def columns(self) -> list[str]:
+        """Every column of any row, in order of first sight."""
+        return list(dict.fromkeys(str(name) for row in self for name in row))
+
+    def __str__(self) -> str:
+        columns = self.columns
+        cells = [[" ".join(cell_text(row.get(name)).split()) for name in columns] for row in self]
+        widths = [max(len(name), *(len(row[i]) for row in cells)) for i, name in enumerate(columns)] if cells else []
+        numeric = [all(isinstance(row.get(name), (int, float, type(None))) for row in self) for name in columns]
+
+        def line(row: list[str]) -> str:
+            padded = (c.rjust(w) if n else c.ljust(w) for c, w, n in zip(row, widths, numeric))
+            return "  ".join(padded).rstrip()
+
+        body = [line(columns), "  ".join("-" * w for w in widths), *map(line, cells)] if cells else ["(no rows)"]
+        return "\n".join([*([self.title] if self.title else []), *body, *(f"note: {note}" for note in self.notes)])
 
     __repr__ = __str__
 
