@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ultrafast_rag.chunk import Chunker, split_sentences
+from ultrafast_rag.chunk import Chunker
 from ultrafast_rag.config import Config
+from ultrafast_rag.sentences import split_sentences
 from ultrafast_rag.types import Element, Part
 
 

@@ -20,15 +20,13 @@ import numpy as np
 
 from ultrafast_rag.config import Config
 from ultrafast_rag.ports import Tokenizer
+from ultrafast_rag.sentences import split_sentences
 from ultrafast_rag.types import BBox, Chunk, Element, ElementKind, Modality, Part, Vectors
 
 SPECIAL_TOKENS = 2  # begin and end, added by every encoder we load
 _MODALITY_OF: dict[ElementKind, Modality] = {"table": "table", "image": "image", "frame": "video"}
 CONTEXT_SHARE = 0.25  # of a chunk's budget at most: a long title must not crowd out the passage
 
-_SENTENCE_END = re.compile(r"[.!?…][\"'”’»)\]]*(\s+)(?=[\"'“‘«(\[]*[^\s\W_a-z])|[。！？](\s*)|(\n\s*\n)")
-_ABBREVIATIONS = frozenset("dr mr ms mrs prof st fig figs eq vs cf e.g i.e al bzw z.b ca approx vol pp".split())
-_LAST_WORD = re.compile(r"[\s(\[]")
 _PIECE = re.compile(r"\s*\S+")
 _ALONE: frozenset[ElementKind] = frozenset({"heading", "table", "image", "frame"})
 
@@ -211,20 +209,6 @@ class DocumentChunker:
             data=first.data,
             metadata=metadata,
         )
-
-
-def split_sentences(text: str) -> list[str]:
-    """Sentences of running text in any script, in order, without surrounding blanks."""
-    sentences: list[str] = []
-    start = 0
-    for end in _SENTENCE_END.finditer(text):
-        before = _LAST_WORD.split(text[max(start, end.start() - 12) : end.start()])[-1].casefold()
-        if text[end.start()] == "." and (before in _ABBREVIATIONS or (len(before) == 1 and before.isalpha())):
-            continue
-        sentences.append(text[start : end.end()].strip())
-        start = end.end()
-    sentences.append(text[start:].strip())
-    return [sentence for sentence in sentences if sentence]
 
 
 def split_element(element: Element) -> list[str]:

@@ -110,6 +110,14 @@ class LexicalIndex(Protocol):
         ...
 
 
+class WordWeights(Protocol):
+    """How telling each word of a text is."""
+
+    def weights(self, text: str) -> Mapping[str, float]:
+        """Each distinct content term (stemmed as the index stems it) -> its idf, > 0; an unseen term has the highest."""
+        ...
+
+
 class ChunkReader(Protocol):
     """What search needs of the store."""
 

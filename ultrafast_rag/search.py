@@ -172,7 +172,7 @@ def check_query(query: str | bytes, *, k: int, alpha: float, modality: str | Seq
 
 
 def convex(cosines: Floats, bm25: Floats, *, alpha: float) -> Floats:
-    """alpha * (cos+1)/(max cos+1) + (1-alpha) * bm25/max bm25, over one set of candidates.
+    """Fuse one set of candidates by alpha * (cos+1)/(max cos+1) + (1-alpha) * bm25/max bm25.
 
     cosines: (n,), NaN where a candidate has no vector, counted as -1. bm25: (n,), >= 0.
     Returns (n,) in 0..1. Source: Bruch et al., "An Analysis of Fusion Functions for Hybrid
