@@ -65,7 +65,8 @@ class ExtractiveAnswerer:
         units = [(hit, text, (rank, n)) for rank, hit in enumerate(hits) for n, text in enumerate(_units(hit))]
         if not units:
             return []
-        vectors: Vectors = self._encoder().encode([question, *(f"{hit.section}: {text}" if hit.section else text for hit, text, _ in units)])
+        shown = [f"{hit.section}: {text}" if hit.section else text for hit, text, _ in units]
+        vectors: Vectors = self._encoder().encode([question, *shown])
         cosines = vectors[1:] @ vectors[0]
         scored = []
         for (hit, text, place), cosine in zip(units, cosines):

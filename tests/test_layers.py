@@ -1,0 +1,86 @@
+"""Arrows point down and nothing runs in a circle: every import counts, in functions and for types too."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent.parent / "ultrafast_rag"
+# top to bottom; a file may import rooms below its own, and files of its own room where it has several
+LAYERS: tuple[frozenset[str], ...] = (
+    frozenset({"__init__", "__main__"}),
+    frozenset({"serve", "bench"}),
+    frozenset({"notebook"}),
+    frozenset({"rag"}),
+    frozenset({"pipeline"}),
+    frozenset({"extract", "chunk", "encode", "cache", "index", "search", "answer", "enrich", "memory", "evaluate"}),
+    frozenset({"vram", "background"}),
+    frozenset({"device", "limits", "monitor", "ports", "sentences", "secrets"}),
+    frozenset({"config"}),
+    frozenset({"types"}),
+    frozenset({"errors"}),
+)
+DEPTH = {room: depth for depth, rooms in enumerate(LAYERS) for room in rooms}
+# the root registers how results are drawn, so it may reach past rag
+FOLDERS = {path.parent.name for path in PACKAGE.glob("*/*.py")}
+
+
+def modules() -> dict[str, Path]:
+    """Dotted name below the package -> file."""
+    return {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}
+
+
+def imports(path: Path) -> set[str]:
+    """Dotted names below the package that a file imports, wherever in the file; '' is the package root."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            if node.module == "ultrafast_rag":
+                found |= {alias.name if alias.name in known_rooms() else "" for alias in node.names}
+            elif node.module and node.module.startswith("ultrafast_rag."):
+                below = node.module.removeprefix("ultrafast_rag.")
+                names = {f"{below}.{alias.name}" for alias in node.names}
+                found |= {name if name in modules() else below for name in names}
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.split(".")[0] == "ultrafast_rag":
+                    found.add(alias.name.removeprefix("ultrafast_rag").removeprefix("."))
+    return found
+
+
+def known_rooms() -> set[str]:
+    return {name.split(".")[0] for name in modules()}
+
+
+def test_every_room_has_a_layer():
+    assert known_rooms() <= set(DEPTH), sorted(known_rooms() - set(DEPTH))
+
+
+def test_imports_point_down():
+    wrong = []
+    for name, path in modules().items():
+        room = name.split(".")[0]
+        for target in imports(path):
+            if target == "" and room in ("__init__", "__main__"):
+                continue
+            below = target.split(".")[0]
+            same_folder = below == room and room in FOLDERS
+            if target == "" or (DEPTH[below] <= DEPTH[room] and not same_folder):
+                wrong.append(f"{name} -> {target or 'the package root'}")
+    assert not wrong, wrong
+
+
+def test_no_circles_inside_a_room():
+    graph = {name: imports(path) & set(modules()) for name, path in modules().items()}
+    done: set[str] = set()
+
+    def visit(name: str, trail: tuple[str, ...]) -> None:
+        assert name not in trail, " -> ".join((*trail, name))
+        if name not in done:
+            for target in graph[name]:
+                visit(target, (*trail, name))
+            done.add(name)
+
+    for name in graph:
+        visit(name, ())
