@@ -19,6 +19,7 @@ UltraFastRAGError
     RefusedError           the model declined
     BadResponseError       the reply could not be used
     TimedOutError          no reply in time
+    UnavailableError       the provider is down or rejects us; .transient, .retry_after_s
 """
 
 from __future__ import annotations
@@ -117,6 +118,14 @@ class BadResponseError(GenerationError):
 
 class TimedOutError(GenerationError):
     """No reply in time."""
+
+
+class UnavailableError(GenerationError):
+    """The provider cannot be used now; `transient` is False when another try would fail the same way."""
+
+    def __init__(self, message: str, *, transient: bool = True, retry_after_s: float | None = None) -> None:
+        self.transient, self.retry_after_s = transient, retry_after_s
+        super().__init__(message)
 
 
 def require(module: str, *, package: str = "", extra: str = "") -> ModuleType:

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from ultrafast_rag.types import Chunk, ChunkIds, Document, Hit, Mask, Part, Ranking, Segment, Vectors
+from ultrafast_rag.types import Chunk, ChunkIds, Completion, Document, Hit, Mask, Part, Ranking, Segment, Vectors
 
 
 class Extractor(Protocol):
@@ -170,4 +170,14 @@ class Generator(Protocol):
 
     def stream(self, question: str, hits: Sequence[Hit]) -> AsyncIterator[str]:
         """Pieces of the answer as they come; raises GenerationError."""
+        ...
+
+
+class StructuredModel(Protocol):
+    """A model that fills a form: what enrichment needs of one."""
+
+    name: str
+
+    async def complete(self, system: str, prompt: str, *, schema: type[Any], images: Sequence[bytes] = ()) -> Completion:
+        """One reply whose text is JSON of the pydantic model `schema`; raises GenerationError."""
         ...

@@ -400,3 +400,20 @@ class Table(list[Mapping[str, Any]]):
 
     def _repr_html_(self) -> str:
         return _html_of(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens one request was billed for; output_tokens include the model's thinking."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A whole reply and what it cost; cost_usd is None where the model's price is not known."""
+
+    text: str
+    usage: Usage = Usage()
+    cost_usd: float | None = None
