@@ -69,6 +69,7 @@ class Config:
     cache_size_gb: float = 4.0
     index: Literal["auto", "exact", "ivfpq", "rabitq", "sq8"] = "auto"
     pipelined: bool = True  # read, encode and commit at once
+    streaming: bool = True  # False: a whole document in memory before the first chunk; the ablation's baseline
 
     # search
     alpha: float = 0.65  # 0: words only, 1: meaning only
@@ -105,7 +106,7 @@ class Config:
         """One text at a time, fp32, nothing cached or overlapped: the baseline of the ablation."""
         settings = {
             "engine": "torch-f32", "quantization": "none", "batch_size": 1, "cache_embeddings": False,
-            "chunker": "fixed", "chunk_overlap": 0, "pipelined": False, "index": "exact",
+            "chunker": "fixed", "chunk_overlap": 0, "pipelined": False, "streaming": False, "index": "exact",
             "query_cache": False, "max_workers": 1,
         }
         return cls(**{**settings, **changes})
