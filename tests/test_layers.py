@@ -16,7 +16,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"extract", "chunk", "embed", "encode", "cache", "index", "search", "answer", "enrich", "memory", "evaluate"}),
     frozenset({"vram", "background"}),
     frozenset({"device", "limits", "monitor", "overlap", "ports", "safetext", "sentences", "secrets"}),
-    frozenset({"config"}),
+    frozenset({"config", "prices", "quota"}),
     frozenset({"types"}),
     frozenset({"errors"}),
 )

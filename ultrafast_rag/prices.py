@@ -1,0 +1,41 @@
+"""What a request costs, from a dated table: a provider has no call that says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, datetime, timezone
+
+from ultrafast_rag.types import Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """US dollars per million tokens, and until which day (inclusive) it holds where that is known."""
+
+    input: float
+    output: float
+    until: date | None = None
+
+
+PRICES_SOURCE = (
+    "ai.google.dev/gemini-api/docs/pricing as transcribed in api-evangelist/deepmind on 2026-10-07, the 2.5 models also from "
+    "simonw/llm-prices; paid tier, text and pictures, prompts up to 200k tokens"
+)
+PRICES: dict[str, tuple[Price, ...]] = {
+    "gemini-3.8-flash": (Price(0.75, 3.75, date(2026, 12, 31)), Price(1.50, 7.50)),
+    "gemini-3.5-flash": (Price(1.50, 9.00),),
+    "gemini-3.5-flash-lite": (Price(0.30, 2.50),),
+    "gemini-3.1-pro-preview": (Price(2.00, 12.00),),
+    "gemini-2.5-pro": (Price(1.25, 10.00),),
+    "gemini-2.5-flash": (Price(0.30, 2.50),),
+    "gemini-2.5-flash-lite": (Price(0.10, 0.40),),
+}
+
+
+def cost_usd(model: str, usage: Usage, *, on: date | None = None) -> float | None:
+    """Dollars for one request on the paid tier (the free tier costs nothing); None for a model not in PRICES."""
+    day = on or datetime.now(timezone.utc).date()
+    for price in PRICES.get(model.rsplit("/", 1)[-1], ()):
+        if price.until is None or day <= price.until:
+            return (usage.input_tokens * price.input + usage.output_tokens * price.output) / 1e6
+    return None

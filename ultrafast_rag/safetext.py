@@ -1,0 +1,102 @@
+"""Text that we did not write: marked on its way into a model, stripped on its way out.
+
+On the way in: invisible characters go, and every blank becomes a mark ("datamarking"), so that the
+model can tell at each word that it reads a document and not an order. Source: Hines et al.,
+"Defending Against Indirect Prompt Injection Attacks With Spotlighting", 2024. Encoding the text
+(their third form) was measured there to be safer still, but small models cannot read it.
+On the way out: links and pictures go, since one that a reader's browser loads or a reader clicks
+carries whatever the model was talked into writing to a stranger's server.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+MARKS = ("^", "¦", "¬", "ˆ")
+# Tag characters, variation selectors, zero-width and bidirectional controls, soft hyphens, C0/C1: each can
+# carry text that no reader sees. Joiners stay after Arabic to Myanmar letters, whose spelling needs them.
+_INVISIBLE = re.compile(
+    "[\U000e0000-\U000e0fff\ufe00-\ufe0f\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\u00ad\u034f\u061c\u115f\u1160"
+    "\u17b4\u17b5\u180b-\u180f\u3164\uffa0\ufff9-\ufffb\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]|(?<![\u0600-\u109f])[\u200c\u200d]"
+)
+_BLANKS = re.compile(r"\s+")
+
+
+def visible(text: str) -> str:
+    """`text` without characters that a reader cannot see."""
+    return _INVISIBLE.sub("", text)
+
+
+def choose_mark(texts: Iterable[str]) -> str:
+    """A mark that none of the texts holds; the first one where all are taken (`mark` then removes it)."""
+    joined = "\n".join(texts)
+    return next((mark for mark in MARKS if mark not in joined), MARKS[0])
+
+
+def mark(text: str, with_mark: str) -> str:
+    """Visible text as one unbroken word: `with_mark` stands for each run of blanks, and only there."""
+    return _BLANKS.sub(with_mark, visible(text).replace(with_mark, "").strip())
+
+
+class Stripped(NamedTuple):
+    """text without links and pictures; removed: how many were there."""
+
+    text: str
+    removed: int
+
+
+_TLD = "com|net|org|io|ru|cn|info|biz|xyz|top|site|online|dev|app|ai|co|me|cc|tk|ml|ga|cf|gq|link|click|eu|uk|de"
+# each: what to find, what stays of it
+_RULES: tuple[tuple[re.Pattern[str], str], ...] = (
+    # pictures vanish with their description, which is part of what they would send
+    (re.compile(r"!\[[^\]]*\]\s*(?:\((?:[^()]|\([^()]*\))*\)|\[[^\]]*\])"), ""),
+    (re.compile(r"!\[(?!\d)[^\]]*\]"), ""),
+    # definitions of references, before the bare address inside them goes
+    (re.compile(r"(?m)^[ \t>]*\[[^\]\n]+\]:[ \t]*\S.*$"), ""),
+    (re.compile(r"\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\s*\((?:[^()]|\([^()]*\))*\)"), r"\1"),
+    (re.compile(r"\[([^\[\]]*[^\W\d][^\[\]]*)\]\s?\[[^\[\]]*\]"), r"\1"),
+    # elements, comments and autolinks
+    (re.compile(r"<(?:script|style)\b.*?</(?:script|style)\s*>", re.I | re.S), ""),
+    (re.compile(r"<!--.*?(?:-->|\Z)", re.S), ""),
+    (re.compile(r"<(?=[A-Za-z/!?])[^<>]*>"), ""),
+    # an element that never closes: browsers accept it
+    (re.compile(r"<(?:img|a|i?frame|svg|video|audio|object|embed|form|input|link|meta|base|body|html)\b[^<>\n]*", re.I), ""),
+    # bare addresses
+    (re.compile(r"\b[a-z][a-z0-9+.-]{1,20}:(?:/|\\){2}[^\s<>\"'`|)\]}]*", re.I), ""),
+    (re.compile(r"\b(?:java|vb|live)script\s*:\s*\S*", re.I), ""),
+    (re.compile(r"\bdata:[\w.+-]+/[\w.+-]+[;,]\S*", re.I), ""),
+    (re.compile(r"\b(?:mailto|blob|tel|xmpp|file|ftp|view-source):(?=\S)[^\s<>\"'`|)\]}]*", re.I), ""),
+    (re.compile(r"(?<![\w:/])(?:\\\\|//)(?=[\w-]+\.)[^\s<>\"'`|)\]}]*"), ""),
+    (re.compile(r"\bwww\d{0,3}\.[^\s<>\"'`|)\]}]*", re.I), ""),
+    (re.compile(rf"\b(?:[\w-]+\.)+(?:{_TLD})[/?][^\s<>\"'`|)\]}}]*", re.I), ""),
+)
+_OPEN_TAG = re.compile(r"<(?=[A-Za-z/!?])")
+_ROUNDS = 8
+
+
+def _unescape(text: str) -> str:
+    """Character references decoded, unless that makes a tag of what was written as text."""
+    return re.sub(r"&(?:#\d{1,7}|#x[0-9a-f]{1,6}|colon|sol|period|lpar|rpar|lbrack|rbrack|excl|Tab|NewLine);?",
+                  lambda found: html.unescape(found[0]), text, flags=re.I)
+
+
+def strip_links(text: str) -> Stripped:
+    """Visible text without links, pictures, HTML or addresses; a link's own words stay, [1] stays.
+
+    Repeats until nothing changes, since taking one construct away can complete another around it.
+    """
+    removed = 0
+    for _ in range(_ROUNDS):
+        before, text = text, _unescape(visible(text))
+        for pattern, kept in _RULES:
+            text, count = pattern.subn(kept, text)
+            removed += count
+        if text == before:
+            break
+    else:  # still changing: an attack; break what is left rather than go on guessing
+        text = text.replace("](", "] (").replace("://", ": / /").replace("![", "! [")
+    # a bracket that no longer opens a tag; a sum like "x <y" stays readable
+    return Stripped(_OPEN_TAG.sub("< ", text), removed)
