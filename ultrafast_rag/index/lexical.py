@@ -1,0 +1,234 @@
+"""BM25 over the store's chunks: terms from `analysis.py`, lists from `postings.py`, statistics at query time.
+
+New chunks become a small segment of their own; segments of like size are merged, so adding to a large
+index costs in proportion to what is added. Chunk count, document frequency and average length are
+summed over segments at query time: the scores are those of an index built at once. Chunks that were
+deleted since a segment was made still count in these sums until `rebuild`, as in Lucene.
+The score is Lucene's BM25: idf * tf / (tf + k1 (1 - b + b dl/avgdl)), idf = ln(1 + (N - df + 0.5)/(df + 0.5)).
+Source: Robertson & Zaragoza 2009; Kamphuis et al., ECIR 2020 for the variant.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ultrafast_rag.index import analysis, postings
+from ultrafast_rag.index.postings import Segment
+from ultrafast_rag.index.store import Store
+from ultrafast_rag.types import ChunkIds, Mask, Ranking, Vectors
+
+_MANIFEST = "lexical.json"
+_BATCH = 20_000  # chunks analysed before they are turned into a segment: about 60 MB of terms
+_LANGUAGE_SHARE = 0.03  # languages rarer than this in the collection are not tried for a question that shows none
+_HASHES_KEPT = 1_000_000
+
+
+class LexicalIndex:
+    """`ports.LexicalIndex`. Thread-safe; picks up commits, also other processes', by itself.
+
+    folder: where `save` keeps derived files; None keeps none.  k1: saturation of repeated terms.  b: how far
+    long chunks are held back, 0 to 1.
+    """
+
+    def __init__(self, store: Store, *, folder: Path | None = None, k1: float = 1.2, b: float = 0.75) -> None:
+        self.store, self.folder, self.k1, self.b = store, folder, k1, b
+        self._guard = threading.RLock()
+        self._analyzer = analysis.Analyzer()
+        self._hashes: dict[str, int] = {}
+        self._segments: list[Segment] = []
+        self._norms: list[Vectors] = []
+        self._languages: Counter[str] = Counter()
+        self._generation = -1
+        self._loaded = False
+
+    @property
+    def chunks(self) -> int:
+        """Chunks in the index, deleted ones included."""
+        return sum(len(segment.chunk_ids) for segment in self._segments)
+
+    def refresh(self) -> None:
+        """Take in what was committed since; cheap when nothing was."""
+        generation = self.store.generation
+        if generation == self._generation:
+            return
+        with self._guard:
+            if not self._loaded:
+                self._loaded = True
+                self._load()
+            last = int(self._segments[-1].chunk_ids[-1]) if self._segments else 0
+            texts = self.store.iter_texts(last)
+            while batch := list(islice(texts, _BATCH)):
+                self._add(batch)
+            lengths = sum(float(segment.lengths.sum(dtype=np.float64)) for segment in self._segments)
+            average = lengths / max(self.chunks, 1) or 1.0
+            self._norms = [
+                (self.k1 * (1 - self.b + self.b * segment.lengths / average)).astype(np.float32) for segment in self._segments
+            ]
+            self._generation = generation
+
+    def _add(self, batch: Sequence[tuple[int, str]]) -> None:
+        terms: list[str] = []
+        lengths: list[int] = []
+        for _, text in batch:
+            words = analysis.words_of(text)
+            language = analysis.detect(words, self._shares())
+            if language is None:
+                language = self._majority()
+            else:
+                self._languages[language] += 1
+            found = self._analyzer.terms(words, language)
+            lengths.append(len(found))
+            terms += found
+        segment = postings.build([number for number, _ in batch], self._hash(terms), lengths)
+        self._segments.append(segment)
+        while len(self._segments) > 1 and len(self._segments[-2].chunk_ids) < 2 * len(self._segments[-1].chunk_ids):
+            last, before = self._segments.pop(), self._segments.pop()
+            self._segments.append(postings.merge(before, last))
+
+    def _hash(self, terms: Iterable[str]) -> npt.NDArray[np.uint64]:
+        if len(self._hashes) > _HASHES_KEPT:
+            self._hashes.clear()
+        known, hashes = self._hashes, []
+        for term in terms:
+            number = known.get(term)
+            if number is None:
+                number = known[term] = postings.hash_term(term)
+            hashes.append(number)
+        return np.array(hashes, dtype=np.uint64)
+
+    def _shares(self) -> dict[str, float]:
+        total = self._languages.total() or 1
+        return {language: count / total for language, count in self._languages.items()}
+
+    def _majority(self) -> str:
+        return self._languages.most_common(1)[0][0] if self._languages else analysis.DEFAULT_LANGUAGE
+
+    # ---- asking
+
+    def question_terms(self, query: str) -> list[str]:
+        """The terms a question is searched by, each once per time it is asked for."""
+        with self._guard:
+            words = analysis.words_of(query)
+            shares = self._shares()
+            language = analysis.detect(words, shares)
+            if language in shares:
+                return self._analyzer.terms(self._analyzer.question_words(words, language), language)
+            spoken = [name for name, share in shares.items() if share >= _LANGUAGE_SHARE] or [self._majority()]
+            kept = self._analyzer.question_words(words, language or self._majority())
+            forms = [[term for name in spoken for term in self._analyzer.terms([word], name)] for word in kept]
+            return [term for form in forms for term in dict.fromkeys(form)]
+
+    def search(self, query: str, k: int, *, allowed: Mask | None = None) -> Ranking:
+        """The k best chunks that share a term with the query, best first."""
+        self.refresh()
+        visible = self.store.alive() if allowed is None else allowed
+        ids: list[ChunkIds] = []
+        best: list[Vectors] = []
+        for segment, scores in self._scored(query):
+            top = _top(scores, segment.chunk_ids, visible, k)
+            ids.append(segment.chunk_ids[top])
+            best.append(scores[top])
+        if not ids:
+            return Ranking(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32))
+        all_ids, all_scores = np.concatenate(ids), np.concatenate(best)
+        order = np.lexsort((all_ids, -all_scores))[:k]
+        return Ranking(all_ids[order], all_scores[order])
+
+    def score(self, query: str, chunk_ids: ChunkIds) -> Vectors:
+        """BM25 of each chunk, float32 (n,); 0 where no term is shared."""
+        self.refresh()
+        wanted = np.asarray(chunk_ids, dtype=np.int64)
+        result = np.zeros(len(wanted), dtype=np.float32)
+        for segment, scores in self._scored(query):
+            places = np.minimum(np.searchsorted(segment.chunk_ids, wanted), len(segment.chunk_ids) - 1)
+            here = segment.chunk_ids[places] == wanted
+            result[here] = scores[places[here]]
+        return result
+
+    def _scored(self, query: str) -> list[tuple[Segment, Vectors]]:
+        """Each segment that holds a term of the query, with the BM25 of all its chunks."""
+        asked = Counter(self.question_terms(query))
+        with self._guard:
+            segments, norms = list(self._segments), list(self._norms)
+        if not asked or not segments:
+            return []
+        terms = np.array([postings.hash_term(term) for term in asked], dtype=np.uint64)
+        weights = np.fromiter(asked.values(), dtype=np.float64)
+        found = [segment.find(terms) for segment in segments]
+        frequency = np.sum([counts for _, counts in found], axis=0, dtype=np.float64)
+        total = sum(len(segment.chunk_ids) for segment in segments)
+        idf = weights * np.log(1 + (total - frequency + 0.5) / (frequency + 0.5))
+        result = []
+        for segment, norm, (starts, counts) in zip(segments, norms, found):
+            if not counts.any():
+                continue
+            scores = np.zeros(len(segment.chunk_ids), dtype=np.float32)
+            for place in np.flatnonzero(counts):
+                span = slice(starts[place], starts[place] + counts[place])
+                docs, tf = segment.docs[span], segment.counts[span].astype(np.float32)
+                scores[docs] += np.float32(idf[place]) * tf / (tf + norm[docs])
+            result.append((segment, scores))
+        return result
+
+    # ---- files
+
+    def save(self) -> None:
+        """Keep the index in `folder`, so that a new process need not read the texts; nothing without a folder."""
+        if self.folder is None:
+            return
+        self.refresh()
+        with self._guard:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            entries = [postings.save(segment, self.folder) for segment in self._segments]
+            manifest = {"version": analysis.VERSION, "languages": dict(self._languages), "segments": entries}
+        partial = self.folder / f"{_MANIFEST}.{os.getpid()}.partial"
+        with partial.open("w", encoding="utf-8") as file:
+            json.dump(manifest, file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(self.folder / _MANIFEST)
+        kept = {entry["file"] for entry in entries}
+        for path in self.folder.glob("lexical-*.bin"):
+            if path.name not in kept:
+                path.unlink(missing_ok=True)
+
+    def _load(self) -> None:
+        """Map saved segments as far as they are whole; what is missing is read from the texts again."""
+        path = self.folder / _MANIFEST if self.folder else None
+        if path is None or not path.is_file():
+            return
+        try:
+            manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            if manifest["version"] != analysis.VERSION:
+                return
+            loaded = [postings.load(entry, path.parent) for entry in manifest["segments"]]
+            languages = Counter({str(name): int(count) for name, count in manifest["languages"].items()})
+        except (ValueError, KeyError, TypeError, AttributeError, OSError):
+            return
+        whole = [segment for segment in loaded if segment is not None]
+        if len(whole) == len(loaded):
+            self._segments, self._languages = whole, languages
+
+
+def _top(scores: Vectors, chunk_ids: ChunkIds, visible: Mask, k: int) -> npt.NDArray[np.int64]:
+    """Positions of the k highest positive scores among visible chunks."""
+    hits = np.flatnonzero(scores)
+    if len(hits) > 4 * k:  # most chunks that share only a common word never get near the top
+        hits = hits[scores[hits] >= np.partition(scores[hits], -k)[-k]]
+    inside = chunk_ids[hits] < len(visible)
+    seen = hits[inside][visible[chunk_ids[hits[inside]]]]
+    if len(seen) < k and np.count_nonzero(scores) > len(hits):  # the cut was made before hidden chunks were taken out
+        hits = np.flatnonzero(scores)
+        hits = hits[chunk_ids[hits] < len(visible)]
+        seen = hits[visible[chunk_ids[hits]]]
+    return seen[np.argsort(-scores[seen], kind="stable")[:k]]
