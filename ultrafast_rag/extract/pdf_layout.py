@@ -1,0 +1,305 @@
+"""From MuPDF's lines to paragraphs and headings in reading order. Pure geometry: opens no file.
+
+Columns: a gutter is a strip that no narrow line crosses, with prose on both sides at the same height; blocks that cross
+it (titles, wide figures) split the page into bands, and each band is read left column first, recursively. An XY-cut on
+blocks alone lost: it cuts a two-column page into rows wherever two paragraph ends meet.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+from ultrafast_rag.types import BBox
+
+_LIGATURES = str.maketrans(
+    {"ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "ﬅ": "st", "ﬆ": "st", "\xa0": " ", "\xad": "\xad"}
+)
+_NUMBERED = re.compile(
+    r"^(?:(?:chapter|section|part|appendix|kapitel|anhang)\s+)?((?:\d{1,2}|[A-Z])(?:\.\d{1,2}){0,4})\.?\s+\S", re.I
+)
+_BULLET = re.compile(r"^(?:[•◦▪‣●○■–—*·-]|\(?(?:\d{1,2}|[a-z])[.)])\s")
+_PAGE_NUMBER = re.compile(r"^\W*(?:page|seite|p\.)?\s*(?:\d{1,4}|[ivxlc]{1,7})(?:\s*(?:/|of|von)\s*\d{1,4})?\W*$", re.I)
+_BOLD = 16
+_MARGIN = 0.085  # of the page's height, above and below which running heads live
+
+
+@dataclass(slots=True)
+class Line:
+    """A run of text on one baseline; size in points."""
+
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+    text: str
+    size: float
+    bold: bool
+
+    @property
+    def center(self) -> tuple[float, float]:
+        """Middle of the box."""
+        return (self.x0 + self.x1) / 2, (self.y0 + self.y1) / 2
+
+
+@dataclass(slots=True)
+class Block:
+    """Lines of one style that belong together, top to bottom. level > 0: a heading."""
+
+    lines: list[Line]
+    level: int = 0
+    x0: float = field(init=False)
+    y0: float = field(init=False)
+    x1: float = field(init=False)
+    y1: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.measure()
+
+    def measure(self) -> None:
+        """Recompute the box after lines were added."""
+        self.x0, self.y0, self.x1, self.y1 = union(self.lines)
+
+    @property
+    def bbox(self) -> BBox:
+        """x0, y0, x1, y1."""
+        return self.x0, self.y0, self.x1, self.y1
+
+    @property
+    def size(self) -> float:
+        """Largest font size."""
+        return max(line.size for line in self.lines)
+
+    @property
+    def text(self) -> str:
+        """Lines joined, words broken at a line's end mended."""
+        return join_lines([line.text for line in self.lines])
+
+
+def union(lines: Iterable[Line]) -> BBox:
+    """The box around all lines; at least one."""
+    boxes = [(line.x0, line.y0, line.x1, line.y1) for line in lines]
+    lefts, tops, rights, bottoms = zip(*boxes)
+    return min(lefts), min(tops), max(rights), max(bottoms)
+
+
+def join_lines(texts: Sequence[str]) -> str:
+    """One paragraph: a hyphen before a lower-case continuation goes, unless the word has another one."""
+    joined = ""
+    for raw in texts:
+        text = raw.strip()
+        if not joined:
+            joined = text
+        elif joined[-1] in "-‐\xad" and text[:1].islower() and joined[-2:-1].isalpha():
+            word = joined.rsplit(None, 1)[-1]
+            joined = (joined if word.count("-") > 1 else joined[:-1]) + text
+        elif _BULLET.match(text):
+            joined += "\n" + text
+        else:
+            joined += " " + text
+    return joined.replace("\xad", "")
+
+
+def read_lines(page: Mapping[str, Any]) -> tuple[list[list[Line]], list[Line]]:
+    """MuPDF's text dictionary as horizontal lines grouped by its blocks, and the lines in any other direction."""
+    blocks: list[list[Line]] = []
+    turned: list[Line] = []
+    for block in page["blocks"]:
+        lines: list[Line] = []
+        for line in block.get("lines", ()):
+            spans = line["spans"]
+            text = "".join(span["text"] for span in spans).translate(_LIGATURES)
+            if not text.strip():
+                continue
+            weight = [(len(span["text"].strip()), span["size"], span["flags"] & _BOLD) for span in spans]
+            longest = max(weight)
+            bold = sum(n for n, _, is_bold in weight if is_bold) * 2 > sum(n for n, _, _ in weight)
+            made = Line(*_box(line), text, longest[1], bold)
+            (lines if abs(line["dir"][1]) < 0.1 and line["dir"][0] > 0 else turned).append(made)
+        if lines:
+            blocks.append(lines)
+    return blocks, turned
+
+
+def _box(line: Mapping[str, Any]) -> BBox:
+    x0, y0, x1, y1 = line["bbox"]
+    return x0, y0, x1, y1
+
+
+def split_blocks(groups: Iterable[list[Line]]) -> list[Block]:
+    """Blocks of one style: cut where size or weight changes, where a column is jumped, and at bullets."""
+    blocks: list[Block] = []
+    for lines in groups:
+        current = [lines[0]]
+        for line in lines[1:]:
+            before = current[-1]
+            same_row = min(line.y1, before.y1) - max(line.y0, before.y0) > 0.5 * min(line.size, before.size)
+            other_style = not same_row and (abs(line.size - before.size) > 0.12 * before.size or line.bold != before.bold)
+            jumps = (same_row and line.x0 - before.x1 > 4 * line.size) or line.y1 < before.y0 - before.size
+            if other_style or jumps or (not same_row and line.y0 - before.y1 > 1.2 * before.size):
+                blocks.append(Block(current))
+                current = []
+            current.append(line)
+        blocks.append(Block(current))
+    return blocks
+
+
+def reading_order(blocks: Sequence[Block], depth: int = 0) -> list[Block]:
+    """Blocks as a person reads them: columns left to right, what spans them in its place between."""
+    by_height = sorted(blocks, key=lambda block: (block.y0, block.x0))
+    gutter = None if depth > 3 or len(blocks) < 2 else _gutter(blocks)
+    if gutter is None:
+        return _rows(by_height)
+    ordered: list[Block] = []
+    left: list[Block] = []
+    right: list[Block] = []
+    for block in by_height:
+        if block.x1 <= gutter + 1:
+            left.append(block)
+        elif block.x0 >= gutter - 1:
+            right.append(block)
+        else:
+            ordered += [*reading_order(left, depth + 1), *reading_order(right, depth + 1), block]
+            left, right = [], []
+    return [*ordered, *reading_order(left, depth + 1), *reading_order(right, depth + 1)]
+
+
+def _rows(by_height: list[Block]) -> list[Block]:
+    """Top to bottom; single lines on one baseline left to right, though their tops differ by a hair."""
+    rows: list[list[Block]] = []
+    for block in by_height:
+        if rows and len(block.lines) == 1 and abs(rows[-1][0].y0 - block.y0) < 0.4 * block.size and len(rows[-1][0].lines) == 1:
+            rows[-1].append(block)
+        else:
+            rows.append([block])
+    return [block for row in rows for block in sorted(row, key=lambda block: block.x0)]
+
+
+def _gutter(blocks: Sequence[Block]) -> float | None:
+    """Middle of the widest strip between two columns of prose, or None."""
+    lines = [line for block in blocks for line in block.lines]
+    start, _, end, _ = union(lines)
+    width = end - start
+    narrow = [line for line in lines if line.x1 - line.x0 < 0.62 * width]
+    if width < 150 or len(narrow) < 6:
+        return None
+    bins = int(width / 2) + 2
+    change = [0.0] * (bins + 1)
+    for line in narrow:
+        change[int((line.x0 - start) / 2)] += line.size
+        change[int((line.x1 - start) / 2) + 1] -= line.size
+    limit = 0.03 * sum(line.size for line in narrow)
+    best: tuple[int, int] = (0, 0)
+    covered, run = 0.0, 0
+    for at in range(bins):
+        covered += change[at]
+        run = run + 1 if covered <= limit and 0.12 * bins < at < 0.88 * bins else 0
+        best = max(best, (run, at))
+    if best[0] < 4:  # 8 points
+        return None
+    middle = start + 2 * (best[1] - best[0] / 2)
+    left = [line for line in narrow if line.center[0] < middle]
+    right = [line for line in narrow if line.center[0] >= middle]
+    return middle if _are_columns(left, right) else None
+
+
+def _are_columns(left: list[Line], right: list[Line]) -> bool:
+    if min(len(left), len(right)) < 3:
+        return False
+    (_, top, _, bottom), (_, other_top, _, other_bottom) = union(left), union(right)
+    overlap = min(bottom, other_bottom) - max(top, other_top)
+    return overlap > 0.3 * min(bottom - top, other_bottom - other_top) and all(
+        median(len(line.text.strip()) for line in side) >= 16 for side in (left, right)
+    )
+
+
+def merge_paragraphs(blocks: Sequence[Block]) -> list[Block]:
+    """Join blocks that are one paragraph set line by line: same style, same edge, no gap, last line full."""
+    merged: list[Block] = []
+    for block in blocks:
+        before = merged[-1] if merged else None
+        if before is not None and not before.level and not block.level and _continues(before, block):
+            before.lines += block.lines
+            before.measure()
+        else:
+            merged.append(block)
+    return merged
+
+
+def _continues(before: Block, block: Block) -> bool:
+    last, first = before.lines[-1], block.lines[0]
+    gap = first.y0 - last.y1
+    aligned = (
+        abs(first.x0 - before.x0) < 1.5 * first.size and abs(first.size - last.size) < 0.1 * last.size and first.bold == last.bold
+    )
+    is_full = last.x1 > max(before.x1, block.x1) - 0.15 * (max(before.x1, block.x1) - before.x0)
+    return aligned and is_full and -0.6 * first.size < gap < 0.5 * first.size and not _BULLET.match(first.text.strip())
+
+
+def body_size(sizes: Counter[float]) -> float:
+    """The font size most characters have; 0 before any were seen."""
+    return sizes.most_common(1)[0][0] if sizes else 0.0
+
+
+def count_sizes(groups: Iterable[list[Line]], sizes: Counter[float]) -> None:
+    """Add each line's characters to the count of its size, rounded to half a point."""
+    for lines in groups:
+        for line in lines:
+            sizes[round(line.size * 2) / 2] += len(line.text)
+
+
+def heading_level(block: Block, body: float, outline: Mapping[str, int]) -> int:
+    """Depth of a heading, 1 topmost; 0 for anything else. outline: normalised title -> level, of this page."""
+    text = block.text
+    if len(text) > 200 or len(block.lines) > 4 or sum(c.isalpha() for c in text) < 2:
+        return 0
+    if level := outline.get(normalised(text), 0):
+        return level
+    ratio = block.size / body if body else 1.0
+    numbered = _NUMBERED.match(text)
+    bold = all(line.bold for line in block.lines)
+    ends_like_text = text[-1] in ".,;" and not numbered
+    if ratio >= 1.15 and not ends_like_text:
+        by_size = 1 if ratio >= 1.6 else 2 if ratio >= 1.25 else 3
+        return min(6, numbered.group(1).count(".") + 1) if numbered and "." in numbered.group(1) else by_size
+    if bold and not ends_like_text and ratio >= 0.95 and len(block.lines) <= 2 and len(text) <= 120:
+        return min(6, numbered.group(1).count(".") + 1) if numbered else 3
+    return 0
+
+
+def normalised(text: str) -> str:
+    """Letters only, lower case: how outline entries and headings are compared."""
+    return "".join(c for c in text.lower() if c.isalpha())
+
+
+class RunningHeads:
+    """Recognizes what repeats at the top and bottom of pages, from the pages already read.
+
+    The first one of each passes; from the second on, at the same height, it is dropped. Looking ahead lost: a broken
+    page would then take its neighbour down.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[tuple[str, int], int] = {}
+
+    def drop(self, blocks: list[list[Line]], height: float) -> list[list[Line]]:
+        """The groups without running heads, feet and page numbers."""
+        kept = []
+        for lines in blocks:
+            if rest := [line for line in lines if not self._is_running(line, height)]:
+                kept.append(rest)
+        return kept
+
+    def _is_running(self, line: Line, height: float) -> bool:
+        if height * _MARGIN < line.center[1] < height * (1 - _MARGIN):
+            return False
+        text = line.text.strip()
+        if _PAGE_NUMBER.match(text):
+            return True
+        key = (re.sub(r"\d+", "#", text), round(line.y0 / 3))
+        self._seen[key] = self._seen.get(key, 0) + 1
+        return self._seen[key] > 1
