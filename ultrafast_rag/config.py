@@ -82,7 +82,15 @@ class Config:
     # answers
     generator: str = "auto"  # "auto", "extractive", "gemini", "local"
     gemini_model: str = "gemini-3.5-flash"
+    gemini_base_url: str | None = None  # None: Google's; else a proxy's
+    gemini_thinking: str | None = None  # "minimal", "low", "medium", "high"; None: the model's own default
+    gemini_rpm: int | None = 10  # requests a minute; the free tier's numbers are shown at aistudio.google.com
+    gemini_tpm: int | None = 250_000
+    gemini_rpd: int | None = None  # None: until the provider says the day is spent
     context_tokens: int = 3000
+    answer_tokens: int = 2048  # thinking included
+    answer_timeout_s: float = 60.0
+    enrich_concurrency: int = 8
 
     quiet: bool = False  # True: no progress bars
 
