@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ultrafast_rag.index.store import Store
+from ultrafast_rag.index.vectors import RowChunks
 from ultrafast_rag.types import ChunkIds, Mask, Ranking, Vectors
 
 Kind = Literal["auto", "exact", "ivfpq", "rabitq", "sq8"]
@@ -27,7 +28,7 @@ class DenseIndex:
         self._generation = -1
         self._file = ""
         self._matrix: Vectors = np.empty((0, 0), dtype=np.float32)
-        self._owners: ChunkIds = np.empty(0, dtype=np.int64)
+        self._owners: RowChunks = np.empty(0, dtype=np.int32)
         self._alive_rows: Mask | None = None
 
     def refresh(self) -> None:
@@ -82,7 +83,7 @@ def _unit(vector: Vectors) -> Vectors:
     return query / max(float(np.linalg.norm(query)), 1e-12)
 
 
-def _look_up(mask: Mask, owners: ChunkIds) -> Mask:
+def _look_up(mask: Mask, owners: RowChunks) -> Mask:
     """mask[owners], False for ids past its end: chunks committed after it was made."""
     inside = np.zeros(len(owners), dtype=np.bool_)
     count = int(np.searchsorted(owners, len(mask)))
@@ -90,7 +91,7 @@ def _look_up(mask: Mask, owners: ChunkIds) -> Mask:
     return inside
 
 
-def _best(scores: Vectors, owners: ChunkIds, k: int) -> Ranking:
+def _best(scores: Vectors, owners: RowChunks, k: int) -> Ranking:
     """Rows' scores -> the k best chunks, each once; -inf rows are out."""
     ids, best = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)
     take = k

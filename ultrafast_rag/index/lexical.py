@@ -128,6 +128,20 @@ class LexicalIndex:
             forms = [[term for name in spoken for term in self._analyzer.terms([word], name)] for word in kept]
             return [term for form in forms for term in dict.fromkeys(form)]
 
+    def weights(self, text: str) -> dict[str, float]:
+        """Each distinct term of a text -> its idf in this index; a term seen nowhere has the highest."""
+        self.refresh()
+        terms = list(dict.fromkeys(self.question_terms(text)))
+        with self._guard:
+            segments = list(self._segments)
+        if not terms:
+            return {}
+        hashes = np.array([postings.hash_term(term) for term in terms], dtype=np.uint64)
+        frequency = np.sum([np.zeros(len(terms)), *(segment.find(hashes)[1] for segment in segments)], axis=0)
+        total = sum(len(segment.chunk_ids) for segment in segments)
+        idf = np.log(1 + (total - frequency + 0.5) / (frequency + 0.5))
+        return dict(zip(terms, idf.tolist()))
+
     def search(self, query: str, k: int, *, allowed: Mask | None = None) -> Ranking:
         """The k best chunks that share a term with the query, best first."""
         self.refresh()

@@ -116,7 +116,7 @@ def load(entry: Mapping[str, Any], folder: Path) -> Segment | None:
     if not path.is_file() or path.stat().st_size != entry["size_bytes"]:
         return None
     content: npt.NDArray[np.uint8] = np.memmap(path, dtype=np.uint8, mode="r") if entry["size_bytes"] else np.empty(0, np.uint8)
-    if hashlib.sha256(memoryview(content)).hexdigest() != entry["sha256"]:
+    if hashlib.sha256(content.data).hexdigest() != entry["sha256"]:
         return None
     arrays = {}
     for name in Segment.__slots__:

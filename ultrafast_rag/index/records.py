@@ -15,8 +15,8 @@ from typing import Any, Literal
 import numpy as np
 
 from ultrafast_rag.errors import ConfigError, IndexStateError
-from ultrafast_rag.index.vectors import HalfVectors
-from ultrafast_rag.types import Chunk, ChunkIds, Document, Vectors
+from ultrafast_rag.index.vectors import HalfVectors, RowChunks
+from ultrafast_rag.types import Chunk, Document, Vectors
 
 Stat = tuple[int, int]
 """size in bytes, modification time in ns"""
@@ -159,7 +159,7 @@ def _keep_asset(writer: sqlite3.Connection, chunk: Chunk) -> str:
 
 def gather_space(
     space: str, batch: Sequence[PartCommit], encoded: Sequence[Mapping[str, HalfVectors]], ids: Sequence[Sequence[int]]
-) -> tuple[HalfVectors, ChunkIds]:
+) -> tuple[HalfVectors, RowChunks]:
     """A batch's rows of one space and the chunk id of each, ids never decreasing."""
     rows = np.concatenate([halves[space] for halves in encoded if space in halves])
     owners = np.concatenate([
@@ -168,7 +168,7 @@ def gather_space(
         if space in halves and len(halves[space])
     ] or [np.empty(0, dtype=np.int64)])
     order = np.argsort(owners, kind="stable")
-    return rows[order], owners[order]
+    return rows[order], owners[order].astype("<i4")
 
 
 def finish(writer: sqlite3.Connection, key: int) -> None:
@@ -182,6 +182,13 @@ def finish(writer: sqlite3.Connection, key: int) -> None:
             remove(writer, old[0])
         writer.execute("UPDATE state SET removals = removals + 1")
     writer.execute("UPDATE documents SET complete = 1, visible = 1 WHERE key = ?", (key,))
+
+
+def give_up(writer: sqlite3.Connection, key: int) -> None:
+    """Remove a document none of whose parts was committed, and a replacement that will not be finished."""
+    row = writer.execute("SELECT visible, next_part FROM documents WHERE key = ?", (key,)).fetchone()
+    if row and (not row[0] or row[1] == 0):
+        remove(writer, key)
 
 
 def remove(writer: sqlite3.Connection, key: int) -> None:

@@ -29,8 +29,8 @@ from ultrafast_rag.index import records, upkeep
 from ultrafast_rag.index.database import Database, plain_errors
 from ultrafast_rag.index.lock import WriterLock
 from ultrafast_rag.index.records import PartCommit, Progress, Source, Stat
-from ultrafast_rag.index.vectors import HalfVectors, SpaceView, VectorFile, checksum, open_map, sync_folder, to_half
-from ultrafast_rag.types import Chunk, ChunkIds, Document, Mask
+from ultrafast_rag.index.vectors import HalfVectors, RowChunks, SpaceView, VectorFile, checksum, open_map, sync_folder, to_half
+from ultrafast_rag.types import Chunk, Document, Mask
 
 _MASKS_KEPT = 16
 _COMPACT_ABOVE = 0.3  # dead share of a vector file that makes rewriting it worth the bytes
@@ -147,7 +147,7 @@ class Store:
                     records.finish(writer, part.document_key)
         return ids
 
-    def _append(self, writer: sqlite3.Connection, space: str, rows: HalfVectors, owners: ChunkIds) -> None:
+    def _append(self, writer: sqlite3.Connection, space: str, rows: HalfVectors, owners: RowChunks) -> None:
         dim = rows.shape[1]
         known = writer.execute("SELECT dim, rows, file FROM spaces WHERE name = ?", (space,)).fetchone()
         if known is None:
@@ -161,7 +161,7 @@ class Store:
         if file is None or file.path.name != known[2]:
             file = self._files[space] = VectorFile(self.folder / known[2], dim)
         crc = file.append(known[1], rows)
-        block = (space, known[1], len(rows), crc, owners.astype("<i8").tobytes())
+        block = (space, known[1], len(rows), crc, owners.tobytes())
         writer.execute("INSERT INTO blocks VALUES(?, ?, ?, ?, ?)", block)
         writer.execute("UPDATE spaces SET rows = rows + ? WHERE name = ?", (len(rows), space))
 
@@ -170,6 +170,11 @@ class Store:
         with self._transaction() as writer:
             for key in document_keys:
                 records.finish(writer, key)
+
+    def fail(self, document_key: int) -> None:
+        """Give up a document that cannot be read: what was committed of it stays, an empty or unfinished replacement goes."""
+        with self._transaction() as writer:
+            records.give_up(writer, document_key)
 
     def delete(self, source_or_document_id: str) -> bool:
         """Remove a document by id or source, with its chunks and the pictures nobody else uses. False: not known."""
@@ -330,12 +335,12 @@ class Store:
         with self._caching, plain_errors(self.folder), self._db.snapshot() as reader:
             row = reader.execute("SELECT dim, rows, file FROM spaces WHERE name = ?", (space,)).fetchone()
             if row is None:
-                return SpaceView(np.empty((0, 0), dtype="<f2"), np.empty(0, dtype=np.int64), "")
+                return SpaceView(np.empty((0, 0), dtype="<f2"), np.empty(0, dtype=np.int32), "")
             dim, rows, file = row
             known = self._views.get(space)
             if known and known.file == file and len(known.chunk_ids) == rows:
                 return known
-            ids = known.chunk_ids if known and known.file == file else np.empty(0, dtype=np.int64)
+            ids = known.chunk_ids if known and known.file == file else np.empty(0, dtype=np.int32)
             blocks = reader.execute(
                 "SELECT first_row, rows, crc32, chunk_ids FROM blocks WHERE space = ? AND first_row >= ? ORDER BY first_row",
                 (space, len(ids)),
@@ -345,7 +350,7 @@ class Store:
             first, count, crc, _ = blocks[-1]
             if checksum(view[first : first + count].tobytes()) != crc:
                 raise IndexCorruptError(f"{file}: the last {count} rows fail their checksum. Restore a snapshot of the index.")
-        ids = np.concatenate([ids, *(np.frombuffer(block[3], dtype="<i8") for block in blocks)])
+        ids = np.concatenate([ids, *(np.frombuffer(block[3], dtype="<i4") for block in blocks)])
         ids.flags.writeable = False
         found = self._views[space] = SpaceView(view, ids, file)
         return found

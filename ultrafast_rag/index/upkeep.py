@@ -14,8 +14,8 @@ import numpy as np
 
 from ultrafast_rag.errors import IndexStateError
 from ultrafast_rag.index.database import DATABASE, Database
-from ultrafast_rag.index.vectors import BYTES_PER_VALUE, checksum, open_map, sync_folder
-from ultrafast_rag.types import ChunkIds, Mask
+from ultrafast_rag.index.vectors import BYTES_PER_VALUE, RowChunks, checksum, open_map, sync_folder
+from ultrafast_rag.types import Mask
 
 ROWS_AT_ONCE = 16_384
 
@@ -50,7 +50,7 @@ def _bad_blocks(reader: sqlite3.Connection, space: str, dim: int, rows: int, pat
         for first, count, crc, ids in reader.execute(
             "SELECT first_row, rows, crc32, chunk_ids FROM blocks WHERE space = ? ORDER BY first_row", (space,)
         ):
-            if first != expected or len(ids) != 8 * count:
+            if first != expected or len(ids) != 4 * count:
                 yield f"{path.name}: rows {expected} to {first} are not described"
             expected = first + count
             if checksum(file.read(count * dim * BYTES_PER_VALUE)) != crc:
@@ -61,7 +61,7 @@ def _bad_blocks(reader: sqlite3.Connection, space: str, dim: int, rows: int, pat
 
 def dead_share(reader: sqlite3.Connection, space: str) -> float:
     """Part of a space's rows whose chunk is gone, 0 to 1."""
-    ids = np.concatenate([np.empty(0, "<i8"), *_owners(reader, space)])
+    ids = np.concatenate([np.empty(0, "<i4"), *_owners(reader, space)])
     return 1 - float(_exists(reader, ids).mean()) if len(ids) else 0.0
 
 
@@ -69,7 +69,7 @@ def compact_space(writer: sqlite3.Connection, folder: Path, space: str) -> Path:
     """Write the living rows to a new file and describe it; returns the old file, to be removed after the commit."""
     dim, rows, old = writer.execute("SELECT dim, rows, file FROM spaces WHERE name = ?", (space,)).fetchone()
     version = int(old.split(".")[-2]) + 1 if re.fullmatch(r".*\.\d+\.f16", old) else 1
-    ids = np.concatenate([np.empty(0, "<i8"), *_owners(writer, space)])
+    ids = np.concatenate([np.empty(0, "<i4"), *_owners(writer, space)])
     keep = np.flatnonzero(_exists(writer, ids))
     source, target = open_map(folder / old, rows, dim), folder / file_name(space, version)
     writer.execute("DELETE FROM blocks WHERE space = ?", (space,))
@@ -78,7 +78,7 @@ def compact_space(writer: sqlite3.Connection, folder: Path, space: str) -> Path:
             some = keep[start : start + ROWS_AT_ONCE]
             data = np.ascontiguousarray(source[some]).tobytes()
             file.write(data)
-            block = (space, start, len(some), checksum(data), ids[some].astype("<i8").tobytes())
+            block = (space, start, len(some), checksum(data), ids[some].astype("<i4").tobytes())
             writer.execute("INSERT INTO blocks VALUES(?, ?, ?, ?, ?)", block)
         file.flush()
         os.fsync(file.fileno())
@@ -122,11 +122,11 @@ def _copy_prefix(source: Path, target: Path, size_bytes: int) -> None:
         os.fsync(writer.fileno())
 
 
-def _owners(reader: sqlite3.Connection, space: str) -> list[ChunkIds]:
+def _owners(reader: sqlite3.Connection, space: str) -> list[RowChunks]:
     rows = reader.execute("SELECT chunk_ids FROM blocks WHERE space = ? ORDER BY first_row", (space,))
-    return [np.frombuffer(row[0], dtype="<i8") for row in rows]
+    return [np.frombuffer(row[0], dtype="<i4") for row in rows]
 
 
-def _exists(reader: sqlite3.Connection, ids: ChunkIds) -> Mask:
+def _exists(reader: sqlite3.Connection, ids: RowChunks) -> Mask:
     known = np.fromiter((row[0] for row in reader.execute("SELECT id FROM chunks")), dtype=np.int64)
     return np.isin(ids, known)

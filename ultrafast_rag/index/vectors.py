@@ -17,22 +17,24 @@ import numpy as np
 import numpy.typing as npt
 
 from ultrafast_rag.errors import EncodingError, IndexCorruptError
-from ultrafast_rag.types import ChunkIds, Vectors
+from ultrafast_rag.types import Vectors
 
 HalfVectors = npt.NDArray[np.float16]
 """float16 (n, d), rows of unit length to within rounding."""
+RowChunks = npt.NDArray[np.int32]
+"""chunk id of each row, int32: 4 of the bytes that a vector costs in memory."""
 BYTES_PER_VALUE = 2
 
 
 class SpaceView(NamedTuple):
     """Committed rows of one vector space.
 
-    vectors: read-only fp16 memory map (n, d).  chunk_ids: int64 (n,), never decreasing, so that the
+    vectors: read-only fp16 memory map (n, d).  chunk_ids: int32 (n,), never decreasing, so that the
     rows of a chunk are found by bisection.  file: name of the vector file, new after a compaction.
     """
 
     vectors: HalfVectors
-    chunk_ids: ChunkIds
+    chunk_ids: RowChunks
     file: str
 
 
