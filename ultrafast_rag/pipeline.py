@@ -19,7 +19,8 @@ from ultrafast_rag.chunk import Chunker, DocumentChunker
 from ultrafast_rag.config import Config
 from ultrafast_rag.embed import Embedded, Embedder
 from ultrafast_rag.errors import ExtractionError
-from ultrafast_rag.index.store import PartCommit, Store
+from ultrafast_rag.index.records import PartCommit
+from ultrafast_rag.index.store import Store
 from ultrafast_rag.monitor import StageClock, rss_mb
 from ultrafast_rag.overlap import Overlap
 from ultrafast_rag.ports import EmbeddingCache, ImageEncoder, TextEncoder, Transcriber
@@ -140,7 +141,9 @@ class Pipeline:
     ) -> None:
         self._config, self._store, self._ports, self._clock = config, store, ports, clock
         self._stop, self._deadline, self._on_progress = stop, deadline, on_progress
-        self._started, self._sources_total = time.perf_counter(), 0
+        self._started = time.perf_counter()
+        self._sources: Sequence[Source] = ()
+        self._opened: set[str] = set()
         self._embedder = Embedder(ports.text, ports.picture, ports.cache, clock)
         self._totals: dict[int, int] = {}
         self._read_parts: dict[int, int] = {}
@@ -151,7 +154,7 @@ class Pipeline:
 
         Raises StorageError or EncodingError after the threads have stopped; committed work stays.
         """
-        self._sources_total = len(sources)
+        self._sources = sources
         if self._config.pipelined:
             todo = _Shared(sources)
             readers = [self._read_all(todo) for _ in range(min(self._config.max_workers, len(sources)))]
@@ -192,6 +195,7 @@ class Pipeline:
         )
         if progress.state == "unchanged":
             self.tally.unchanged += 1
+            self._opened.add(source.name)
             return
         document = _Open(source, progress.document_key, None, progress.section)
         yield from self._read_parts_of(document, progress.next_part)
@@ -273,6 +277,7 @@ class Pipeline:
         self.tally.parts += 1
         self._read_parts[document.key] = self._read_parts.get(document.key, 0) + 1
         if part.total is not None:
+            self._opened.add(document.source.name)
             self._totals[document.key] = max(part.total - part.number - 1, 0) + self._read_parts[document.key]
         if self._on_progress is None:
             return
@@ -280,19 +285,26 @@ class Pipeline:
         total = self._parts_total()
         done = self.tally.parts
         state = ProgressState(
-            source=document.source.name, documents=self.tally.documents, documents_total=self._sources_total, parts=done,
-            parts_total=total, chunks=self.tally.chunks, seconds=seconds, rss_mb=rss_mb(),
+            source=document.source.name,
+            documents=self.tally.documents,
+            documents_total=len(self._sources),
+            parts=done,
+            parts_total=total,
+            chunks=self.tally.chunks,
+            seconds=seconds,
+            rss_mb=rss_mb(),
             eta_s=seconds / done * (total - done) if total else None,
-        )  # fmt: skip
+        )
         self._on_progress(state)
 
     def _parts_total(self) -> int | None:
-        """Parts of all sources, supposing that those not opened yet are like those that are."""
-        if not self._totals:
+        """Parts of all sources, supposing that a byte of those not opened yet holds as many as of those that are."""
+        opened = sum(source.size for source in self._sources if source.name in self._opened)
+        if not self._totals or not opened:
             return None
-        opened = len(self._totals) + self.tally.unchanged
+        left = sum(source.size for source in self._sources) - opened
         known = sum(self._totals.values())
-        return known + round(known / len(self._totals) * max(self._sources_total - opened, 0))
+        return known + round(known / opened * left)
 
     # encoding and committing
 
@@ -309,9 +321,16 @@ class Pipeline:
             start += len(chunks)
             section = document.chunker.section if document.chunker else ""
             commit = PartCommit(
-                document_key=document.key, part_number=part.number, chunks=chunks, vectors=vectors, vector_chunks=numbers,
-                title=document.title, total=part.total, section=section, failure=part.failure,
-            )  # fmt: skip
+                document_key=document.key,
+                part_number=part.number,
+                chunks=chunks,
+                vectors=vectors,
+                vector_chunks=numbers,
+                title=document.title,
+                total=part.total,
+                section=section,
+                failure=part.failure,
+            )
             commits.append(commit)
         return _Encoded(commits, group.ends, embedded)
 
@@ -329,7 +348,7 @@ class Pipeline:
         if end.interrupted:
             self.tally.complete = False
         elif end.error:
-            self._store.fail(end.document.key, end.error)
+            self._store.fail(end.document.key)
             self.tally.failed.append((end.document.source.name, end.error))
         else:
             self._store.finish(end.document.key)

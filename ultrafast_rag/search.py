@@ -85,9 +85,7 @@ class Searcher:
             wanted["modality"] = [modality] if isinstance(modality, str) else list(modality)
         return self._reader.allowed(wanted) if wanted else None
 
-    def _by_text(
-        self, query: str, pool: int, alpha: float, allowed: Mask | None
-    ) -> tuple[ChunkIds, Floats, Floats, Floats]:
+    def _by_text(self, query: str, pool: int, alpha: float, allowed: Mask | None) -> tuple[ChunkIds, Floats, Floats, Floats]:
         lexical = self._lexical.search(query, pool, allowed=allowed) if alpha < 1 else _nothing()
         vector = self._text_encoder().encode([query])[0] if alpha > 0 else None
         dense = self._dense.search(vector, pool, allowed=allowed) if vector is not None else _nothing()
@@ -104,9 +102,7 @@ class Searcher:
         order = np.argsort(-scores, kind="stable")
         return ids[order], scores[order], cosines[order], bm25[order]
 
-    def _see(
-        self, query: str, pool: int, allowed: Mask | None
-    ) -> tuple[Ranking, Callable[[ChunkIds], Floats], float] | None:
+    def _see(self, query: str, pool: int, allowed: Mask | None) -> tuple[Ranking, Callable[[ChunkIds], Floats], float] | None:
         """The CLIP leg: its best, a scorer for the union's ids, and the mean cosine of what it saw."""
         visual = self._visual
         encoder = self._image_encoder() if visual is not None else None
@@ -126,9 +122,7 @@ class Searcher:
         blank = np.full(len(ranking.scores), np.nan, np.float32)
         return ranking.chunk_ids, ranking.scores, ranking.scores, blank
 
-    def _hits(
-        self, ids: ChunkIds, scores: Floats, dense: Floats, lexical: Floats, k: int, *, neighbours: bool
-    ) -> list[Hit]:
+    def _hits(self, ids: ChunkIds, scores: Floats, dense: Floats, lexical: Floats, k: int, *, neighbours: bool) -> list[Hit]:
         """The first k candidates that are still there and repeat no earlier one."""
         hits: list[Hit] = []
         shown: list[frozenset[str]] = []
@@ -245,7 +239,20 @@ def _repeats(chunk: Chunk, shown: list[frozenset[str]]) -> bool:
 def _hit(chunk: Chunk, score: float, dense: float, lexical: float, around: tuple[str, str]) -> Hit:
     title, _, section = chunk.context.partition(" > ")
     return Hit(
-        chunk_id=chunk.id, document_id=chunk.document_id, source=chunk.source, modality=chunk.modality, text=chunk.text,
-        score=score, page=chunk.page, bbox=chunk.bbox, start_s=chunk.start_s, end_s=chunk.end_s, dense_score=dense,
-        lexical_score=lexical, title=title, section=section, neighbours=around, metadata=chunk.metadata,
-    )  # fmt: skip
+        chunk_id=chunk.id,
+        document_id=chunk.document_id,
+        source=chunk.source,
+        modality=chunk.modality,
+        text=chunk.text,
+        score=score,
+        page=chunk.page,
+        bbox=chunk.bbox,
+        start_s=chunk.start_s,
+        end_s=chunk.end_s,
+        dense_score=dense,
+        lexical_score=lexical,
+        title=title,
+        section=section,
+        neighbours=around,
+        metadata=chunk.metadata,
+    )

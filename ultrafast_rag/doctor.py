@@ -1,0 +1,77 @@
+"""What this machine offers, what was chosen and why, and what is missing: one table."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from importlib import metadata
+from typing import Any
+
+from ultrafast_rag.config import Config
+from ultrafast_rag.index.store import Store
+from ultrafast_rag.models import FINGERPRINTS, Models
+from ultrafast_rag.monitor import peak_rss_mb, rss_mb
+from ultrafast_rag.types import Table
+
+LIBRARIES = (
+    "torch",
+    "transformers",
+    "openvino",
+    "nncf",
+    "faiss-cpu",
+    "pymupdf",
+    "diskcache",
+    "openai-whisper",
+    "open-clip-torch",
+    "bitsandbytes",
+)
+TOOLS = {"tesseract": "text in scanned pages and pictures stays unread: apt-get install tesseract-ocr"}
+
+
+def examine(config: Config, store: Store, models: Models, *, index_info: dict[str, Any]) -> Table:
+    """Rows of check, value and reason: platform, plan, engines, models, index, tools."""
+    rows = [("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}", "")]
+    rows += models.plan.rows()
+    rows += [(f"engine {row[0]}", ", ".join(str(value) for value in row[1:-1]), str(row[-1])) for row in _engines(models)]
+    rows += [(f"model {name}", fingerprint, "loaded") for name, fingerprint in models.loaded().items()]
+    rows += [(f"model {name}", "not here", why) for name, why in models.notes.items()]
+    rows += [
+        (f"vectors {space}", made_by, "what this index was made with")
+        for space, made_by in store.get_meta(FINGERPRINTS, {}).items()
+    ]
+    rows += [(f"index {name}", _words(info), str(info.get("reason", ""))) for name, info in index_info.items()]
+    rows += [(name, _version(name), "" if _version(name) else f"pip install {name}") for name in LIBRARIES]
+    rows += [(tool, shutil.which(tool) or "missing", "" if shutil.which(tool) else why) for tool, why in TOOLS.items()]
+    rows.append(("memory", f"{rss_mb():.0f} MB now, {peak_rss_mb():.0f} MB at most", "this process"))
+    rows.append(("cache", str(config.cache_dir), f"{_free_gb(config):.1f} GB free on its disk"))
+    problems = store.verify()
+    rows.append(("checksums", "damaged" if problems else "good", "; ".join(problems)))
+    return Table([{"check": check, "value": value, "reason": reason} for check, value, reason in rows], title="doctor")
+
+
+def _engines(models: Models) -> list[tuple[Any, ...]]:
+    encoder = models.text()
+    report = getattr(encoder, "report", None)
+    return list(report()) if report else []
+
+
+def _words(info: dict[str, Any]) -> str:
+    return ", ".join(
+        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in info.items()
+        if name != "reason"
+    )
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _free_gb(config: Config) -> float:
+    folder = config.cache_dir
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return shutil.disk_usage(folder).free / 1e9

@@ -1,0 +1,483 @@
+"""UltraFastRAG: wires the stages, holds no algorithm.
+
+Models, workers and indexes are made on first use: opening an index to look at its documents loads
+nothing; a question loads the text encoder alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from ultrafast_rag.answer.extractive import ExtractiveAnswerer
+from ultrafast_rag.cache.embeddings import open_embedding_cache
+from ultrafast_rag.cache.queries import QueryMemory
+from ultrafast_rag.capsule import export_capsule, restore_capsule
+from ultrafast_rag.chunk import Chunker
+from ultrafast_rag.config import Config
+from ultrafast_rag.doctor import examine
+from ultrafast_rag.embed import TEXT_SPACE, VISUAL_SPACE, Embedder, searchable
+from ultrafast_rag.errors import ConfigError, IndexStateError
+from ultrafast_rag.evidence import EvidenceFinder
+from ultrafast_rag.extract.detect import discover, media_type
+from ultrafast_rag.extract.sandbox import Sandbox
+from ultrafast_rag.index.dense import DenseIndex
+from ultrafast_rag.index.lexical import LexicalIndex
+from ultrafast_rag.index.records import PartCommit
+from ultrafast_rag.index.records import Source as Record
+from ultrafast_rag.index.store import Store
+from ultrafast_rag.models import Models
+from ultrafast_rag.monitor import PerformanceMonitor, StageClock, peak_rss_mb, rss_mb
+from ultrafast_rag.pipeline import Pipeline, Ports, Source
+from ultrafast_rag.ports import ImageEncoder, TextEncoder
+from ultrafast_rag.progress import progress_bar
+from ultrafast_rag.search import Searcher, check_query
+from ultrafast_rag.types import Answer, Chunk, Document, Hits, IngestReport, ProgressState, Table
+
+TEXTS_AT_ONCE = 1024
+CONFIG = "config"
+EDGES: dict[str, Callable[[Any], Any]] = {}
+"""What the package root hangs onto this class from above, e.g. "widget"; no arrow points up for it."""
+
+PathLike = str | os.PathLike[str]
+
+
+class UltraFastRAG:
+    """Documents in, answers with evidence out.
+
+        rag = UltraFastRAG("my_index")        # a folder: created, or reopened
+        rag.ingest("paper.pdf", "photos/")
+        print(rag.query("What did they find?"))
+
+    path: the index folder; None makes an ephemeral one (the embedding cache still persists).
+    config: all settings; single ones may be given by name instead: batch_size=32, alpha=0.5, ...
+    extreme_mode=True is `Config.extreme()`; use_quantization=True is quantization="8bit".
+    Raises ConfigError for an impossible setting and IndexStateError when the folder's index was
+    made with other models or chunks than those asked for.
+    """
+
+    def __init__(
+        self,
+        path: PathLike | None = None,
+        *,
+        config: Config | None = None,
+        extreme_mode: bool = False,
+        use_quantization: bool | None = None,
+        **settings: Any,
+    ) -> None:
+        if use_quantization is not None:
+            settings.setdefault("quantization", "8bit" if use_quantization else "none")
+        base = config or (Config.extreme() if extreme_mode else None)
+        self._store = Store.open(None if path is None else Path(path).expanduser())
+        try:
+            self.config = self._settle(base, settings)
+        except Exception:
+            self._store.close()
+            raise
+        self._models = Models(self.config, self._store)
+        self._memory, self._monitor = QueryMemory(), PerformanceMonitor()
+        self._ingesting = threading.Lock()
+
+    def _settle(self, base: Config | None, settings: dict[str, Any]) -> Config:
+        """Settings of this session: those the index was made with, unless it is new."""
+        saved = self._store.get_meta(CONFIG)
+        if saved is None:
+            return (base or Config()).replace(**settings)
+        made_with = Config.from_json(saved)
+        wanted = (base or made_with).replace(**settings)
+        asked = {name for name in made_with.identity() if base is not None or name in settings}
+        other = [name for name in asked if wanted.identity()[name] != made_with.identity()[name]]
+        if other:
+            name = sorted(other)[0]
+            raise IndexStateError(
+                f"the index in {self._store.folder} was made with {name}={made_with.identity()[name]!r}, not "
+                f"{wanted.identity()[name]!r}. Open it without that setting, or use another folder"
+            )
+        return wanted.replace(**made_with.identity())
+
+    # ---- parts, made on first use
+
+    @cached_property
+    def _sandbox(self) -> Sandbox:
+        return Sandbox(self.config)
+
+    @cached_property
+    def _cache(self) -> Any:
+        return open_embedding_cache(
+            self.config.cache_dir, size_gb=self.config.cache_size_gb, enabled=self.config.cache_embeddings
+        )
+
+    @cached_property
+    def _dense(self) -> DenseIndex:
+        return DenseIndex(self._store, TEXT_SPACE, kind=self.config.index, folder=self._store.folder)
+
+    @cached_property
+    def _visual(self) -> DenseIndex:
+        return DenseIndex(self._store, VISUAL_SPACE, kind=self.config.index, folder=self._store.folder)
+
+    @cached_property
+    def _lexical(self) -> LexicalIndex:
+        return LexicalIndex(self._store, folder=self._store.folder)
+
+    @cached_property
+    def _evidence(self) -> EvidenceFinder:
+        return EvidenceFinder(self._store, lambda: self._sandbox)
+
+    @cached_property
+    def _extractive(self) -> ExtractiveAnswerer:
+        return ExtractiveAnswerer(self._models.text, self._lexical)
+
+    def _searcher(self) -> Searcher:
+        visual = self._visual if VISUAL_SPACE in self._store.spaces() else None
+        return Searcher(
+            self._store,
+            self._lexical,
+            self._dense,
+            self._models.text,
+            config=self.config,
+            visual=visual,
+            image_encoder=self._models.picture,
+            reranker=self._models.reranker,
+        )
+
+    def _writing_text(self) -> TextEncoder:
+        encoder = self._models.text()
+        self._models.bind(TEXT_SPACE, encoder.fingerprint)
+        return encoder
+
+    def _writing_picture(self) -> ImageEncoder | None:
+        encoder = self._models.picture()
+        if encoder is not None:
+            self._models.bind(VISUAL_SPACE, encoder.fingerprint)
+        return encoder
+
+    def _chunker(self) -> Chunker:
+        encoder = self._writing_text()
+        return Chunker(self.config, encoder, embed=encoder.encode_tokens)
+
+    # ---- the way in
+
+    def ingest(
+        self,
+        *sources: PathLike,
+        time_budget_s: float | None = None,
+        on_progress: Callable[[ProgressState], None] | None = None,
+        stop: threading.Event | None = None,
+    ) -> IngestReport:
+        """Read files and folders into the index; what the report counts as committed is durable.
+
+        Unchanged files are skipped by size and time without being opened. time_budget_s: stop in
+        good order after so many seconds; `report.complete` is then False and the next call goes on.
+        stop: an event that does the same from another thread. Files that cannot be read are in
+        `report.failed`; raises StorageError when the disk refuses and IndexLockedError when another
+        process is writing.
+        """
+        if not sources:
+            raise ConfigError("nothing to ingest: pass files or folders, e.g. rag.ingest('paper.pdf', 'photos/')")
+        start, clock = time.perf_counter(), StageClock()
+        with self._ingesting:
+            self._remember_config()
+            with clock.stage("discover"):
+                todo, unchanged, failed = self._discover(sources)
+            with progress_bar(quiet=self.config.quiet or on_progress is not None or not todo) as bar:
+                pipeline = Pipeline(
+                    self.config,
+                    self._store,
+                    self._ports(),
+                    clock=clock,
+                    stop=stop or threading.Event(),
+                    deadline=None if time_budget_s is None else time.monotonic() + time_budget_s,
+                    on_progress=on_progress or bar,
+                )
+                if todo:
+                    self._sandbox.warm()
+                    pipeline.run(todo)
+        tally = pipeline.tally
+        return IngestReport(
+            documents=tally.documents,
+            pages=tally.parts,
+            chunks=tally.chunks,
+            embedded=tally.embedded,
+            cache_hits=tally.cache_hits,
+            unchanged=unchanged + tally.unchanged,
+            failed=(*failed, *tally.failed),
+            notes=(*tally.shown_notes(), *(self._models.notes.values() if tally.notes else ())),
+            seconds=time.perf_counter() - start,
+            stage_seconds=clock.seconds(),
+            complete=tally.complete,
+        )
+
+    def ingest_document(self, source: PathLike, **options: Any) -> IngestReport:
+        """`ingest` for one source."""
+        return self.ingest(source, **options)
+
+    def _ports(self) -> Ports:
+        return Ports(
+            extract=lambda path, start_part: self._sandbox.extract(path, start_part=start_part),
+            chunker=self._chunker,
+            text=self._writing_text,
+            picture=self._writing_picture,
+            speech=self._models.speech,
+            cache=self._cache,
+        )
+
+    def _discover(self, sources: Sequence[PathLike]) -> tuple[list[Source], int, list[tuple[str, str]]]:
+        """Files to read, how many are unchanged, and what cannot be read at all with the reason."""
+        todo: list[Source] = []
+        failed: list[tuple[str, str]] = []
+        own = self._store.folder.resolve()
+        found = [(path.resolve(), bad) for path, bad in discover(sources)]
+        known = self._store.documents_by_stat([str(path) for path, bad in found if not bad])
+        unchanged = 0
+        for path, bad in dict(found).items():
+            if bad:
+                failed.append((str(path), bad))
+                continue
+            if own in path.parents:
+                continue
+            try:
+                stat = path.stat()
+                if known.get(str(path)) == (stat.st_size, stat.st_mtime_ns):
+                    unchanged += 1
+                    continue
+                todo.append(Source(path, str(path), stat.st_size, stat.st_mtime_ns, media_type(path)))
+            except OSError as error:
+                failed.append((str(path), f"cannot be read: {error.strerror}"))
+        return todo, unchanged, failed
+
+    def _remember_config(self) -> None:
+        if self._store.get_meta(CONFIG) is None:
+            self._store.set_meta(CONFIG, self.config.to_json())
+
+    def add_texts(
+        self, texts: Sequence[str], *, ids: Sequence[str] | None = None, metadata: Sequence[Mapping[str, Any]] | None = None
+    ) -> IngestReport:
+        """Add passages that are chunked already; each becomes a document of one chunk.
+
+        ids: unique names, given back as `Hit.document_id`; by default from the text itself. An id
+        that is there with the same text is skipped, with another text it is replaced. metadata: one
+        mapping of JSON values a text; "title" is encoded with it. Raises ConfigError when lengths differ.
+        """
+        names = list(ids) if ids is not None else [hashlib.sha256(text.encode()).hexdigest()[:16] for text in texts]
+        details = list(metadata) if metadata is not None else [{} for _ in texts]
+        if not len(texts) == len(names) == len(details):
+            raise ConfigError(f"texts, ids and metadata differ in length: {len(texts)}, {len(names)}, {len(details)}")
+        if len(set(names)) < len(names) and ids is not None:
+            raise ConfigError("ids must be unique; some are given twice")
+        start, clock = time.perf_counter(), StageClock()
+        rows = [row for row in dict(zip(names, zip(texts, details))).items() if row[1][0].strip()]
+        chunks = unchanged = 0
+        with self._ingesting:
+            self._remember_config()
+            embedder = Embedder(self._writing_text, self._writing_picture, self._cache, clock)
+            for at in range(0, len(rows), TEXTS_AT_ONCE):
+                added = self._add_batch(rows[at : at + TEXTS_AT_ONCE], embedder, clock)
+                chunks += added
+                unchanged += len(rows[at : at + TEXTS_AT_ONCE]) - added
+        empty = tuple((name, "the text is empty") for name, text in zip(names, texts) if not text.strip())
+        return IngestReport(
+            documents=chunks,
+            chunks=chunks,
+            embedded=embedder.embedded,
+            cache_hits=embedder.cache_hits,
+            unchanged=unchanged,
+            failed=empty,
+            seconds=time.perf_counter() - start,
+            stage_seconds=clock.seconds(),
+        )
+
+    def _add_batch(self, rows: Sequence[tuple[str, tuple[str, Mapping[str, Any]]]], embedder: Embedder, clock: StageClock) -> int:
+        """Commit one batch in one transaction; returns how many were new or changed."""
+        records = [
+            Record(name, _digest(text, about), title=str(about.get("title", "")), metadata=about, document_id=name)
+            for name, (text, about) in rows
+        ]
+        with clock.stage("commit"):
+            states = self._store.begin_many(records)
+        fresh = [(record, row[1][0], state) for record, row, state in zip(records, rows, states) if state.state != "unchanged"]
+        if not fresh:
+            return 0
+        chunks = [Chunk(text, context=record.title, metadata=record.metadata) for record, text, _ in fresh]
+        with clock.stage("tokenize"):
+            ids = self._models.text().tokenize([searchable(chunk) for chunk in chunks])
+            chunks = [replace(chunk, token_ids=tuple(tokens)) for chunk, tokens in zip(chunks, ids)]
+        embedded = embedder.embed(chunks)
+        commits = []
+        for n, (record, _, state) in enumerate(fresh):
+            vectors, numbers = embedded.of(n, n + 1)
+            commits.append(
+                PartCommit(state.document_key, 0, [chunks[n]], vectors, numbers, title=record.title, total=1, final=True)
+            )
+        with clock.stage("commit"):
+            self._store.commit(commits)
+        embedder.remember(embedded)
+        return len(fresh)
+
+    # ---- the way out
+
+    def search(
+        self,
+        query: str | bytes | os.PathLike[str],
+        *,
+        k: int | None = None,
+        alpha: float | None = None,
+        modality: str | Sequence[str] | None = None,
+        filters: Mapping[str, Any] | None = None,
+        rerank: bool | None = None,
+    ) -> Hits:
+        """The k best passages and pictures for a question, or for a picture (encoded bytes or a path).
+
+        alpha: 0 words only, 1 meaning only. modality: one or several of "text", "table", "image",
+        "audio", "video". filters: document fields or metadata, e.g. {"source": "talk.mp3"} or
+        {"page": [3, 9]}. rerank needs Config(rerank_model=...). Raises ConfigError for bad values.
+        """
+        return self._search(query, k=k, alpha=alpha, modality=modality, filters=filters, rerank=rerank)
+
+    def _search(
+        self,
+        query: str | bytes | os.PathLike[str],
+        *,
+        k: int | None,
+        alpha: float | None,
+        modality: str | Sequence[str] | None,
+        filters: Mapping[str, Any] | None,
+        rerank: bool | None,
+        neighbours: bool = False,
+    ) -> Hits:
+        if isinstance(query, os.PathLike):
+            query = Path(query).read_bytes()
+        k, alpha = self.config.k if k is None else k, self.config.alpha if alpha is None else alpha
+        again = bool(self.config.rerank_model) if rerank is None else rerank
+        check_query(query, k=k, alpha=alpha, modality=modality)
+        key = (self._store.generation, query, k, alpha, _frozen(modality), _frozen(filters), again, neighbours)
+        if self.config.query_cache and (known := self._memory.get(key)) is not None:
+            return Hits(known, query=known.query, notes=known.notes, evidence=self._evidence)
+        with self._monitor.measure("search"):
+            hits = self._searcher().search(
+                query, k=k, alpha=alpha, modality=modality, filters=filters, rerank=again, neighbours=neighbours
+            )
+        hits.evidence = self._evidence
+        if not hits and not self._store.counts()["chunks"]:
+            hits.notes = ("the index is empty; ingest something first",)
+        self._memory.put(key, hits)
+        return hits
+
+    def query(
+        self,
+        question: str,
+        *,
+        k: int = 5,
+        alpha: float | None = None,
+        modality: str | Sequence[str] | None = None,
+        filters: Mapping[str, Any] | None = None,
+        rerank: bool | None = None,
+    ) -> Answer:
+        """An answer with citations to what supports it, or an honest "not found". Arguments as in `search`."""
+        start = time.perf_counter()
+        key = ("answer", self._store.generation, question, k, alpha, _frozen(modality), _frozen(filters), rerank)
+        if self.config.query_cache and (known := self._memory.get(key)) is not None:
+            answer: Answer = known
+            return replace(answer, cached=True, timings_s={"cache": time.perf_counter() - start})
+        hits = self._search(question, k=k, alpha=alpha, modality=modality, filters=filters, rerank=rerank, neighbours=True)
+        found = time.perf_counter()
+        with self._monitor.measure("answer"):
+            answer = self._extractive.answer(question, hits)
+        answer = replace(answer, timings_s={"search": found - start, **answer.timings_s}, notes=(*hits.notes, *answer.notes))
+        self._memory.put(key, answer)
+        return answer
+
+    async def aquery(self, question: str, **options: Any) -> Answer:
+        """`query` for a running event loop, which stays free meanwhile."""
+        return await asyncio.to_thread(self.query, question, **options)
+
+    # ---- the index
+
+    def documents(self) -> list[Document]:
+        """Every document in the index; `complete` is False where an ingest was interrupted."""
+        return self._store.documents()
+
+    def delete(self, source: PathLike) -> bool:
+        """Remove a document by source or document id, with its chunks and vectors; False when it is not there."""
+        name = os.fspath(source)
+        return self._store.delete(name) or self._store.delete(str(Path(name).expanduser().resolve()))
+
+    def feedback(self, question: str, chunk_id: int | None, vote: int) -> None:
+        """Store a thumbs up (+1) or down (-1) for an answer, or for one of its passages."""
+        if vote not in (-1, 1):
+            raise ConfigError(f"a vote is 1 or -1, not {vote}")
+        self._store.add_feedback(question, chunk_id, vote)
+
+    def stats(self) -> dict[str, Any]:
+        """Counts, sizes, latencies, models in memory, and what was chosen for the index."""
+        return {
+            **self._store.counts(),
+            "size_mb": self._store.size_bytes() / 1e6,
+            "models": self._models.loaded(),
+            "index": dict(self._dense.info),
+            "latency": self._monitor.summary(),
+            "rss_mb": rss_mb(),
+            "peak_rss_mb": peak_rss_mb(),
+            "query_cache": {"hits": self._memory.hits, "misses": self._memory.misses},
+        }
+
+    def doctor(self) -> Table:
+        """What this machine offers, what was chosen and why, what is missing; checks the index's sums too."""
+        self._models.picture()
+        self._models.speech()
+        self._dense.refresh()
+        return examine(self.config, self._store, self._models, index_info={TEXT_SPACE: dict(self._dense.info)})
+
+    def warmup(self) -> None:
+        """Load the text encoder and the index now rather than at the first question."""
+        self._models.text().encode(["warm"])
+        self._dense.refresh()
+        self._lexical.search("warm", 1)
+
+    def export(self, capsule: PathLike) -> Path:
+        """Write the whole index to one .tar file, consistent while others write; returns its path."""
+        return export_capsule(self._store, Path(capsule))
+
+    @classmethod
+    def restore(cls, capsule: PathLike, path: PathLike, **settings: Any) -> UltraFastRAG:
+        """Unpack a capsule into a new folder, its sums checked, and open it."""
+        return cls(restore_capsule(Path(capsule).expanduser(), Path(path)), **settings)
+
+    def widget(self) -> Any:
+        """The search panel for a notebook."""
+        return EDGES["widget"](self)
+
+    def close(self) -> None:
+        """Stop workers, give memory back, release the index. Using the object afterwards is an error."""
+        for name in ("_sandbox", "_cache"):
+            if name in self.__dict__:
+                self.__dict__.pop(name).close()
+        self._models.close()
+        self._store.close()
+
+    def __enter__(self) -> UltraFastRAG:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        counts = self._store.counts()
+        return f"UltraFastRAG({str(self._store.folder)!r}: {counts['documents']} documents, {counts['chunks']} chunks)"
+
+
+def _digest(text: str, about: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps([text, dict(about)], sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _frozen(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=str)
