@@ -7,6 +7,7 @@ refusal. Third-party errors become ours here and nowhere else.
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import re
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -33,7 +34,7 @@ MOST_IMAGES = 8
 _FINE = ("STOP", "MAX_TOKENS", "FINISH_REASON_UNSPECIFIED")
 _SIGNATURES = ((b"\x89PNG", "image/png"), (b"\xff\xd8", "image/jpeg"), (b"RIFF", "image/webp"))
 _UNREADABLE = frozenset(
-    ("UnknownApiResponseError", "JSONDecodeError", "ValidationError", "RemoteProtocolError", "ClientPayloadError", "DecodingError")
+    "UnknownApiResponseError JSONDecodeError ValidationError RemoteProtocolError ClientPayloadError DecodingError".split()
 )
 KEY_HELP = "set GEMINI_API_KEY, or store it as a Kaggle or Colab secret (a free key: aistudio.google.com/apikey)"
 
@@ -75,7 +76,9 @@ class GeminiGenerator:
         self._key, self._image_of, self._count = key, image_of, count_tokens
         self._context_tokens, self._timeout_s = context_tokens, timeout_s
         self._max_output_tokens, self._thinking_level = max_output_tokens, thinking_level
-        options = self._types.HttpOptions(base_url=base_url, timeout=int(timeout_s * 1000))
+        self._http = _http_client() if "httpx_async_client" in self._types.HttpOptions.model_fields else None
+        own = {"httpx_async_client": self._http} if self._http else {}
+        options = self._types.HttpOptions(base_url=base_url, timeout=int(timeout_s * 1000), **own)
         self._client = self._genai.Client(api_key=key.reveal(), vertexai=False, http_options=options)
 
     def __repr__(self) -> str:
@@ -120,9 +123,8 @@ class GeminiGenerator:
 
     async def aclose(self) -> None:
         """Close the connections."""
-        close = getattr(self._client.aio, "aclose", None)
-        if close is not None:
-            await close()
+        if self._http is not None:
+            await self._http.aclose()
 
     def _config(self, system: str, **more: Any) -> Any:
         if self._thinking_level:
@@ -147,6 +149,12 @@ class GeminiGenerator:
 
     def _size(self, contents: Sequence[Any], system: str) -> int:
         return self._count(system) + sum(self._count(c) if isinstance(c, str) else IMAGE_TOKENS for c in contents)
+
+
+def _http_client() -> Any:
+    """A client of our own: where aiohttp is installed, google-genai would use it and silently send failed requests twice."""
+    library = next((name for name in ("httpx", "httpx2") if importlib.util.find_spec(name)), "httpx")
+    return require(library).AsyncClient(follow_redirects=False)
 
 
 class _Reply:

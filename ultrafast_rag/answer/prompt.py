@@ -88,7 +88,8 @@ def _fence(texts: Sequence[str]) -> str:
 
 def _block(number: int, hit: Hit, text: str, fence: str, with_mark: str) -> str:
     where = ", ".join(part for part in (hit.where, hit.section) if part)
-    return f"SOURCE {number} {fence}\n{with_mark}{mark(where, with_mark)}\n{with_mark}{mark(text, with_mark)}\nEND {number} {fence}"
+    lines = [with_mark + mark(line, with_mark) for line in (where, text)]
+    return "\n".join([f"SOURCE {number} {fence}", *lines, f"END {number} {fence}"])
 
 
 def _shingles(text: str) -> set[tuple[str, ...]]:
