@@ -1,0 +1,193 @@
+"""Answers from a causal language model on this machine, through transformers.
+
+One generation at a time, in one worker thread; the event loop only hands pieces on. Weights come as
+safetensors from a folder or an id already resolved; no code from a model's repository runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Literal
+
+from ultrafast_rag.answer.prompt import Prompt, build_prompt
+from ultrafast_rag.errors import GenerationError, WeightsError, require
+from ultrafast_rag.types import Hit
+
+Quantization = Literal["auto", "none", "8bit", "4bit"]
+LEAST_CONTEXT = 64  # tokens for sources, below which a model's window is of no use
+
+
+class LocalGenerator:
+    """`Generator` over one HF causal model. precision: what the weights were loaded as, and why.
+
+    model: folder or hub id; quantization "auto" takes 8-bit where half-precision weights would fill
+    over 70 % of the GPU's free memory, since it saves memory and costs speed. offline: never ask the hub.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        quantization: Quantization,
+        device: str,
+        context_tokens: int,
+        max_new_tokens: int,
+        offline: bool = False,
+    ) -> None:
+        self.name = f"local:{model.rstrip('/').rsplit('/', 1)[-1]}"
+        self._context_tokens, self._max_new_tokens = context_tokens, max_new_tokens
+        self._one = ThreadPoolExecutor(1, thread_name_prefix="ultrafast-rag-local")
+        transformers = require("transformers")
+        try:
+            self._tokenizer = transformers.AutoTokenizer.from_pretrained(model, local_files_only=offline)
+            self._model, self.precision = _load(transformers, model, quantization, device, offline)
+        except (OSError, ValueError) as error:
+            raise WeightsError(f"{model} could not be loaded as a local language model: {error}") from error
+        self._model.eval()
+        self.window = _window(self._model.config, self._tokenizer)
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of `text` in this model's own tokenizer, without special tokens."""
+        return len(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    async def stream(self, question: str, hits: Sequence[Hit]) -> AsyncIterator[str]:
+        """Pieces of the raw reply; leaving early stops the model at its next token."""
+        loop = asyncio.get_running_loop()
+        token_ids = await loop.run_in_executor(self._one, self._fitted, question, hits)
+        pieces: asyncio.Queue[str | BaseException | None] = asyncio.Queue()
+        stop = threading.Event()
+
+        def hand_on(piece: str | BaseException | None) -> None:
+            loop.call_soon_threadsafe(pieces.put_nowait, piece)
+
+        worker = loop.run_in_executor(self._one, self._generate, token_ids, hand_on, stop)
+        try:
+            while (piece := await pieces.get()) is not None:
+                if isinstance(piece, BaseException):
+                    raise GenerationError(_advice(self.name, piece)) from piece
+                yield piece
+        finally:
+            stop.set()
+            await asyncio.shield(worker)
+
+    def _fitted(self, question: str, hits: Sequence[Hit]) -> list[int]:
+        """Token ids of the prompt, its sources cut until it and the reply fit the window."""
+        room = self.window - self._max_new_tokens
+        budget = min(self._context_tokens, room)
+        while budget >= LEAST_CONTEXT:
+            prompt = build_prompt(question, hits, context_tokens=budget, count_tokens=self.count_tokens)
+            token_ids = self._encode(prompt)
+            if len(token_ids) <= room:
+                return token_ids
+            budget = min(budget - (len(token_ids) - room), int(budget * 0.9))
+        raise GenerationError(
+            f"{self.name} has a window of {self.window} tokens, too small for the question, its instructions and a reply of "
+            f"{self._max_new_tokens}: choose a model with a larger one, or lower answer_tokens"
+        )
+
+    def _encode(self, prompt: Prompt) -> list[int]:
+        """By the model's chat template; without one, or where it knows no system turn, as plain paragraphs."""
+        if not getattr(self._tokenizer, "chat_template", None):
+            plain = f"{prompt.system}\n\n{prompt.user}\n\nANSWER\n"
+            return list(self._tokenizer(plain)["input_ids"])
+        turns = [{"role": "system", "content": prompt.system}, {"role": "user", "content": prompt.user}]
+        from jinja2.exceptions import TemplateError
+
+        try:
+            text = self._tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+        except TemplateError:
+            merged = [{"role": "user", "content": f"{prompt.system}\n\n{prompt.user}"}]
+            text = self._tokenizer.apply_chat_template(merged, add_generation_prompt=True, tokenize=False)
+        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _generate(self, token_ids: list[int], hand_on: Any, stop: threading.Event) -> None:
+        """In the worker thread: pieces go to hand_on as they come, then None, or the error."""
+        import torch
+        from transformers import TextIteratorStreamer
+        from transformers.generation.stopping_criteria import StoppingCriteria, StoppingCriteriaList
+
+        class Stop(StoppingCriteria):  # type: ignore[misc]
+            def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:
+                return torch.full((input_ids.shape[0],), stop.is_set(), dtype=torch.bool, device=input_ids.device)
+
+        class Pieces(TextIteratorStreamer):  # type: ignore[misc]
+            def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+                if text:
+                    hand_on(text)
+
+        try:
+            ids = torch.tensor([token_ids], device=self._model.device)
+            streamer = Pieces(self._tokenizer, skip_prompt=True, skip_special_tokens=True)
+            with torch.inference_mode():
+                self._model.generate(
+                    input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=self._max_new_tokens, do_sample=False,
+                    streamer=streamer, stopping_criteria=StoppingCriteriaList([Stop()]), pad_token_id=self._pad_id(),
+                )
+        except Exception as error:  # any model's own failure: raised as GenerationError where the answer is awaited
+            hand_on(error)
+        else:
+            hand_on(None)
+
+    def _pad_id(self) -> int:
+        known = (self._tokenizer.pad_token_id, self._tokenizer.eos_token_id, 0)
+        return next(int(i) for i in known if i is not None)
+
+    def close(self) -> None:
+        """End the worker thread."""
+        self._one.shutdown(wait=False, cancel_futures=True)
+
+
+def _advice(name: str, error: BaseException) -> str:
+    if "out of memory" in str(error).lower():
+        return f"{name}: out of device memory: use quantization='4bit', a smaller model, or fewer context_tokens"
+    return f"{name} failed: {error}"
+
+
+def _window(config: Any, tokenizer: Any) -> int:
+    """Longest prompt and reply in tokens; a tokenizer without a limit says 1e30."""
+    text_config = config.get_text_config() if hasattr(config, "get_text_config") else config
+    known = (getattr(text_config, "max_position_embeddings", None), getattr(tokenizer, "model_max_length", None))
+    return min((int(n) for n in known if n and n < 1e9), default=2048)
+
+
+def _load(transformers: Any, model: str, wanted: Quantization, device: str, offline: bool) -> tuple[Any, str]:
+    """The model and its precision in words; quantization that fails here falls back to plain weights, saying so."""
+    import torch
+
+    on_gpu = device.startswith("cuda")
+    dtype = torch.float16 if on_gpu else torch.float32
+    common = {"local_files_only": offline, "use_safetensors": True, "dtype": dtype}
+    plain = f"{'fp16' if on_gpu else 'fp32'} weights"
+    chosen, why = (wanted, "as asked") if wanted != "auto" else _auto(transformers, model, on_gpu, offline)
+    if chosen != "none":
+        try:
+            require("bitsandbytes")
+            config = transformers.BitsAndBytesConfig(
+                load_in_8bit=chosen == "8bit", load_in_4bit=chosen == "4bit", bnb_4bit_compute_dtype=dtype
+            )
+            loaded = transformers.AutoModelForCausalLM.from_pretrained(
+                model, quantization_config=config, device_map={"": device}, **common
+            )
+            return loaded, f"{chosen} weights by bitsandbytes: {why}"
+        except (ImportError, RuntimeError, ValueError, NotImplementedError) as error:
+            plain = f"{plain}: {chosen} failed here ({type(error).__name__}: {str(error)[:120]})"
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(model, **common).to(device)
+    return loaded, plain if chosen != "none" else f"{plain}: {why}"
+
+
+def _auto(transformers: Any, model: str, on_gpu: bool, offline: bool) -> tuple[Quantization, str]:
+    if not on_gpu:
+        return "none", "8-bit pays on a GPU only"
+    import torch
+
+    config = transformers.AutoConfig.from_pretrained(model, local_files_only=offline)
+    with torch.device("meta"):
+        parameters = sum(p.numel() for p in transformers.AutoModelForCausalLM.from_config(config).parameters())
+    free = torch.cuda.mem_get_info()[0]
+    share = 2 * parameters / free
+    if share <= 0.7:
+        return "none", f"fp16 fills {share:.0%} of the free GPU memory"
+    return ("8bit" if share <= 1.2 else "4bit"), f"fp16 would fill {share:.0%} of the free GPU memory"
