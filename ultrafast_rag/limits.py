@@ -223,7 +223,8 @@ def metering() -> Iterator[Totals]:
     try:
         yield sums
     finally:
-        _meter.reset(token)
+        with contextlib.suppress(ValueError):  # an abandoned generator is closed by another task, whose context is not ours
+            _meter.reset(token)
 
 
 class Gate:

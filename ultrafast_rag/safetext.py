@@ -49,7 +49,7 @@ class Stripped(NamedTuple):
 
 
 _TLD = "com|net|org|io|ru|cn|info|biz|xyz|top|site|online|dev|app|ai|co|me|cc|tk|ml|ga|cf|gq|link|click|eu|uk|de"
-# each: what to find, what stays of it
+# each: what to find, what stays of it; none may start at more than a few places of one run, or long replies stall
 _RULES: tuple[tuple[re.Pattern[str], str], ...] = (
     # pictures vanish with their description, which is part of what they would send
     (re.compile(r"!\[[^\]]*\]\s*(?:\((?:[^()]|\([^()]*\))*\)|\[[^\]]*\])"), ""),
@@ -71,7 +71,7 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"\b(?:mailto|blob|tel|xmpp|file|ftp|view-source):(?=\S)[^\s<>\"'`|)\]}]*", re.I), ""),
     (re.compile(r"(?<![\w:/])(?:\\\\|//)(?=[\w-]+\.)[^\s<>\"'`|)\]}]*"), ""),
     (re.compile(r"\bwww\d{0,3}\.[^\s<>\"'`|)\]}]*", re.I), ""),
-    (re.compile(rf"\b(?:[\w-]+\.)+(?:{_TLD})[/?][^\s<>\"'`|)\]}}]*", re.I), ""),
+    (re.compile(rf"(?<![\w.-])(?:[\w-]{{1,63}}\.){{1,127}}(?:{_TLD})[/?][^\s<>\"'`|)\]}}]*", re.I), ""),
 )
 _OPEN_TAG = re.compile(r"<(?=[A-Za-z/!?])")
 _ROUNDS = 8
@@ -97,6 +97,6 @@ def strip_links(text: str) -> Stripped:
         if text == before:
             break
     else:  # still changing: an attack; break what is left rather than go on guessing
-        text = text.replace("](", "] (").replace("://", ": / /").replace("![", "! [")
-    # a bracket that no longer opens a tag; a sum like "x <y" stays readable
-    return Stripped(_OPEN_TAG.sub("< ", text), removed)
+        text = text.replace("://", ": / /").replace("![", "! [")
+    # what still looks like the start of a link or a tag starts none; a sum like "x <y" stays readable
+    return Stripped(_OPEN_TAG.sub("< ", text.replace("](", "] (")), removed)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from ultrafast_rag.safetext import choose_mark, mark, strip_links, visible
 from ultrafast_rag.sentences import split_sentences
@@ -36,11 +37,11 @@ question, that the documents do not answer it. Do not use other knowledge.
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What a model is asked. sources[i] is the hit numbered i + 1; mark stands between their words."""
+    """What a model is asked. sources: hits shown, by their number, which is their rank among all hits, from 1."""
 
     system: str
     user: str
-    sources: tuple[Hit, ...]
+    sources: Mapping[int, Hit]
     mark: str
 
 
@@ -57,21 +58,21 @@ class Parsed:
 def build_prompt(question: str, hits: Sequence[Hit], *, context_tokens: int, count_tokens: Callable[[str], int]) -> Prompt:
     """The prompt for `question` over as many hits as context_tokens (fences and marks included) hold.
 
-    hits: best first, which is the order of the numbers. count_tokens: by the tokenizer of the model
+    hits: best first; a number stays the hit's own where others are left out. count_tokens: by the tokenizer of the model
     asked, or an estimate that does not fall short.
     """
     chosen = _without_copies(hits)
-    with_mark = choose_mark([question, *(_everything(hit) for hit in chosen)])
-    fence = _fence([question, *(_everything(hit) for hit in chosen)])
+    everything = [question, *(_everything(hit) for hit in chosen.values())]
+    with_mark, fence = choose_mark(everything), _fence(everything)
 
     def block(number: int, hit: Hit, text: str) -> str:
         return _block(number, hit, text, fence, with_mark)
 
     fitted = _fit(chosen, context_tokens, count_tokens, block)
-    blocks = [block(number, hit, text) for number, (hit, text) in enumerate(fitted, 1)]
+    blocks = [block(number, chosen[number], text) for number, text in fitted.items()]
     user = "\n\n".join([*blocks, f"QUESTION {fence}\n{visible(question).strip()}"])
     system = SYSTEM.format(fence=fence, mark=with_mark, refusal=REFUSAL)
-    return Prompt(system, user, tuple(hit for hit, _ in fitted), with_mark)
+    return Prompt(system, user, {number: chosen[number] for number in fitted}, with_mark)
 
 
 def _everything(hit: Hit) -> str:
@@ -98,50 +99,54 @@ def _shingles(text: str) -> set[tuple[str, ...]]:
     return {tuple(words[i : i + size]) for i in range(len(words) - size + 1)}
 
 
-def _without_copies(hits: Sequence[Hit]) -> list[Hit]:
-    """The first of each family of near-copies.
+def _without_copies(hits: Sequence[Hit]) -> dict[int, Hit]:
+    """The first of each family of near-copies, by rank from 1.
 
     Source of the measure: Broder, "On the resemblance and containment of documents", 1997.
     """
-    taken: list[tuple[Hit, set[tuple[str, ...]]]] = []
-    for hit in hits:
+    taken: dict[int, Hit] = {}
+    seen: list[set[tuple[str, ...]]] = []
+    for rank, hit in enumerate(hits, 1):
         shingles = _shingles(hit.text)
         copied = any(
-            shingles and other and len(shingles & other) > NEAR_COPY * min(len(shingles), len(other)) for _, other in taken
+            shingles and other and len(shingles & other) > NEAR_COPY * min(len(shingles), len(other)) for other in seen
         )
         # a picture with the same caption is another picture
         if not copied or hit.modality == "image":
-            taken.append((hit, shingles))
-    return [hit for hit, _ in taken]
+            taken[rank] = hit
+            seen.append(shingles)
+    return taken
 
 
 def _fit(
-    hits: Sequence[Hit], budget: int, count: Callable[[str], int], block: Callable[[int, Hit, str], str]
-) -> list[tuple[Hit, str]]:
-    """Hits with the text shown of each, in order: passages first, then their surroundings while there is room."""
+    hits: Mapping[int, Hit], budget: int, count: Callable[[str], int], block: Callable[[int, Hit, str], str]
+) -> dict[int, str]:
+    """The text shown of each hit that fits, by rank: passages first, their surroundings while there is room."""
     shown: dict[int, str] = {}
     costs: dict[int, int] = {}
     by_document: dict[str, int] = {}
-    several = len({hit.document_id for hit in hits}) > 1
+
+    def cost(rank: int, text: str) -> int:
+        return count(block(rank, hits[rank], text)) + 2  # and the blank line between blocks
+
+    several = len({hit.document_id for hit in hits.values()}) > 1
     for capped in (True, False) if several else (False,):
-        for place, hit in enumerate(hits):
-            if place in shown:
+        for rank, hit in hits.items():
+            if rank in shown:
                 continue
             room = budget - sum(costs.values())
             if capped:
                 room = min(room, int(DOCUMENT_SHARE * budget) - by_document.get(hit.document_id, 0))
-            text = _cut(hit.text, room, lambda t, p=place, h=hit: count(block(p + 1, h, t)))  # type: ignore[misc]
+            text = _cut(hit.text, room, partial(cost, rank))
             if text is not None:
-                shown[place] = text
-                costs[place] = count(block(place + 1, hit, text))
-                by_document[hit.document_id] = by_document.get(hit.document_id, 0) + costs[place]
-    for place in sorted(shown):
-        hit = hits[place]
+                shown[rank], costs[rank] = text, cost(rank, text)
+                by_document[hit.document_id] = by_document.get(hit.document_id, 0) + costs[rank]
+    for rank in sorted(shown):
+        hit = hits[rank]
         around = " ".join(part for part in (hit.neighbours[0], hit.text, hit.neighbours[1]) if part)
-        cost = count(block(place + 1, hit, around))
-        if shown[place] == hit.text != around and sum(costs.values()) - costs[place] + cost <= budget:
-            shown[place], costs[place] = around, cost
-    return [(hits[place], shown[place]) for place in sorted(shown)]
+        if shown[rank] == hit.text != around and sum(costs.values()) - costs[rank] + cost(rank, around) <= budget:
+            shown[rank], costs[rank] = around, cost(rank, around)
+    return dict(sorted(shown.items()))
 
 
 def _cut(text: str, room: int, cost: Callable[[str], int]) -> str | None:
@@ -159,7 +164,7 @@ def _cut(text: str, room: int, cost: Callable[[str], int]) -> str | None:
 
 
 _CITATION = re.compile(
-    r"[ \t]*[\[【(](?:\^|(?:sources?|quellen?|источники?|来源)\s*)?"
+    r"[ \t]{0,3}[\[【(](?:\^|(?:sources?|quellen?|источники?|来源)\s*)?"
     r"(\d{1,3}(?:\s*[,;–-]\s*\^?\d{1,3})*)(?:†[^\]】]*)?[\]】)]",
     re.I,
 )
@@ -186,9 +191,11 @@ class ReplyCleaner:
     def feed(self, piece: str) -> str:
         """What of the reply so far can be shown, and was not returned before."""
         self._held += piece
-        cut = self._boundary(self._held)
-        ready, self._held = self._held[:cut], self._held[cut:]
-        return self._clean(ready) if ready else ""
+        shown = ""
+        while cut := self._boundary(self._held):
+            ready, self._held = self._held[:cut], self._held[cut:]
+            shown += self._clean(ready)
+        return shown
 
     def close(self) -> str:
         """The rest."""
@@ -204,7 +211,7 @@ class ReplyCleaner:
 
     def _boundary(self, text: str) -> int:
         if len(text) > self._HOLD:
-            return len(text)
+            return self._HOLD
         cut = 0
         for end in re.finditer(r"(?<=[.!?。！？\]】)])\s+(?=\S)|\n+(?=\S)", text):
             before = text[: end.end()]
@@ -249,7 +256,7 @@ _MINE = re.compile(r"⟦(\d+)⟧")
 
 
 def parse_answer(text: str, hits: Sequence[Hit]) -> Parsed:
-    """A whole reply: text without links, citations to `hits` (the prompt's sources) checked and renumbered."""
+    """A whole reply: text without links, citations (by rank in `hits`) checked and renumbered."""
     cleaner = ReplyCleaner(hits)
     clean = cleaner.feed(text) + cleaner.close()
     return Parsed(clean.strip(), cleaner.citations(), cleaner.supported, cleaner.removed)
