@@ -184,7 +184,7 @@ class ReplyCleaner:
         self._numbers: dict[int, int] = {}  # number in the prompt -> number in the answer
         self._held = ""
         self._quoted: dict[int, str] = {}
-        self._started = False
+        self._started = self._ends_in_bracket = False
         self.removed = 0
         self.supported = True
 
@@ -228,7 +228,10 @@ class ReplyCleaner:
                 self.supported, text = False, text.lstrip()[len(REFUSAL) :].lstrip(" .:-")
         stripped = strip_links(_CITATION.sub(self._bracket, text))
         self.removed += stripped.removed
-        return _MINE.sub(self._number, stripped.text)
+        clean = _MINE.sub(self._number, stripped.text)
+        seam = " " if self._ends_in_bracket and clean.startswith("(") else ""  # no link out of two halves
+        self._ends_in_bracket = clean.endswith("]") if clean else self._ends_in_bracket
+        return seam + clean
 
     def _bracket(self, found: re.Match[str]) -> str:
         """Any form of citation -> ⟦n⟧ for each source that exists; round brackets only if they name a source."""

@@ -21,9 +21,9 @@ from ultrafast_rag.types import Answer, Hit, Hits
 
 COMPLEX = 0.5
 _HARD = re.compile(
-    r"\b(why|how|compare|comparison|difference|differ|versus|vs|explain|summari[sz]e|relationship|trade-?offs?|pros|implications?|"
-    r"warum|wieso|wie|vergleich\w*|unterschied\w*|erkläre?|pourquoi|comment|compare[rz]?|différence|por qué|cómo|diferencia|"
-    r"почему|как|сравни\w*|разниц\w*|объясни\w*)\b|为什么|如何|比较|区别|なぜ|どう",
+    r"\b(why|how\s+(?:do|does|did|is|are|can|could|would|should)|compar\w+|differen\w+|differ|versus|vs|explain|summari[sz]e|"
+    r"relationship|trade-?offs?|implications?|warum|wieso|weshalb|vergleich\w*|unterschied\w*|erkläre?|pourquoi|expliqu\w+|"
+    r"différence|por qué|diferencia|почему|сравни\w*|разниц\w*|объясни\w*)\b|为什么|如何|比较|区别|なぜ|どう",
     re.I,
 )
 
