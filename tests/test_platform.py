@@ -109,7 +109,7 @@ def test_doctor_rows_say_when_torch_cannot_use_the_gpu(monkeypatch):
 
 
 def test_kaggle_inputs_tell_weights_capsules_and_documents_apart(tmp_path):
-    sizes = {"clip/1/config.json": 2, "clip/1/model.safetensors": 3000, "old/index.tar": 4, "papers/a/b.pdf": 5, "papers/c.pdf": 5}
+    sizes = {"clip/1/config.json": 2, "clip/1/model.safetensors": 3000, "old/index.tar": 4, "papers/a/b.pdf": 5, "papers/c": 5}
     for name, size in sizes.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"x" * size)

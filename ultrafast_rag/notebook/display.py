@@ -17,6 +17,7 @@ from ultrafast_rag.types import HTML_REPRS, Answer, Citation, Evidence, Evidence
 
 CARD_BYTES = 60_000
 _SHOWN, _WITH_EVIDENCE, _LISTED = 4, 3, 12
+_SMALL_PICTURE = 7_000
 _CITE = re.compile(r"( ?)\[(\d{1,3}(?:\s*,\s*\d{1,3})*)\]")
 _STOP = frozenset("the and for are was were what which who how does did with that this from into when where why can you".split())
 
@@ -28,13 +29,18 @@ class Budget:
         self.size_bytes, self.pieces = size_bytes, pieces
 
     def fit(self, evidence: Evidence) -> Evidence | None:
-        """The evidence in this piece's share (base64 makes four bytes of three), or None."""
-        share = max(0, self.size_bytes // max(1, self.pieces)) * 3 // 4 - 100
-        self.pieces = max(1, self.pieces - 1)
+        """The evidence in this piece's share (base64 makes four bytes of three), or None.
+
+        A clip cannot be made smaller: it may also take what a small picture for each later piece leaves.
+        """
+        self.pieces = max(1, self.pieces)
+        share = max(0, self.size_bytes // self.pieces) * 3 // 4 - 100
+        spare = max(share, (self.size_bytes - (self.pieces - 1) * _SMALL_PICTURE) * 3 // 4 - 100)
+        self.pieces -= 1
         if evidence.media_type in markup.PICTURES:
             fitted = markup.fit_picture(evidence, share)
         else:
-            fitted = evidence if len(evidence.data) <= share else None
+            fitted = evidence if len(evidence.data) <= spare else None
         if fitted:
             self.size_bytes -= len(fitted.data) * 4 // 3 + 100
         return fitted

@@ -24,7 +24,8 @@ from ultrafast_rag.notebook.pack import offline_pack, pack_config, verify_pack
 from ultrafast_rag.types import Table
 
 __all__ = [
-    "Platform", "detect", "doctor_rows", "doctor_table", "install_hint", "kaggle_inputs", "offline_pack", "pack_config", "verify_pack",
+    "Platform", "detect", "doctor_rows", "doctor_table", "install_hint", "kaggle_inputs",
+    "offline_pack", "pack_config", "verify_pack",
 ]  # fmt: skip
 
 PlatformName = Literal["colab", "kaggle", "jupyter", "ipython", "script"]

@@ -1,0 +1,79 @@
+"""What every panel of `widgets.py` stands on: a box, a line that tells errors, buttons, the Enter key."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ultrafast_rag.notebook.display  # noqa: F401  registers the cards that panels show
+from ultrafast_rag.errors import UltraFastRAGError, require
+from ultrafast_rag.notebook import markup
+
+WIDE = {"max_width": "980px", "width": "100%"}
+ROW = {"flex_flow": "row wrap", "align_items": "center"}
+_log = logging.getLogger("ultrafast_rag")
+
+
+def _plain_words(error: BaseException) -> str:
+    """What to tell a person: our own errors say what to do; of others, what happened and where to look."""
+    if isinstance(error, UltraFastRAGError):
+        return str(error)
+    return f"That did not work ({type(error).__name__}: {error}). The notebook's log has the details; the index is untouched."
+
+
+class Panel:
+    """What all panels share: a box, and a line that says what happens or what went wrong."""
+
+    def __init__(self) -> None:
+        self.widgets = require("ipywidgets", extra="")
+        self.status = self.widgets.HTML()
+        self.box: Any = None
+
+    def say(self, text: str, *, failed: bool = False) -> None:
+        """Show one line; `failed` marks it."""
+        mark = markup.badge("error", hue=markup.BAD) if failed else ""
+        self.status.value = f'<div dir="auto">{mark}{markup.escape(text)}</div>' if text else ""
+
+    @contextmanager
+    def telling(self) -> Iterator[None]:
+        """Turn any error of the body into a line in the panel."""
+        try:
+            yield
+        except Exception as error:  # there is no caller: a notebook drops what a callback raises
+            if not isinstance(error, UltraFastRAGError):
+                _log.exception("a panel's action failed")
+            self.say(_plain_words(error), failed=True)
+
+    def button(self, label: str, act: Callable[[], None], *, tooltip: str = "", style: str = "", width: str = "auto") -> Any:
+        """A button whose errors are told in the panel."""
+        made = self.widgets.Button(description=label, tooltip=tooltip, button_style=style, layout={"width": width})
+
+        def clicked(_: object) -> None:
+            with self.telling():
+                act()
+
+        made.on_click(clicked)
+        return made
+
+    def _ipython_display_(self) -> None:
+        from IPython.display import display
+
+        display(self.box)
+
+    def close(self) -> None:
+        """Take the panel away."""
+        if self.box is not None:
+            self.box.close()
+
+
+def on_enter(text: Any, act: Callable[[], None]) -> None:
+    """Call `act` when Enter is pressed.
+
+    ipywidgets 8 calls on_submit old; what it offers instead also fires when the box is left.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        text.on_submit(lambda _: act())
