@@ -1,0 +1,372 @@
+"""The whole text path, as a user drives it: real files, the packaged encoder, a folder on disk."""
+
+from __future__ import annotations
+
+import asyncio
+import html.parser
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ultrafast_rag import Config, UltraFastRAG
+from ultrafast_rag.errors import ConfigError, IndexCorruptError, IndexLockedError, IndexStateError, UltraFastRAGError
+
+TEXT_ONLY = {"image_model": None, "speech_model": None, "quiet": True}
+
+TIDES = """# Tides
+
+## Spring tides
+
+Spring tides come twice a month, when sun and moon pull in line. At Kellow Point the range is then 6.4 metres.
+
+## Neap tides
+
+Neap tides come a week later. The range falls to 2.1 metres and the mud flats stay covered.
+"""
+LAMP = """<html><head><title>The lamp</title></head><body><h1>Keeping the lamp</h1>
+<p>The lamp burns colza oil since 1871. Its keeper was Marta Oduya, who trimmed the wick every four hours.</p>
+<script>alert("never shown")</script></body></html>"""
+CODE = '''def tide_height(hours_after_high):
+    """Height of the tide by the rule of twelfths, in metres."""
+    return [6.4, 5.9, 4.8, 3.2, 1.6, 0.5, 0.0][hours_after_high]
+'''
+
+
+@pytest.fixture
+def sources(tmp_path):
+    folder = tmp_path / "sources"
+    folder.mkdir()
+    (folder / "tides.md").write_text(TIDES)
+    (folder / "lamp.html").write_text(LAMP)
+    (folder / "tide.py").write_text(CODE)
+    return folder
+
+
+@pytest.fixture
+def rag(tmp_path):
+    with UltraFastRAG(tmp_path / "index", **TEXT_ONLY) as rag:
+        yield rag
+
+
+def test_questions_are_answered_from_the_right_document(rag, sources):
+    report = rag.ingest(sources)
+    assert (report.documents, report.failed, report.complete) == (3, (), True)
+    answer = rag.query("Who kept the lamp?")
+    assert answer.supported
+    assert "Marta Oduya" in answer.text
+    assert answer["sources"][0].startswith("lamp.html")
+    assert "6.4 metres" in rag.query("What is the tidal range at Kellow Point at springs?").text
+    assert rag.search("rule of twelfths function", k=1)[0].source.endswith("tide.py")
+
+
+def test_an_unsupported_question_is_not_answered(rag, sources):
+    rag.ingest(sources)
+    answer = rag.query("Which enzyme unwinds DNA during replication?")
+    assert not answer.supported
+    assert answer.text.startswith("Not found in these documents")
+    assert answer.citations == ()
+
+
+def test_unchanged_sources_are_skipped_without_a_model(tmp_path, sources):
+    with UltraFastRAG(tmp_path / "index", **TEXT_ONLY) as rag:
+        rag.ingest(sources)
+    with UltraFastRAG(tmp_path / "index", **TEXT_ONLY) as rag:
+        report = rag.ingest(sources)
+        assert (report.documents, report.unchanged, report.embedded) == (0, 3, 0)
+        assert rag.stats()["models"] == {}
+
+
+def test_touched_but_equal_content_is_unchanged(rag, sources):
+    rag.ingest(sources)
+    os.utime(sources / "tides.md", ns=(1, 1))
+    report = rag.ingest(sources)
+    assert (report.documents, report.unchanged) == (0, 3)
+
+
+def test_changed_content_replaces_the_old(rag, sources):
+    rag.ingest(sources)
+    (sources / "lamp.html").write_text(LAMP.replace("Marta Oduya", "Ivo Brandt"))
+    report = rag.ingest(sources)
+    assert (report.documents, report.unchanged) == (1, 2)
+    assert "Ivo Brandt" in rag.query("Who kept the lamp?").text
+    assert not any("Oduya" in hit.text for hit in rag.search("Marta Oduya", k=10))
+
+
+def test_deleted_documents_are_gone(rag, sources):
+    rag.ingest(sources)
+    assert rag.delete(sources / "lamp.html")
+    assert not rag.delete(sources / "lamp.html")
+    assert {Path(d.source).name for d in rag.documents()} == {"tides.md", "tide.py"}
+    assert not any(hit.source.endswith("lamp.html") for hit in rag.search("lamp keeper", k=10))
+
+
+def test_add_texts_gives_the_ids_back_and_replaces_by_id(rag):
+    rag.add_texts(["The cat sleeps.", "Ships need harbours."], ids=["a", "b"], metadata=[{"kind": "pet"}, {"kind": "sea"}])
+    assert rag.search("a sleeping cat", k=1)[0].document_id == "a"
+    assert [hit.document_id for hit in rag.search("cat", filters={"kind": "sea"})] == ["b"]
+    report = rag.add_texts(["The dog barks.", "Ships need harbours."], ids=["a", "b"])
+    assert report.documents == 2  # the metadata of b changed, the text of a
+    assert {hit.text for hit in rag.search("cat", k=5)} == {"The dog barks.", "Ships need harbours."}
+    assert rag.add_texts(["The dog barks."], ids=["a"]).unchanged == 1
+
+
+def test_an_ephemeral_index_leaves_nothing(sources):
+    with UltraFastRAG(**TEXT_ONLY) as rag:
+        rag.ingest(sources)
+        folder = rag._store.folder
+        assert folder.exists()
+    assert not folder.exists()
+
+
+def test_aquery_works_inside_a_running_loop(rag, sources):
+    rag.ingest(sources)
+
+    async def both():
+        return await asyncio.gather(rag.aquery("Who kept the lamp?"), rag.aquery("When do neap tides come?"))
+
+    lamp, neap = asyncio.run(both())
+    assert "Oduya" in lamp.text
+    assert "week later" in neap.text
+
+
+def test_a_repeated_question_comes_from_the_cache_until_the_index_changes(rag, sources):
+    rag.ingest(sources)
+    assert not rag.query("Who kept the lamp?").cached
+    assert rag.query("Who kept the lamp?").cached
+    rag.add_texts(["Something new."])
+    assert not rag.query("Who kept the lamp?").cached
+
+
+@pytest.mark.parametrize(
+    ("ask", "says"),
+    [
+        (lambda rag: rag.search("x", k=0), "k is how many hits"),
+        (lambda rag: rag.search("  "), "the question is empty"),
+        (lambda rag: rag.query(""), "the question is empty"),
+        (lambda rag: rag.search("x", alpha=2), "alpha must lie between 0"),
+        (lambda rag: rag.search("x", modality="smell"), "unknown modality smell"),
+        (lambda rag: rag.ingest(), "nothing to ingest"),
+        (lambda rag: rag.add_texts(["a"], ids=["1", "2"]), "differ in length"),
+        (lambda rag: rag.add_texts(["a", "b"], ids=["1", "1"]), "unique"),
+        (lambda rag: rag.search("x", rerank=True), "rerank_model"),
+        (lambda rag: rag.feedback("x", 1, 7), "a vote is"),
+    ],
+)
+def test_bad_requests_say_what_to_do_and_leave_the_index_usable(rag, ask, says):
+    rag.add_texts(["Ships need harbours."])
+    with pytest.raises(ConfigError, match=says):
+        ask(rag)
+    assert rag.search("harbour", k=1)[0].text == "Ships need harbours."
+
+
+def test_bad_settings_are_refused():
+    with pytest.raises(ConfigError, match="alpha"):
+        UltraFastRAG(alpha=3)
+    with pytest.raises(ConfigError, match="unknown setting chunk_size"):
+        UltraFastRAG(chunk_size=3)
+
+
+def test_bad_files_end_in_the_report_and_the_rest_is_read(rag, sources, tmp_path):
+    (sources / "empty.txt").write_bytes(b"")
+    (sources / "noise.bin").write_bytes(bytes(range(256)) * 40)
+    (sources / "broken.pdf").write_bytes(b"%PDF-1.7\nnothing else")
+    (sources / "really_html.pdf").write_text("<html><body><p>The anchor weighs 40 tons.</p></body></html>")
+    (tmp_path / "void").mkdir()
+    report = rag.ingest(sources, tmp_path / "missing.txt", tmp_path / "void")
+    failed = {Path(source).name: why for source, why in report.failed}
+    assert set(failed) >= {"empty.txt", "noise.bin", "broken.pdf", "missing.txt", "void"}
+    assert "empty" in failed["empty.txt"]
+    assert all(len(why) > 10 for why in failed.values())
+    assert "Oduya" in rag.query("Who kept the lamp?").text
+    assert {Path(d.source).name for d in rag.documents()} >= {"tides.md", "lamp.html", "tide.py"}
+    assert not {"empty.txt", "noise.bin", "broken.pdf"} & {Path(d.source).name for d in rag.documents()}
+
+
+def test_another_encoder_is_refused_and_the_index_stays_usable(tmp_path, sources):
+    with UltraFastRAG(tmp_path / "index", **TEXT_ONLY) as rag:
+        rag.ingest(sources)
+    with pytest.raises(IndexStateError, match="was made with text_model"):
+        UltraFastRAG(tmp_path / "index", text_model="intfloat/e5-small-v2", **TEXT_ONLY)
+    with UltraFastRAG(tmp_path / "index", **TEXT_ONLY) as rag:
+        assert rag.search("lamp", k=1)
+
+
+def test_an_index_remembers_its_settings(tmp_path, sources):
+    with UltraFastRAG(tmp_path / "index", chunk_tokens=64, **TEXT_ONLY) as rag:
+        rag.ingest(sources)
+    with UltraFastRAG(tmp_path / "index", quiet=True) as rag:
+        assert rag.config.chunk_tokens == 64
+
+
+def test_a_time_budget_stops_in_good_order_and_the_next_ingest_goes_on(rag, tmp_path):
+    text = "\n\n".join(f"Paragraph {n}. " + "The tide turns and the bell buoy rings. " * 20 for n in range(3000))
+    (tmp_path / "long.txt").write_text(text)
+    first = rag.ingest(tmp_path / "long.txt", time_budget_s=0.0)
+    assert not first.complete
+    assert "run the same ingest again" in str(first)
+    second = rag.ingest(tmp_path / "long.txt")
+    assert second.complete
+    assert [d.complete for d in rag.documents()] == [True]
+
+
+def test_a_second_writer_gets_a_clear_error_and_readers_go_on(rag, sources, tmp_path):
+    rag.ingest(sources)
+    code = (
+        "import sys, ultrafast_rag\n"
+        f"rag = ultrafast_rag.UltraFastRAG({str(tmp_path / 'index')!r})\n"
+        "print(rag.search('lamp', k=1)[0].source)\n"
+        "try:\n    rag.add_texts(['more'])\nexcept ultrafast_rag.errors.IndexLockedError as error:\n    print('locked:', error)\n"
+    )
+    code = code.replace("import sys, ultrafast_rag", "import ultrafast_rag, ultrafast_rag.errors")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    lines = done.stdout.splitlines()
+    assert lines[0].endswith("lamp.html"), done.stderr
+    assert lines[1].startswith("locked:"), done.stderr
+    assert issubclass(IndexLockedError, IndexStateError)
+
+
+def test_a_capsule_restores_the_whole_index(rag, sources, tmp_path):
+    rag.ingest(sources)
+    capsule = rag.export(tmp_path / "capsule.tar")
+    with UltraFastRAG.restore(capsule, tmp_path / "copy", **TEXT_ONLY) as copy:
+        assert [hit.text for hit in copy.search("lamp keeper")] == [hit.text for hit in rag.search("lamp keeper")]
+
+
+def test_a_damaged_capsule_is_refused_and_leaves_nothing(rag, sources, tmp_path):
+    rag.ingest(sources)
+    capsule = rag.export(tmp_path / "capsule.tar")
+    data = bytearray(capsule.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    capsule.write_bytes(data)
+    with pytest.raises(IndexCorruptError):
+        UltraFastRAG.restore(capsule, tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
+
+
+class _Tags(html.parser.HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def handle_starttag(self, tag, attrs):
+        self.seen.append((tag, dict(attrs)))
+
+
+def test_results_draw_as_html_without_scripts(rag, sources):
+    (sources / "evil.md").write_text("# <script>alert(1)</script>\n\nThe <img src=x onerror=alert(2)> buoy is red.")
+    report = rag.ingest(sources)
+    for shown in (report, rag.search("buoy"), rag.query("What colour is the buoy?")):
+        tags = _Tags()
+        tags.feed(shown._repr_html_())
+        assert not {"script", "iframe", "object"} & {tag for tag, _ in tags.seen}
+        assert not any(name.startswith("on") for _, attributes in tags.seen for name in attributes)
+        assert str(shown)
+
+
+def test_stats_and_doctor_tell_what_is_there(rag, sources):
+    rag.ingest(sources)
+    rag.search("lamp")
+    stats = rag.stats()
+    assert stats["documents"] == 3
+    assert stats["latency"]["search"]["count"] == 1
+    checks = {row["check"]: row["value"] for row in rag.doctor()}
+    assert checks["checksums"] == "good"
+    assert "all-MiniLM-L6-v2" in checks["vectors text"]
+
+
+CHILD = """
+import sys
+from ultrafast_rag import UltraFastRAG
+rag = UltraFastRAG(sys.argv[1], image_model=None, speech_model=None, quiet=True)
+print("open", flush=True)
+rag.ingest(sys.argv[2], on_progress=lambda state: print(state.parts, flush=True))
+print("done", flush=True)
+"""
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("parts_before_kill", [1, 4, 9])
+def test_kill_9_loses_nothing_committed_and_the_next_ingest_completes(tmp_path, parts_before_kill):
+    folder = tmp_path / "sources"
+    folder.mkdir()
+    for n in range(12):
+        words = " ".join(f"Buoy {n}-{line} rings in the fog and marks shoal number {n * 100 + line}." for line in range(150))
+        (folder / f"log{n:02d}.txt").write_text(words)
+    child = subprocess.Popen(
+        [sys.executable, "-c", CHILD, str(tmp_path / "index"), str(folder)], stdout=subprocess.PIPE, text=True, env=os.environ
+    )
+    for line in child.stdout:
+        if line.strip().isdigit() and int(line) >= parts_before_kill:
+            break
+    time.sleep(0.02 * parts_before_kill)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    with UltraFastRAG(tmp_path / "index", **TEXT_ONLY) as rag:
+        before = {d.source: d.chunks for d in rag.documents() if d.complete}
+        assert rag._store.verify() == []
+        report = rag.ingest(folder)
+        assert report.complete
+        assert report.unchanged == len(before)
+        documents = rag.documents()
+        assert len(documents) == 12
+        assert all(d.complete for d in documents)
+        assert {d.source: d.chunks for d in documents if d.source in before} == before
+        hit = rag.search("Buoy 11-149 shoal number 1249", k=1)[0]
+        assert "1249" in hit.text
+        # nothing twice: every chunk text of a document is distinct
+        texts = [hit.text for hit in rag.search("Buoy 3-10 rings in the fog", k=50, filters={"source": "log03.txt"})]
+        assert len(texts) == len(set(texts))
+
+
+@pytest.mark.fault
+def test_a_poisoned_cache_row_runs_nothing(tmp_path, sources, monkeypatch):
+    import pickle
+    import sqlite3
+
+    canary = tmp_path / "canary"
+
+    class Attack:
+        def __reduce__(self):
+            return os.system, (f"touch {canary}",)
+
+    cache = tmp_path / "cache"
+    settings = {**TEXT_ONLY, "cache_dir": cache}
+    warm = Config(**TEXT_ONLY).cache_dir
+    if (warm / "engines").exists():
+        cache.mkdir()
+        (cache / "engines").symlink_to(warm / "engines")
+    with UltraFastRAG(tmp_path / "first", **settings) as rag:
+        rag.ingest(sources)
+    with sqlite3.connect(cache / "embeddings" / "cache.db") as database:
+        changed = database.execute("UPDATE Cache SET mode = 4, value = ?", (pickle.dumps(Attack()),)).rowcount
+    assert changed > 0
+    with UltraFastRAG(tmp_path / "second", **settings) as rag, pytest.warns(UserWarning, match="cache"):
+        report = rag.ingest(sources)
+    assert report.embedded > 0
+    assert report.complete
+    assert not canary.exists()
+
+
+def test_the_command_line_ingests_and_answers(tmp_path, sources):
+    def run(*arguments):
+        command = [sys.executable, "-m", "ultrafast_rag", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=tmp_path)
+
+    texts = ["--set", "image_model=null", "--set", "speech_model=null", "--index", "ix"]
+    assert "3 documents" in run("ingest", str(sources), *texts).stdout
+    answer = json.loads(run("query", "Who kept the lamp?", "--json", *texts).stdout)
+    assert "Marta Oduya" in answer["text"]
+    wrong = run("search", "lamp", "--index", "nowhere")
+    assert wrong.returncode == 1
+    assert "there is no index in nowhere" in wrong.stderr
+    assert "Traceback" not in wrong.stderr
+
+
+def test_every_error_of_ours_shares_one_base():
+    assert issubclass(ConfigError, UltraFastRAGError)
