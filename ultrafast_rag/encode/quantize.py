@@ -1,0 +1,50 @@
+"""8-bit linear layers by bitsandbytes, for models that transformers does not load.
+
+transformers' own models go through its BitsAndBytesConfig; openai-whisper and open_clip have layers of
+their own, so theirs are replaced one by one here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ultrafast_rag.errors import EncodingError, require
+
+_LEAST = 4096  # weights; below this a layer gains nothing
+
+
+def to_8bit(model: Any, device: str) -> int:
+    """Replace every plain linear layer of `model` in place and move it to `device`; how many were replaced.
+
+    Layers whose weights are used without calling them (inside torch's MultiheadAttention) are left as
+    they are. Raises EncodingError when bitsandbytes cannot run here, MissingExtraError without it.
+    """
+    torch, bitsandbytes = require("torch"), require("bitsandbytes")
+    half = torch.float16 if device != "cpu" else torch.bfloat16
+    replaced = 0
+    try:
+        for parent in list(model.modules()):
+            if isinstance(parent, torch.nn.MultiheadAttention):
+                continue
+            for name, layer in list(parent.named_children()):
+                if isinstance(layer, torch.nn.Linear) and layer.weight.numel() >= _LEAST:
+                    setattr(parent, name, _replacement(layer, bitsandbytes, torch, half))
+                    replaced += 1
+        model.to(device)
+    except (RuntimeError, ValueError, AttributeError, NotImplementedError) as error:
+        raise EncodingError(f"bitsandbytes cannot make 8-bit layers on {device}: {error}") from error
+    return replaced
+
+
+def _replacement(layer: Any, bitsandbytes: Any, torch: Any, half: Any) -> Any:
+    class Linear8bit(bitsandbytes.nn.Linear8bitLt):  # type: ignore[misc]
+        """Answers in the type it was asked in; bitsandbytes' own answers in half precision on some devices."""
+
+        def forward(self, x: Any) -> Any:
+            return super().forward(x.to(half)).to(x.dtype)
+
+    new = Linear8bit(layer.in_features, layer.out_features, bias=layer.bias is not None, has_fp16_weights=False)
+    new.weight = bitsandbytes.nn.Int8Params(layer.weight.data.to(half).contiguous(), requires_grad=False, has_fp16_weights=False)
+    if layer.bias is not None:
+        new.bias = torch.nn.Parameter(layer.bias.data.to(half), requires_grad=False)
+    return new.eval()
