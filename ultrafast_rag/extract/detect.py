@@ -7,6 +7,7 @@ by name when one is opened, so a run over Markdown never loads a PDF or video li
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import zipfile
 from collections.abc import Iterable, Iterator
@@ -182,7 +183,10 @@ def media_type(path: Path) -> str:
 
 def open_extractor(path: Path, config: Config) -> Extractor:
     """The extractor for this file's content; raises as `detect` does."""
-    module, name = _CLASSES[detect(path).extractor]
+    kind = detect(path).extractor
+    module, name = _CLASSES[kind]
+    if kind == "pdf" and importlib.util.find_spec("pymupdf") is None and importlib.util.find_spec("pypdfium2") is not None:
+        module, name = "pdfium", "PdfiumExtractor"
     extractor = getattr(importlib.import_module(f"ultrafast_rag.extract.{module}"), name)
     return cast(Extractor, extractor(config))
 
@@ -269,7 +273,7 @@ def discover(sources: Iterable[str | os.PathLike[str]] | str | os.PathLike[str])
     found: dict[str, tuple[Path, str]] = {}
     for source in named:
         for path, reason in _expand(Path(source).expanduser()):
-            found.setdefault(os.path.realpath(path), (path, reason))
+            found.setdefault(os.path.realpath(path) if not reason else str(path), (path, reason))
     return list(found.values())
 
 

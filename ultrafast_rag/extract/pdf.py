@@ -66,6 +66,7 @@ class PdfExtractor:
     """Headings, paragraphs, tables and pictures of a PDF in reading order, with page and bbox."""
 
     def __init__(self, config: Config) -> None:
+        require("pymupdf")  # here, so that the clock of the first page does not count the import
         self._config = config
 
     def extract(self, path: Path, *, start_part: int = 0) -> Iterator[Part]:
@@ -105,6 +106,9 @@ class _Reader:
             notes.append(f"{self._path.name} is damaged and was repaired while reading; parts of it may be missing")
         try:
             elements = self._elements(self._document[number], number + 1, notes)
+            trouble = self._pymupdf.TOOLS.mupdf_warnings()  # and forget them
+            if trouble and not elements:
+                raise RuntimeError(trouble.splitlines()[0])
         except (
             RuntimeError,
             ValueError,
@@ -197,7 +201,7 @@ class _Reader:
         return elements
 
     def _whole_page(self, page: Any, number: int, figures: PageFigures, text: str) -> Element:
-        data = figures.render(tuple(page.rect), "jpeg") if figures.is_drawable([]) else None
+        data = figures.render(tuple(page.rect)) if figures.is_drawable([]) else None
         return Element("image", text, page=number, bbox=tuple(page.rect), data=data, metadata={"whole_page": True})
 
 
@@ -255,7 +259,27 @@ def _precedes(box: BBox | None, block: Block) -> bool:
 def _sensible_title(metadata: dict[str, Any]) -> str:
     title = " ".join(str(metadata.get("title") or "").replace("\0", "").split())
     is_file_name = title.lower().endswith(
-        (".doc", ".docx", ".tex", ".dvi", ".indd", ".pdf", ".ppt", ".pptx", ".qxd", ".rtf", ".ps")
+        (
+            ".doc",
+            ".docx",
+            ".tex",
+            ".dvi",
+            ".indd",
+            ".pdf",
+            ".ppt",
+            ".pptx",
+            ".qxd",
+            ".rtf",
+            ".ps",
+            ".png",
+            ".jpg",
+            ".jpeg",
+            ".tif",
+            ".tiff",
+            ".odt",
+            ".xlsx",
+            ".key",
+        )
     )
     tool_made = title.lower().startswith(("microsoft word", "microsoft powerpoint")) or title.lower() in _TOOL_TITLES
     return "" if is_file_name or tool_made or sum(c.isalpha() for c in title) < 3 else title[:300]

@@ -24,7 +24,11 @@ _NUMBERED = re.compile(
 )
 _BULLET = re.compile(r"^(?:[•◦▪‣●○■–—*·-]|\(?(?:\d{1,2}|[a-z])[.)])\s")
 _PAGE_NUMBER = re.compile(r"^\W*(?:page|seite|p\.)?\s*(?:\d{1,4}|[ivxlc]{1,7})(?:\s*(?:/|of|von)\s*\d{1,4})?\W*$", re.I)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_LEADING_CONTROL = re.compile(r"^\s*\w?(?:[\x00-\x1f\x7f-\x9f]\s*)+")
+_LEADER = re.compile(r"(?:\s?\.){4,}\s*")
 _BOLD = 16
+_FOOT = 0.18  # where a page number that stands alone may be
 _MARGIN = 0.085  # of the page's height, above and below which running heads live
 
 
@@ -71,8 +75,8 @@ class Block:
 
     @property
     def size(self) -> float:
-        """Largest font size."""
-        return max(line.size for line in self.lines)
+        """The font size that most characters have; a drop cap or a bullet does not count."""
+        return max(self.lines, key=lambda line: len(line.text)).size
 
     @property
     def text(self) -> str:
@@ -112,7 +116,7 @@ def read_lines(page: Mapping[str, Any]) -> tuple[list[list[Line]], list[Line]]:
         lines: list[Line] = []
         for line in block.get("lines", ()):
             spans = line["spans"]
-            text = "".join(span["text"] for span in spans).translate(_LIGATURES)
+            text = _readable("".join(span["text"] for span in spans))
             if not text.strip():
                 continue
             weight = [(len(span["text"].strip()), span["size"], span["flags"] & _BOLD) for span in spans]
@@ -123,6 +127,14 @@ def read_lines(page: Mapping[str, Any]) -> tuple[list[list[Line]], list[Line]]:
         if lines:
             blocks.append(lines)
     return blocks, turned
+
+
+def _readable(text: str) -> str:
+    """Ligatures resolved; a symbol font's control characters become a bullet at the start, nothing elsewhere."""
+    text = text.translate(_LIGATURES)
+    if not text.isprintable():
+        text = _CONTROL.sub("", _LEADING_CONTROL.sub("• ", text.replace("\t", " ")))
+    return _LEADER.sub(" … ", text) if "...." in text or ". . . ." in text else text
 
 
 def _box(line: Mapping[str, Any]) -> BBox:
@@ -192,7 +204,7 @@ def _gutter(blocks: Sequence[Block]) -> float | None:
     for line in narrow:
         change[int((line.x0 - start) / 2)] += line.size
         change[int((line.x1 - start) / 2) + 1] -= line.size
-    limit = 0.03 * sum(line.size for line in narrow)
+    limit = max(0.08 * sum(line.size for line in narrow), 2.5 * median(line.size for line in narrow))  # a centred title may cross
     best: tuple[int, int] = (0, 0)
     covered, run = 0.0, 0
     for at in range(bins):
@@ -232,12 +244,13 @@ def merge_paragraphs(blocks: Sequence[Block]) -> list[Block]:
 
 def _continues(before: Block, block: Block) -> bool:
     last, first = before.lines[-1], block.lines[0]
-    gap = first.y0 - last.y1
-    aligned = (
-        abs(first.x0 - before.x0) < 1.5 * first.size and abs(first.size - last.size) < 0.1 * last.size and first.bold == last.bold
-    )
-    is_full = last.x1 > max(before.x1, block.x1) - 0.15 * (max(before.x1, block.x1) - before.x0)
-    return aligned and is_full and -0.6 * first.size < gap < 0.5 * first.size and not _BULLET.match(first.text.strip())
+    if abs(first.size - last.size) > 0.1 * last.size or first.bold != last.bold or _BULLET.match(first.text.strip()):
+        return False
+    slack = 1.5 * first.size
+    aligned = abs(first.x0 - before.x0) < slack or abs(first.x1 - before.x1) < slack  # the right edge for right-to-left text
+    right = max(before.x1, block.x1)
+    is_full = last.x1 > right - 0.15 * (right - before.x0)
+    return aligned and is_full and -0.6 * first.size < first.y0 - last.y1 < 0.8 * first.size
 
 
 def body_size(sizes: Counter[float]) -> float:
@@ -261,6 +274,8 @@ def heading_level(block: Block, body: float, outline: Mapping[str, int]) -> int:
         return level
     ratio = block.size / body if body else 1.0
     numbered = _NUMBERED.match(text)
+    if not numbered and _BULLET.match(text):
+        return 0
     bold = all(line.bold for line in block.lines)
     ends_like_text = text[-1] in ".,;" and not numbered
     if ratio >= 1.15 and not ends_like_text:
@@ -288,11 +303,11 @@ class RunningHeads:
 
     def drop(self, blocks: list[list[Line]], height: float) -> list[list[Line]]:
         """The groups without running heads, feet and page numbers."""
-        kept = []
-        for lines in blocks:
-            if rest := [line for line in lines if not self._is_running(line, height)]:
-                kept.append(rest)
-        return kept
+        lines = [line for group in blocks for line in group]
+        running = {id(line) for line in lines if self._is_running(line, height)}
+        running |= {id(line) for line in _outermost(lines, height) if _PAGE_NUMBER.match(line.text.strip())}
+        kept = [[line for line in group if id(line) not in running] for group in blocks]
+        return [group for group in kept if group]
 
     def _is_running(self, line: Line, height: float) -> bool:
         if height * _MARGIN < line.center[1] < height * (1 - _MARGIN):
@@ -303,3 +318,13 @@ class RunningHeads:
         key = (re.sub(r"\d+", "#", text), round(line.y0 / 3))
         self._seen[key] = self._seen.get(key, 0) + 1
         return self._seen[key] > 1
+
+
+def _outermost(lines: Sequence[Line], height: float) -> list[Line]:
+    """The topmost and the lowest line, where they stand apart in the outer strip of the page."""
+    if len(lines) < 3:
+        return []
+    by_top = sorted(lines, key=lambda line: line.y0)
+    first, second, before, last = by_top[0], by_top[1], by_top[-2], by_top[-1]
+    found = [first] if first.y1 < height * _FOOT and second.y0 - first.y1 > first.size else []
+    return [*found, last] if last.y0 > height * (1 - _FOOT) and last.y0 - before.y1 > last.size else found

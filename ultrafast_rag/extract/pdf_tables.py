@@ -10,8 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 import re
-from collections.abc import Sequence
-from statistics import mean
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from ultrafast_rag.errors import require
@@ -19,6 +18,7 @@ from ultrafast_rag.extract.pdf_layout import Line, union
 from ultrafast_rag.types import BBox
 
 CAPTION = re.compile(r"^\s*(?:table|tab\.|tabelle|tableau|tabla|tabela|таблица)\s*[\dIVXA-Z]+", re.I)
+_FIGURE = re.compile(r"^[^\w\s]{0,2}\d[\d.,\s]*\s?[%\w°€$£]{0,3}$")
 _THIN = 2.5  # points: what is thinner is a rule
 _MOST_RULES = 4000
 
@@ -46,7 +46,7 @@ def find(page: Any, lines: Sequence[Line], paths: Sequence[BBox]) -> list[Table]
             if table := _aligned(lines, area):
                 _keep(tables, table)
     captions = [line for line in lines if CAPTION.match(line.text)]
-    for rows in _runs(lines, bool(captions)):
+    for rows in _runs(lines):
         if table := _from_rows(rows, strict=not any(_near(caption, rows) for caption in captions)):
             _keep(tables, table)
     return tables
@@ -55,9 +55,10 @@ def find(page: Any, lines: Sequence[Line], paths: Sequence[BBox]) -> list[Table]
 def caption_of(table: Table, lines: Sequence[Line]) -> list[Line]:
     """The lines of the caption above or below the table; [] where there is none."""
     x0, y0, x1, y1 = table.bbox
+    best: tuple[float, list[Line]] = (40.0, [])
     for at, line in enumerate(lines):
         distance = min(abs(y0 - line.y1), abs(line.y0 - y1))
-        if CAPTION.match(line.text) and distance < 40 and line.x0 < x1 and line.x1 > x0:
+        if CAPTION.match(line.text) and distance < best[0] and line.x0 < x1 and line.x1 > x0:
             found = [line]
             for after in lines[at + 1 : at + 4]:
                 if (
@@ -67,8 +68,14 @@ def caption_of(table: Table, lines: Sequence[Line]) -> list[Line]:
                 ):
                     break
                 found.append(after)
-            return found
-    return []
+            best = (distance, found)
+    return best[1]
+
+
+def mean(values: Iterable[float]) -> float:
+    """The arithmetic mean; statistics.mean is exact and 30 times slower."""
+    numbers = list(values)
+    return sum(numbers) / len(numbers)
 
 
 def _keep(tables: list[Table], *found: Table) -> None:
@@ -133,13 +140,21 @@ def _finder_options() -> dict[str, bool]:
 def _grid_tables(page: Any, area: BBox) -> list[Table]:
     x0, y0, x1, y1 = area
     tables = []
+    words = page.get_text("words", clip=area)  # the finder's own texts lose the spaces between words
     for found in page.find_tables(clip=(x0 - 3, y0 - 3, x1 + 3, y1 + 3), **_finder_options()).tables:
-        rows = [[" ".join((cell or "").split()) for cell in row] for row in found.extract()]
+        rows = [[_cell_text(cell, words) for cell in row.cells] for row in found.rows]
         rows = [row for row in rows if any(row)]
         filled = sum(bool(cell) for row in rows for cell in row)
         if len(rows) >= 2 and max(map(len, rows)) >= 2 and filled * 3 >= sum(map(len, rows)):
             tables.append(Table(tuple(found.bbox), _without_empty_columns(rows)))
     return tables
+
+
+def _cell_text(cell: BBox | None, words: Sequence[Any]) -> str:
+    if cell is None:
+        return ""
+    x0, y0, x1, y1 = cell
+    return " ".join(w[4] for w in words if x0 <= (w[0] + w[2]) / 2 <= x1 and y0 <= (w[1] + w[3]) / 2 <= y1)
 
 
 def _without_empty_columns(rows: list[list[str]]) -> list[list[str]]:
@@ -182,12 +197,12 @@ def _near(caption: Line, rows: list[list[Line]]) -> bool:
     return min(abs(y0 - caption.y1), abs(caption.y0 - y1)) < 40 and caption.x0 < x1 and caption.x1 > x0
 
 
-def _runs(lines: Sequence[Line], has_caption: bool) -> list[list[list[Line]]]:
+def _runs(lines: Sequence[Line]) -> list[list[list[Line]]]:
     """Stretches of rows that each hold several short fragments, with no wide gap between them."""
     runs: list[list[list[Line]]] = [[]]
     for row in _rows_of(lines):
         short = mean(len(line.text.strip()) for line in row) <= (20 if len(row) == 2 else 30)
-        is_cells = short and len(row) >= (2 if has_caption else 3)
+        is_cells = short and len(row) >= 2 and not any("…" in line.text for line in row)  # no table of contents
         if runs[-1] and (not is_cells or row[0].y0 - runs[-1][-1][0].y1 > 2.5 * row[0].size):
             runs.append([])
         if is_cells:
@@ -209,11 +224,17 @@ def _from_rows(rows: list[list[Line]], *, strict: bool, area: BBox | None = None
     filled = [sum(bool(row[at]) for row in cells) / len(cells) for at in range(len(edges))]
     several = sum(sum(map(bool, row)) >= 2 for row in cells) / len(cells)
     longest = mean(len(cell) for row in cells for cell in row if cell)
-    if several < 0.6 or longest > 40 or sum(share >= (0.6 if strict else 0.4) for share in filled) < (3 if strict else 2):
+    if several < 0.6 or longest > 40 or sum(share >= (0.6 if strict else 0.4) for share in filled) < 2:
         return None
-    if strict and longest < 3:
-        return None  # aligned formulas
+    if strict and (longest < 3 or not _has_figures(cells)):
+        return None  # aligned formulas, or a list in columns
     return Table(area or union(fragments), cells)
+
+
+def _has_figures(cells: list[list[str]]) -> bool:
+    """Whether a column beside the first holds mostly numbers, as in a table without rules or caption."""
+    columns = list(zip(*cells))[1:]
+    return any(mean(bool(_FIGURE.match(cell)) for cell in column) >= 0.7 for column in columns)
 
 
 def _columns(rows: list[list[Line]], fragments: Sequence[Line]) -> list[float]:

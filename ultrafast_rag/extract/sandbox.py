@@ -27,6 +27,7 @@ from ultrafast_rag.extract import wire
 from ultrafast_rag.types import BBox, Part
 
 DEATHS_IN_A_ROW = 3
+STARTUP_S = 60.0  # for a new worker to import the libraries a type needs, before its first part is timed
 _ENVIRONMENT = (
     "PATH",
     "HOME",
@@ -220,8 +221,11 @@ class Sandbox:
         done = False
         try:
             worker.ask({"op": "extract", "path": str(path), "start_part": start_part})
+            message, data = worker.answer(STARTUP_S)
             while True:
-                message, data = worker.answer(timeout_s)
+                if "ready" in message:
+                    message, data = worker.answer(timeout_s)
+                    continue
                 if "done" in message:
                     done = True
                     return
@@ -229,6 +233,7 @@ class Sandbox:
                     done = True
                     raise _typed(message, path)
                 yield _checked(message, data)
+                message, data = worker.answer(timeout_s)
         finally:
             if done:
                 self._idle.put(worker)
@@ -244,7 +249,9 @@ class Sandbox:
             worker = self._take()
             try:
                 worker.ask({"op": "call", "function": function, "arguments": arguments})
-                message, data = worker.answer(timeout_s or self._config.page_timeout_s)
+                message, data = worker.answer(STARTUP_S)
+                if "ready" in message:
+                    message, data = worker.answer(timeout_s or self._config.page_timeout_s)
             except WorkerDied as death:
                 self._discard(worker)
                 raise CorruptError(f"{function} failed: {death}") from death

@@ -82,7 +82,9 @@ class _Server:
         path = Path(message["path"])
         patience_s = 2 * self._config.page_timeout_s + 5
         _alarm(patience_s)
-        for part in open_extractor(path, self._config).extract(path, start_part=message["start_part"]):
+        extractor = open_extractor(path, self._config)
+        wire.send(self._out, {"ready": True})  # imports are done: the parent's clock for the first part starts
+        for part in extractor.extract(path, start_part=message["start_part"]):
             _alarm(0)  # the parent may take its time to read
             wire.send(self._out, *wire.pack_part(part))
             _alarm(patience_s)
@@ -94,6 +96,7 @@ class _Server:
             raise ExtractionError(f"{message['function']!r} is not a function of an extractor")
         module, name = message["function"].split(".")
         function = getattr(importlib.import_module(f"ultrafast_rag.extract.{module}"), name)
+        wire.send(self._out, {"ready": True})
         _alarm(2 * self._config.page_timeout_s + 5)
         data = function(**message["arguments"])
         _alarm(0)
