@@ -1,81 +1,269 @@
 """Nearest chunks by cosine in one vector space of the store.
 
-Small collections are scanned exactly in fp32.
+Small collections are scanned exactly in fp32. Larger ones get candidates from FAISS (`ann.py`), scored
+again from the store's memory-mapped fp16 rows, so a score is always the exact cosine of what is stored. Rows
+committed after the FAISS index was made are scanned exactly until there are enough to add. Plain
+IVF-PQ without that second scoring lost: recall@10 of 0.4-0.64 on 1 M MiniLM vectors.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import threading
+import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
+from ultrafast_rag.errors import StorageError
+from ultrafast_rag.index import ann
 from ultrafast_rag.index.store import Store
-from ultrafast_rag.index.vectors import RowChunks
+from ultrafast_rag.index.vectors import HalfVectors, RowChunks, SpaceView
 from ultrafast_rag.types import ChunkIds, Mask, Ranking, Vectors
 
 Kind = Literal["auto", "exact", "ivfpq", "rabitq", "sq8"]
+_EXACT_MS = 1.0  # "auto" scans exactly while one scan takes less
+_AUTO_ROWS = 10_000  # below this nothing is measured: 10 000 x 384 is under 1 ms on 2 cores
+_MATRIX_ROWS = 300_000  # a full scan above this reads the file in blocks instead of keeping fp32 rows in memory
+_TAIL_ROWS = 4_096  # rows scanned exactly beside a FAISS index before they are added to it
+_RETRAIN_GROWTH = 4  # cells trained on fewer than a quarter of the rows are trained again by `build`
+_FEW_ROWS = 4_000  # a filter that leaves no more is answered by scoring them all
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """What a search works on: replaced as a whole, never changed.
+
+    matrix: fp32 rows from `matrix_from` on.  rows: bool per row, None when every row may be returned.
+    bits: `rows` as FAISS's bitmap.
+    """
+
+    view: SpaceView
+    matrix: Vectors
+    matrix_from: int = 0
+    index: Any = None
+    tuning: ann.Tuning | None = None
+    rows: Mask | None = None
+    bits: npt.NDArray[np.uint8] | None = field(default=None, repr=False)
 
 
 class DenseIndex:
-    """`ports.VectorIndex` over one space. Thread-safe; picks up commits, also other processes', by itself."""
+    """`ports.VectorIndex` over one space. Thread-safe; picks up commits, also other processes', by itself.
+
+    kind: "auto" measures; the others are used as named once there are enough rows to train on.
+    folder: where derived FAISS files are kept; None keeps none.  info: what is used and why, for people.
+    """
 
     def __init__(self, store: Store, space: str, *, kind: Kind = "auto", folder: Path | None = None) -> None:
         self.store, self.space, self.kind, self.folder = store, space, kind, folder
-        self.info: dict[str, Any] = {"kind": "exact"}
+        self.info: dict[str, Any] = {"kind": "exact", "reason": "not measured yet"}
         self._guard = threading.RLock()
         self._generation = -1
-        self._file = ""
-        self._matrix: Vectors = np.empty((0, 0), dtype=np.float32)
-        self._owners: RowChunks = np.empty(0, dtype=np.int32)
-        self._alive_rows: Mask | None = None
+        nothing = SpaceView(np.empty((0, 0), dtype="<f2"), np.empty(0, dtype=np.int32), "")
+        self._state = _State(nothing, np.empty((0, 0), np.float32))
+        self._buffer: Vectors = np.empty((0, 0), dtype=np.float32)
+        self._tried_load = False
+
+    # ---- keeping up with the store
 
     def refresh(self) -> None:
-        """Take in what was committed since; cheap when nothing was."""
-        generation = self.store.generation
-        if generation == self._generation:
+        """Take in what was committed since; cheap when nothing was. Never trains: `build` does."""
+        if self.store.generation == self._generation:
             return
         with self._guard:
+            generation = self.store.generation
+            if generation == self._generation:
+                return
             view = self.store.vectors(self.space)
-            have = len(self._owners) if view.file == self._file else 0
-            if len(view.chunk_ids) > have or view.file != self._file:
-                fresh = np.asarray(view.vectors[have:], dtype=np.float32)
-                fresh /= np.linalg.norm(fresh, axis=1, keepdims=True)
-                self._matrix = np.concatenate([self._matrix[:have], fresh]) if have else fresh
-                self._owners, self._file = view.chunk_ids, view.file
-            alive = self.store.alive()
-            rows = alive[self._owners]
-            self._alive_rows = None if rows.all() else rows
+            old = self._state
+            index, tuning = (old.index, old.tuning) if view.file == old.view.file else (None, None)
+            if view.file != old.view.file:
+                self._buffer = np.empty((0, 0), dtype=np.float32)
+                self._tried_load = False
+            if index is None and not self._tried_load and len(view.chunk_ids):
+                self._tried_load = True
+                index, tuning = self._load(view)
+            if index is not None and len(view.chunk_ids) - index.ntotal > _TAIL_ROWS:
+                index = _grown(index, view.vectors)
+            self._replace_state(view, index, tuning)
             self._generation = generation
+
+    def _replace_state(self, view: SpaceView, index: Any, tuning: ann.Tuning | None) -> None:
+        start = int(index.ntotal) if index is not None else 0
+        old = self._state
+        keeps = old.view.file == view.file and old.matrix_from == start
+        if start == 0 and len(view.chunk_ids) > _MATRIX_ROWS:
+            self._buffer = matrix = np.empty((0, view.vectors.shape[1]), dtype=np.float32)
+        else:
+            matrix = self._matrix(view.vectors, start, len(old.matrix) if keeps else 0)
+        alive = _look_up(self.store.alive(), view.chunk_ids)
+        rows = None if alive.all() else alive
+        bits = np.packbits(rows, bitorder="little") if rows is not None and index is not None else None
+        self._state = _State(view, matrix, start, index, tuning, rows, bits)
+
+    def _matrix(self, vectors: HalfVectors, start: int, have: int) -> Vectors:
+        """fp32 rows from `start` on, of which `have` are in the buffer; it doubles, so growing costs what is new."""
+        count = len(vectors) - start
+        if count > len(self._buffer) or self._buffer.shape[1:] != vectors.shape[1:] or not have:
+            grown = np.empty((max(count, 2 * have), vectors.shape[1]), dtype=np.float32)
+            if have:
+                grown[:have] = self._buffer[:have]
+            self._buffer = grown
+        for first in range(have, count, 16_384):
+            last = min(first + 16_384, count)
+            self._buffer[first:last] = ann.to_single(vectors[start + first : start + last])
+        return self._buffer[:count]
+
+    def _load(self, view: SpaceView) -> tuple[Any, ann.Tuning | None]:
+        """The saved index, if it was made of exactly the rows at the head of this file."""
+        if self.folder is None or self.kind == "exact":
+            return None, None
+        manifest = ann.load_manifest(self.folder, self.space)
+        if manifest is None or self.kind not in ("auto", manifest["tuning"]["kind"]) or manifest["rows"] > len(view.chunk_ids):
+            return None, None
+        if manifest["truth"] != self.store.digest(self.space, manifest["rows"]):
+            return None, None
+        index = ann.load(self.folder, self.space, manifest)
+        if index is None:
+            self.info = {"kind": "exact", "reason": "the saved index failed its checksum; the next build makes it again"}
+            return None, None
+        tuning = ann.Tuning(**manifest["tuning"])
+        self.info = dataclasses.asdict(tuning) | {"reason": "loaded, as measured when it was built"}
+        return index, tuning
+
+    def build(self) -> dict[str, Any]:
+        """Measure, train and save what serves this collection best; returns `info`. Searches go on meanwhile.
+
+        Does nothing while the present choice still fits. Derived files that cannot be written are said in
+        `info`, never raised: the index in memory serves.
+        """
+        self.refresh()
+        state = self._state
+        count = len(state.view.chunk_ids)
+        if self.kind == "exact" or count < (_AUTO_ROWS if self.kind == "auto" else 256):
+            reason = "asked for" if self.kind == "exact" else f"{count} rows are few"
+            self.info = {"kind": "exact", "rows": count, "reason": reason}
+            return self.info
+        if state.index is not None and state.tuning is not None and count < _RETRAIN_GROWTH * state.tuning.trained_rows:
+            if int(state.index.ntotal) < count:
+                self._install(state.view, _grown(state.index, state.view.vectors), state.tuning)
+            return self.info
+        index, tuning = self._choose(state)
+        if index is not None and tuning is not None:
+            self._install(state.view, index, tuning)
+        return self.info
+
+    def _choose(self, state: _State) -> tuple[Any, ann.Tuning | None]:
+        vectors = state.view.vectors
+        exact_ms = _scan_ms(state.matrix) if len(state.matrix) == len(vectors) else float("inf")
+        if self.kind == "auto" and exact_ms <= _EXACT_MS:
+            self.info = _exact_info(len(vectors), exact_ms, "a full scan is fast")
+            return None, None
+        for kind in ("rabitq", "sq8") if self.kind == "auto" else (self.kind,):
+            start = time.perf_counter()
+            index = ann.build(vectors, kind)
+            tuning = ann.tune(index, vectors, kind, time.perf_counter() - start)
+            measured = f"recall@10 {tuning.recall:.4f} at {tuning.p50_ms:.2f} ms; a full scan takes {exact_ms:.2f} ms"
+            self.info = dataclasses.asdict(tuning) | {"rows": len(vectors), "exact_ms": exact_ms, "reason": measured}
+            if tuning.recall >= ann.RECALL_GOAL or self.kind != "auto":
+                return index, tuning
+        self.info = _exact_info(len(vectors), exact_ms, f"no index reached recall@10 {ann.RECALL_GOAL}: {measured}")
+        return None, None
+
+    def _install(self, view: SpaceView, index: Any, tuning: ann.Tuning) -> None:
+        if self.folder is not None:
+            try:
+                truth = self.store.digest(self.space, int(index.ntotal))
+                ann.save(index, tuning, self.folder, self.space, truth=truth)
+            except OSError as error:
+                self.info = self.info | {"not_saved": str(StorageError(f"{self.folder}: {error.strerror or error}"))}
+        with self._guard:
+            if self._state.view.file == view.file:  # else compacted meanwhile: the next build takes the new file
+                self._replace_state(self._state.view, index, tuning)
+
+    # ---- asking
 
     def search(self, vector: Vectors, k: int, *, allowed: Mask | None = None) -> Ranking:
         """The k best chunks for one query (d,), scored by exact cosine; a chunk counts by its best vector."""
         self.refresh()
-        query = _unit(vector)
-        with self._guard:
-            matrix, owners, rows = self._matrix, self._owners, self._alive_rows
-        if not len(owners):
+        state, query = self._state, _unit(vector)
+        owners = state.view.chunk_ids
+        if not len(owners) or k < 1:
             return Ranking(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32))
-        scores = matrix @ query
+        rows, bits = state.rows, state.bits
         if allowed is not None:
-            rows = _look_up(allowed, owners) if rows is None else rows & _look_up(allowed, owners)
+            chosen = _look_up(allowed, owners)
+            rows = chosen if rows is None else rows & chosen
+            few = np.flatnonzero(rows)
+            if len(few) <= _FEW_ROWS and len(few) < len(owners):
+                return _best(_gathered(state, few) @ query, owners[few], k)
+            bits = np.packbits(rows, bitorder="little") if state.index is not None else None
+        if state.index is None and len(state.matrix) < len(owners):
+            return _best(_scan_file(state.view.vectors, query, rows), owners, k)
+        tail = state.matrix @ query
         if rows is not None:
-            scores = np.where(rows, scores, -np.inf)
-        return _best(scores, owners, k)
+            tail = np.where(rows[state.matrix_from :], tail, -np.inf)
+        if state.index is None or state.tuning is None:
+            return _best(tail, owners, k)
+        nprobe = state.tuning.nprobe
+        if rows is not None and allowed is not None:  # the best allowed rows may lie in farther cells
+            nprobe = int(nprobe * min(8.0, len(rows) / max(int(rows.sum()), 1)))
+        found = np.sort(ann.candidates(state.index, query, max(state.tuning.depth, 4 * k), nprobe=nprobe, allowed_rows=bits))
+        scores = np.concatenate([ann.to_single(state.view.vectors[found]) @ query, tail])
+        return _best(scores, np.concatenate([owners[found], owners[state.matrix_from :]]), k)
 
     def score(self, vector: Vectors, chunk_ids: ChunkIds) -> Vectors:
         """Exact cosine of the query with each chunk's best vector, float32 (n,); NaN where it has none here."""
         self.refresh()
-        query = _unit(vector)
-        with self._guard:
-            matrix, owners = self._matrix, self._owners
-        wanted = np.asarray(chunk_ids, dtype=np.int64)
+        state, query = self._state, _unit(vector)
+        owners = state.view.chunk_ids
+        wanted = np.asarray(chunk_ids).astype(np.int32)
         start, stop = np.searchsorted(owners, wanted, "left"), np.searchsorted(owners, wanted, "right")
+        counts = stop - start
         scores = np.full(len(wanted), np.nan, dtype=np.float32)
-        for place in np.flatnonzero(stop > start):
-            scores[place] = (matrix[start[place] : stop[place]] @ query).max()
+        if not counts.any():
+            return scores
+        places = np.repeat(np.arange(len(wanted)), counts)
+        rows = np.arange(counts.sum()) + np.repeat(start - (np.cumsum(counts) - counts), counts)
+        np.fmax.at(scores, places, _gathered(state, rows) @ query)
         return scores
+
+
+def _exact_info(rows: int, exact_ms: float, reason: str) -> dict[str, Any]:
+    return {"kind": "exact", "rows": rows, "p50_ms": exact_ms, "recall": 1.0, "reason": reason}
+
+
+def _gathered(state: _State, rows: npt.NDArray[np.int64]) -> Vectors:
+    if state.matrix_from == 0 and len(state.matrix) == len(state.view.chunk_ids):
+        return state.matrix[rows]
+    return ann.to_single(state.view.vectors[rows]) if len(rows) else np.empty((0, state.view.vectors.shape[1]), np.float32)
+
+
+def _grown(index: Any, vectors: HalfVectors) -> Any:
+    """A copy with the rows that came since: searches in other threads keep the old one."""
+    copy = ann.clone(index)
+    ann.add(copy, vectors, int(copy.ntotal))
+    return copy
+
+
+def _scan_ms(matrix: Vectors) -> float:
+    """Median time of one full scan, in ms."""
+    times = []
+    for row in matrix[:9]:
+        start = time.perf_counter()
+        scores = matrix @ row
+        np.argpartition(-scores, min(10, len(scores) - 1))
+        times.append(time.perf_counter() - start)
+    return float(np.median(times)) * 1000
+
+
+def _scan_file(vectors: HalfVectors, query: Vectors, rows: Mask | None) -> Vectors:
+    """Cosine of every row, read from the file in blocks: slow, in flat memory, until an index is built."""
+    scores = np.concatenate([ann.to_single(vectors[s : s + 16_384]) @ query for s in range(0, len(vectors), 16_384)])
+    return scores if rows is None else np.where(rows, scores, -np.inf)
 
 
 def _unit(vector: Vectors) -> Vectors:
@@ -86,14 +274,13 @@ def _unit(vector: Vectors) -> Vectors:
 def _look_up(mask: Mask, owners: RowChunks) -> Mask:
     """mask[owners], False for ids past its end: chunks committed after it was made."""
     inside = np.zeros(len(owners), dtype=np.bool_)
-    count = int(np.searchsorted(owners, len(mask)))
+    count = int(np.searchsorted(owners, np.int32(len(mask))))
     inside[:count] = mask[owners[:count]]
     return inside
 
 
 def _best(scores: Vectors, owners: RowChunks, k: int) -> Ranking:
     """Rows' scores -> the k best chunks, each once; -inf rows are out."""
-    ids, best = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)
     take = k
     while True:
         rows = np.argpartition(-scores, take - 1)[:take] if take < len(scores) else np.arange(len(scores))
@@ -101,7 +288,7 @@ def _best(scores: Vectors, owners: RowChunks, k: int) -> Ranking:
         rows = rows[np.isfinite(scores[rows])]
         _, first = np.unique(owners[rows], return_index=True)
         first.sort()
-        ids, best = owners[rows[first]], scores[rows[first]]
-        if len(ids) >= k or len(rows) < take or take >= len(scores):
-            return Ranking(ids[:k].astype(np.int64), best[:k].astype(np.float32))
+        if len(first) >= k or len(rows) < take or take >= len(scores):
+            kept = rows[first[:k]]
+            return Ranking(owners[kept].astype(np.int64), scores[kept].astype(np.float32))
         take *= 2

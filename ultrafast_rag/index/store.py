@@ -10,6 +10,7 @@ transaction. One writer, many readers, across processes.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import shutil
 import sqlite3
@@ -354,6 +355,13 @@ class Store:
         ids.flags.writeable = False
         found = self._views[space] = SpaceView(view, ids, file)
         return found
+
+    def digest(self, space: str, rows: int) -> str:
+        """SHA-256 over the block checksums of a space's first rows: names what a derived file was made from."""
+        blocks = self._all(
+            "SELECT first_row, rows, crc32 FROM blocks WHERE space = ? AND first_row < ? ORDER BY first_row", (space, rows)
+        )
+        return hashlib.sha256(json.dumps([space, rows, blocks]).encode()).hexdigest()
 
     def feedback(self) -> list[dict[str, Any]]:
         """Every vote kept, oldest first."""

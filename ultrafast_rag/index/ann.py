@@ -1,0 +1,240 @@
+"""Approximate candidates by FAISS: build, tune against exact search, save and load with a checksum.
+
+Only candidates come from here: `dense.py` scores them again from the vector file, so an index kind
+changes which chunks are found, never their scores. Distances stay inside these two files.
+Inverted lists over k-means cells; per vector 1 bit a value (RaBitQ, Gao & Long, SIGMOD 2024), product
+quantization (Jegou et al., PAMI 2011), or 8 bits a value.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ultrafast_rag.errors import require
+from ultrafast_rag.index.vectors import HalfVectors
+from ultrafast_rag.types import Vectors
+
+VERSION = 1
+RECALL_GOAL = 0.99
+_ROWS_AT_ONCE = 16_384
+_POINTS_PER_CELL = 40
+_SAMPLE_QUERIES = 256
+_PROBES = (4, 8, 16, 32, 64, 128)
+_DEPTHS = (50, 100, 200, 400)  # candidates scored again, for the ten best
+_SEED = 12_345
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """How an index is searched, and what it was measured to give.
+
+    recall: of the exact ten best, mean over sample queries.  p50_ms: one query, candidates and scoring.
+    bytes_per_vector: of the FAISS index in memory.
+    """
+
+    kind: str
+    factory: str
+    nprobe: int
+    depth: int
+    recall: float
+    p50_ms: float
+    bytes_per_vector: float
+    trained_rows: int
+    seconds: float
+
+
+def cells_for(rows: int) -> int:
+    """Number of k-means cells: the power of two nearest to 2 sqrt(rows), at most 16 384, each with enough points."""
+    cells = 2 ** round(float(np.log2(2 * np.sqrt(max(rows, 1)))))
+    while cells > 1 and cells * _POINTS_PER_CELL > rows:
+        cells //= 2
+    return int(np.clip(cells, 1, 16_384))
+
+
+def factory_for(kind: str, rows: int, dim: int) -> str:
+    """FAISS factory text of "ivfpq", "rabitq" or "sq8"."""
+    cells = cells_for(rows)
+    if kind == "ivfpq":
+        parts = max(m for m in range(1, max(dim // 8, 1) + 1) if dim % m == 0)
+        return f"OPQ{parts}_{dim},IVF{cells},PQ{parts}"
+    return f"IVF{cells},{'RaBitQ' if kind == 'rabitq' else 'SQ8'}"
+
+
+def build(vectors: HalfVectors, kind: str) -> Any:
+    """Train on a sample and add every row, in blocks: memory stays at the index, the sample and one block."""
+    faiss = require("faiss", package="faiss-cpu")
+    rows, dim = vectors.shape
+    text = factory_for(kind, rows, dim)
+    index = faiss.index_factory(dim, text, faiss.METRIC_L2)  # on unit rows the order of L2 is the order of cosine
+    ivf = faiss.extract_index_ivf(index)
+    ivf.cp.niter, ivf.cp.seed, ivf.cp.min_points_per_centroid = 8, _SEED, 1
+    if kind == "ivfpq":
+        ivf.pq.cp.niter, ivf.pq.cp.max_points_per_centroid = 10, 64
+    if isinstance(index, faiss.IndexPreTransform):  # FAISS's own 50 rounds take minutes for a gain in the third digit
+        opq = faiss.downcast_VectorTransform(index.chain.at(0))
+        opq.niter, opq.niter_pq, opq.niter_pq_0, opq.max_train_points = 6, 2, 4, 8_192
+    wanted = min(rows, max(_POINTS_PER_CELL * ivf.nlist, 10_000))
+    index.train(to_single(vectors[np.sort(np.random.default_rng(_SEED).choice(rows, wanted, replace=False))]))
+    add(index, vectors, 0)
+    return index
+
+
+def add(index: Any, vectors: HalfVectors, first_row: int) -> None:
+    """Add rows from first_row on; FAISS numbers them in order."""
+    for start in range(first_row, len(vectors), _ROWS_AT_ONCE):
+        index.add(to_single(vectors[start : start + _ROWS_AT_ONCE]))
+
+
+def clone(index: Any) -> Any:
+    """A copy of an index, so that rows can be added while others search the first."""
+    return require("faiss", package="faiss-cpu").clone_index(index)
+
+
+def to_single(rows: HalfVectors) -> Vectors:
+    """fp16 rows as fp32 of unit length: rounding is undone as far as length goes, so scores are cosines."""
+    single: Vectors = np.ascontiguousarray(rows, dtype=np.float32)
+    norms = np.sqrt(np.einsum("ij,ij->i", single, single))
+    single /= norms[:, None]
+    return single
+
+
+def candidates(
+    index: Any, query: Vectors, count: int, *, nprobe: int, allowed_rows: npt.NDArray[np.uint8] | None = None
+) -> npt.NDArray[np.int64]:
+    """Rows worth scoring for a query (d,). allowed_rows: a bitmap, least significant bit first; None allows all."""
+    faiss = require("faiss", package="faiss-cpu")
+    ivf = faiss.extract_index_ivf(index)
+    options: dict[str, Any] = {"nprobe": min(nprobe, ivf.nlist)}
+    if allowed_rows is not None:
+        options["sel"] = faiss.IDSelectorBitmap(allowed_rows)
+    is_rabitq = isinstance(ivf, getattr(faiss, "IndexIVFRaBitQ", ()))
+    params = faiss.IVFRaBitQSearchParameters(**options, qb=8) if is_rabitq else faiss.SearchParametersIVF(**options)
+    if index is not ivf and isinstance(index, faiss.IndexPreTransform):
+        params = faiss.SearchParametersPreTransform(index_params=params)
+    _, rows = index.search(query.reshape(1, -1), count, params=params)
+    found: npt.NDArray[np.int64] = rows[0]
+    return found[found >= 0]
+
+
+def sample_queries(vectors: HalfVectors, count: int = _SAMPLE_QUERIES) -> Vectors:
+    """Questions like those users ask: stored vectors moved to a cosine of about 0.75 from themselves."""
+    rng = np.random.default_rng(_SEED)
+    rows = to_single(vectors[np.sort(rng.choice(len(vectors), min(count, len(vectors)), replace=False))])
+    noise = rng.standard_normal(rows.shape, dtype=np.float32)
+    moved = rows + 0.88 * noise / np.linalg.norm(noise, axis=1, keepdims=True)
+    return np.asarray(moved / np.linalg.norm(moved, axis=1, keepdims=True), dtype=np.float32)
+
+
+def exact_top(vectors: HalfVectors, queries: Vectors, k: int = 10) -> npt.NDArray[np.int64]:
+    """Row numbers (q, k) of the best cosines by a full scan in blocks."""
+    best = np.full((len(queries), k), -np.inf, dtype=np.float32)
+    rows = np.zeros((len(queries), k), dtype=np.int64)
+    for start in range(0, len(vectors), _ROWS_AT_ONCE):
+        scores = queries @ to_single(vectors[start : start + _ROWS_AT_ONCE]).T
+        both = np.concatenate([best, scores], axis=1)
+        numbers = np.concatenate([rows, np.broadcast_to(np.arange(start, start + scores.shape[1]), scores.shape)], axis=1)
+        top = np.argpartition(-both, k - 1, axis=1)[:, :k]
+        best, rows = np.take_along_axis(both, top, 1), np.take_along_axis(numbers, top, 1)
+    return rows
+
+
+def tune(index: Any, vectors: HalfVectors, kind: str, seconds: float) -> Tuning:
+    """The cheapest nprobe and depth that reach the recall goal on sample queries, else the best ones."""
+    queries = sample_queries(vectors)
+    truth = exact_top(vectors, queries, min(10, len(vectors)))
+    nlist = require("faiss", package="faiss-cpu").extract_index_ivf(index).nlist
+    bytes_per_vector = len(serialize(index)) / len(vectors)
+    best: Tuning | None = None
+    for depth in _DEPTHS:
+        for nprobe in _PROBES:
+            recall, p50_ms = _measure(index, vectors, queries, truth, nprobe, depth)
+            found = Tuning(
+                kind, factory_for(kind, len(vectors), vectors.shape[1]), min(nprobe, nlist), depth, recall, p50_ms,
+                bytes_per_vector, len(vectors), seconds,
+            )
+            if best is None or _rank(found) > _rank(best):
+                best = found
+            if recall >= RECALL_GOAL or nprobe >= nlist:
+                break
+    assert best is not None
+    return best
+
+
+def _rank(tuning: Tuning) -> tuple[bool, float]:
+    reached = tuning.recall >= RECALL_GOAL
+    return reached, -tuning.p50_ms if reached else tuning.recall
+
+
+def _measure(
+    index: Any, vectors: HalfVectors, queries: Vectors, truth: npt.NDArray[np.int64], nprobe: int, depth: int
+) -> tuple[float, float]:
+    found, times = 0, []
+    for query, expected in zip(queries, truth):
+        start = time.perf_counter()
+        rows = np.sort(candidates(index, query, depth, nprobe=nprobe))
+        scores = to_single(vectors[rows]) @ query
+        times.append(time.perf_counter() - start)
+        found += len(np.intersect1d(rows[np.argsort(-scores)[: len(expected)]], expected))
+    return found / truth.size, float(np.median(times)) * 1000
+
+
+# ---- files
+
+
+def serialize(index: Any) -> npt.NDArray[np.uint8]:
+    """FAISS's own bytes."""
+    data: npt.NDArray[np.uint8] = require("faiss", package="faiss-cpu").serialize_index(index)
+    return data
+
+
+def save(index: Any, tuning: Tuning, folder: Path, space: str, *, truth: str) -> None:
+    """Write index and manifest, each under a temporary name first. truth: digest of the rows it was made from."""
+    folder.mkdir(parents=True, exist_ok=True)
+    data = serialize(index)
+    manifest = {
+        "version": VERSION, "sha256": hashlib.sha256(data.data).hexdigest(), "rows": int(index.ntotal), "truth": truth,
+        "tuning": dataclasses.asdict(tuning),
+    }
+    _replace(folder / f"dense-{space}.faiss", data.tobytes())
+    _replace(folder / f"dense-{space}.json", json.dumps(manifest, indent=1).encode())
+
+
+def _replace(path: Path, content: bytes) -> None:
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    with partial.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def load_manifest(folder: Path, space: str) -> dict[str, Any] | None:
+    """The manifest, or None when there is none that this version can use."""
+    try:
+        manifest = json.loads((folder / f"dense-{space}.json").read_text(encoding="utf-8"))
+        Tuning(**manifest["tuning"])
+        return manifest if manifest["version"] == VERSION and isinstance(manifest["rows"], int) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def load(folder: Path, space: str, manifest: dict[str, Any]) -> Any:
+    """The saved index, or None when its bytes are not those the manifest names. Unchecked bytes never reach FAISS."""
+    try:
+        data = np.fromfile(folder / f"dense-{space}.faiss", dtype=np.uint8)
+    except OSError:
+        return None
+    if hashlib.sha256(data.data).hexdigest() != manifest["sha256"]:
+        return None
+    index = require("faiss", package="faiss-cpu").deserialize_index(data)
+    return index if index.ntotal == manifest["rows"] else None
