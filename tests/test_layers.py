@@ -16,8 +16,8 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"models"}),
     frozenset({"extract", "chunk", "embed", "encode", "cache", "index", "search", "answer", "enrich", "memory", "evaluate"}),
     frozenset({"vram", "background"}),
-    frozenset({"device", "limits", "monitor", "overlap", "ports", "progress", "safetext", "safetext", "sentences", "secrets"}),
-    frozenset({"config", "prices", "quota"}),
+    frozenset({"device", "limits", "monitor", "overlap", "ports", "progress", "safetext", "sentences", "secrets"}),
+    frozenset({"config", "enrichments", "prices", "quota"}),
     frozenset({"types"}),
     frozenset({"errors"}),
 )

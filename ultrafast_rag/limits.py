@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from ultrafast_rag.errors import BadResponseError, GenerationError, RateLimitedError, TimedOutError, UnavailableError
-from ultrafast_rag.quota import QuotaLedger
+from ultrafast_rag.quota import Quota, QuotaLedger
 from ultrafast_rag.types import Usage
 
 if TYPE_CHECKING:
@@ -27,15 +27,6 @@ if TYPE_CHECKING:
     from tenacity import RetryCallState
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Quota:
-    """Requests and tokens a minute, requests a day; None where there is no limit we know of."""
-
-    rpm: int | None = None
-    tpm: int | None = None
-    rpd: int | None = None
 
 
 class RateLimiter:

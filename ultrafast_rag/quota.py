@@ -1,4 +1,4 @@
-"""How many requests the day has left, by the provider's own calendar.
+"""What a provider allows, and how many requests the day has left by its own calendar.
 
 The count is kept on disk, since a restarted notebook does not get a fresh quota, and shared by the
 processes of a machine. Google's day ends at midnight Pacific time.
@@ -10,12 +10,22 @@ import sqlite3
 import threading
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta, timezone, tzinfo
 from pathlib import Path
 
 from ultrafast_rag.errors import RateLimitedError
 
 UTC = timezone.utc
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """Requests and tokens a minute, requests a day; None where there is no limit we know of."""
+
+    rpm: int | None = None
+    tpm: int | None = None
+    rpd: int | None = None
 
 
 class Pacific(tzinfo):

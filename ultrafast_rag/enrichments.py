@@ -1,0 +1,70 @@
+"""Paid-for results on disk: JSON by key in SQLite, each committed by itself.
+
+synchronous=FULL: a result that was paid for survives a power cut, at a few milliseconds each, which
+beside a request over the network is nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ultrafast_rag.errors import StorageError
+
+_TABLE = "CREATE TABLE IF NOT EXISTS enrichments (key TEXT PRIMARY KEY, body TEXT NOT NULL, usd REAL NOT NULL)"
+_FIELDS = {"caption": str, "summary": str, "keywords": list, "questions": list}
+
+
+class EnrichmentStore:
+    """get_many, put. Rows that are not what they should be are misses."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._lock = path, threading.Lock()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(path, timeout=10, check_same_thread=False, isolation_level=None)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=FULL")
+            self._db.execute(_TABLE)
+        except (OSError, sqlite3.Error) as error:
+            raise StorageError(f"{path} cannot be used ({error}): free the disk, or move the file away to start anew") from error
+
+    def get_many(self, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """Stored rows by key; unknown keys are left out."""
+        found: dict[str, dict[str, Any]] = {}
+        with self._lock:
+            for start in range(0, len(keys), 500):
+                some = keys[start : start + 500]
+                sql = f"SELECT key, body FROM enrichments WHERE key IN ({','.join('?' * len(some))})"
+                for key, body in self._execute(sql, some):
+                    if (row := _row(body)) is not None:
+                        found[key] = row
+        return found
+
+    def put(self, key: str, row: dict[str, Any], usd: float) -> None:
+        """Commit one row. Raises StorageError when the disk refuses."""
+        with self._lock:
+            self._execute("INSERT OR REPLACE INTO enrichments VALUES (?, ?, ?)", (key, json.dumps(row), usd))
+
+    def _execute(self, sql: str, values: Sequence[Any]) -> list[tuple[str, str]]:
+        try:
+            return self._db.execute(sql, values).fetchall()
+        except sqlite3.Error as error:
+            raise StorageError(f"{self._path} refused ({error}): free the disk, or move the file away to start anew") from error
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+
+def _row(body: str) -> dict[str, Any] | None:
+    try:
+        row = json.loads(body)
+    except ValueError:
+        return None
+    fits = isinstance(row, dict) and ("refused" in row or all(isinstance(row.get(name), kind) for name, kind in _FIELDS.items()))
+    return row if fits else None
