@@ -265,5 +265,15 @@ def test_import_brings_in_nothing_heavy():
     assert done.stdout.strip() == "[]"
 
 
+def test_package_root_draws_results_and_offers_the_panel():
+    code = (
+        "import ultrafast_rag as u; from ultrafast_rag.types import Hits; assert '<div' in Hits()._repr_html_();"
+        "u.UltraFastRAG; from ultrafast_rag.rag import EDGES; assert callable(EDGES['widget']);"
+        "import sys; print(sorted({'torch', 'faiss', 'openvino', 'transformers', 'ipywidgets', 'PIL'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_drawing_functions_are_registered_for_every_shown_type():
     assert {Hit, Hits, Answer, IngestReport, Table} <= set(display.HTML_REPRS)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import ultrafast_rag.notebook.display  # noqa: F401  registers how results draw themselves
 from ultrafast_rag.config import Config
 from ultrafast_rag.types import Answer, Hit, Hits, IngestReport
 
@@ -24,6 +25,15 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib
 
-    value = getattr(importlib.import_module(_LAZY[name]), name)
+    module = importlib.import_module(_LAZY[name])
+    if name == "UltraFastRAG":
+        module.EDGES.setdefault("widget", _widget)
+    value = getattr(module, name)
     globals()[name] = value
     return value
+
+
+def _widget(rag: Any) -> Any:
+    from ultrafast_rag.notebook.widgets import show
+
+    return show(rag)

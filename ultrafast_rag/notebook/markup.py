@@ -101,7 +101,8 @@ def notes_html(notes: Iterable[str], *, limit: int = 300, most: int = 12) -> str
 def _cell(value: object, *, width: float | None, limit: int) -> str:
     numeric = isinstance(value, (int, float)) and not isinstance(value, bool)
     align = "right;font-variant-numeric:tabular-nums;white-space:nowrap" if numeric else "start"
-    style = f"padding:3px 10px;border:0;border-bottom:1px solid {_LINE};text-align:{align};vertical-align:top"
+    place = f"text-align:{align};vertical-align:top;overflow-wrap:break-word"
+    style = f"padding:3px 10px;border:0;border-bottom:1px solid {_LINE};{place}"
     bar = ""
     if width is not None:
         bar = f'<div style="height:4px;border-radius:2px;width:{width:.1f}%;background:rgba({COOL},.8);margin-left:auto"></div>'
@@ -210,7 +211,7 @@ def marked(text: str, quote: str, terms: Iterable[str] = ()) -> str:
         before, after = text.split(quote, 1)
         style = "background:rgba(255,205,0,.32);color:inherit;border-radius:2px;padding:0 1px"
         return f'{escape(before)}<mark style="{style}">{escape(quote)}</mark>{escape(after)}'
-    words = sorted({term for term in terms if len(term) > 2}, key=len, reverse=True)[:20]
+    words = sorted({term for term in terms if len(term) > 3}, key=len, reverse=True)[:20]
     if not words:
         return escape(text)
     pieces = re.split(rf"(\b(?:{'|'.join(map(re.escape, words))})\b)", text, flags=re.IGNORECASE)
