@@ -124,7 +124,8 @@ class Store:
         with plain_errors(self.folder), self._db.reading() as reader:
             row = reader.execute(
                 "SELECT key, next_part, section FROM documents WHERE id = ? AND visible AND complete AND content_hash = ? "
-                "AND size = ? AND mtime_ns = ?",
+                "AND size = ? AND mtime_ns = ? "
+                "AND NOT EXISTS (SELECT 1 FROM documents p WHERE p.id = documents.id AND NOT p.visible)",
                 (source.id, source.content_hash, *source.stat),
             ).fetchone()
         return Progress(row[0], source.id, row[1], row[2], "unchanged") if row else None
