@@ -89,13 +89,29 @@ def test_open_extractor_follows_content(tmp_path):
 
 
 def test_discover_walks_sorted_and_skips_noise_hidden_files_and_sidecars(tmp_path):
-    for name in ("b.txt", "a.pdf", "sub/c.md", ".hidden/d.txt", ".e.txt", "__pycache__/f.pyc", "talk.mp3", "talk.srt", "alone.srt", "~$x.docx"):
+    for name in (
+        "b.txt",
+        "a.pdf",
+        "sub/c.md",
+        ".hidden/d.txt",
+        ".e.txt",
+        "__pycache__/f.pyc",
+        "talk.mp3",
+        "talk.srt",
+        "alone.srt",
+        "~$x.docx",
+    ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("x")
     (tmp_path / "sub" / "loop").symlink_to(tmp_path)
     found = discover([tmp_path, tmp_path / "a.pdf", str(tmp_path / ".e.txt")])
     assert [(str(path.relative_to(tmp_path)), reason) for path, reason in found] == [
-        ("a.pdf", ""), ("alone.srt", ""), ("b.txt", ""), (os.path.join("sub", "c.md"), ""), ("talk.mp3", ""), (".e.txt", ""),
+        ("a.pdf", ""),
+        ("alone.srt", ""),
+        ("b.txt", ""),
+        (os.path.join("sub", "c.md"), ""),
+        ("talk.mp3", ""),
+        (".e.txt", ""),
     ]
 
 
@@ -106,7 +122,9 @@ def test_discover_reports_instead_of_raising(tmp_path):
     (tmp_path / "dangling").symlink_to(tmp_path / "gone")
     fifo = tmp_path / "pipe"
     os.mkfifo(fifo)
-    reasons = {str(path): reason for path, reason in discover([empty, tmp_path / "gone", tmp_path / "dangling", fifo, "bad\0name"])}
+    reasons = {
+        str(path): reason for path, reason in discover([empty, tmp_path / "gone", tmp_path / "dangling", fifo, "bad\0name"])
+    }
     assert "no file to read" in reasons[str(empty)]
     assert "does not exist" in reasons[str(tmp_path / "gone")]
     assert "neither" in reasons[str(fifo)]

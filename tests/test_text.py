@@ -123,7 +123,11 @@ def test_code_is_cut_at_top_level_definitions(tmp_path):
     path = tmp_path / "a.py"
     path.write_text(CODE)
     found = elements(CodeExtractor, path)
-    assert [(e.text.splitlines()[0], e.metadata["line"]) for e in found] == [('"""Module words."""', 1), ("@decorated", 6), ("class Second:", 14)]
+    assert [(e.text.splitlines()[0], e.metadata["line"]) for e in found] == [
+        ('"""Module words."""', 1),
+        ("@decorated", 6),
+        ("class Second:", 14),
+    ]
     assert all(e.kind == "code" and e.metadata["language"] == "python" for e in found)
     assert "".join("".join(e.text.split()) for e in found) == "".join(CODE.split())
 
@@ -131,9 +135,17 @@ def test_code_is_cut_at_top_level_definitions(tmp_path):
 @pytest.mark.parametrize(
     ("name", "source", "starts"),
     [
-        ("a.js", "const a = 1;\n\nexport function go() {\n  return a;\n}\n\nclass B {\n}\n", ["const a = 1;", "export function go() {", "class B {"]),
+        (
+            "a.js",
+            "const a = 1;\n\nexport function go() {\n  return a;\n}\n\nclass B {\n}\n",
+            ["const a = 1;", "export function go() {", "class B {"],
+        ),
         ("a.go", "package x\n\nfunc A() {\n}\n\nfunc (b *B) C() {\n}\n", ["package x", "func A() {", "func (b *B) C() {"]),
-        ("a.c", "#include <x.h>\nint a;\n\nstatic int go(int x)\n{\n  return x;\n}\n\nvoid stop(void) {\n}\n", ["#include <x.h>", "static int go(int x)", "void stop(void) {"]),
+        (
+            "a.c",
+            "#include <x.h>\nint a;\n\nstatic int go(int x)\n{\n  return x;\n}\n\nvoid stop(void) {\n}\n",
+            ["#include <x.h>", "static int go(int x)", "void stop(void) {"],
+        ),
     ],
 )
 def test_code_is_cut_in_other_languages(tmp_path, name, source, starts):

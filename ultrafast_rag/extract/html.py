@@ -24,7 +24,8 @@ _ROLES = {"navigation", "banner", "contentinfo", "search", "menu", "menubar", "d
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 _BLOCKS = {
     "p", "div", "section", "article", "main", "aside", "header", "footer", "blockquote", "ul", "ol", "dl", "li", "dt", "dd",
-    "table", "pre", "figure", "figcaption", "details", "summary", "address", "body", "html", "center", "fieldset", "hr", *_HEADINGS,
+    "table", "pre", "figure", "figcaption", "details", "summary", "address", "body", "html", "center", "fieldset", "hr",
+    *_HEADINGS,
 }  # fmt: skip
 
 

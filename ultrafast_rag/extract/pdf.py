@@ -109,18 +109,7 @@ class _Reader:
             trouble = self._pymupdf.TOOLS.mupdf_warnings()  # and forget them
             if trouble and not elements:
                 raise RuntimeError(trouble.splitlines()[0])
-        except (
-            RuntimeError,
-            ValueError,
-            TypeError,
-            LookupError,
-            AttributeError,
-            ArithmeticError,
-            MemoryError,
-            OSError,
-            AssertionError,
-            self._pymupdf.mupdf.FzErrorBase,
-        ) as error:  # what MuPDF and its binding raise on broken pages
+        except Exception as error:  # the stage's edge: whatever a broken page raises ends as this page's failure, not the file's
             return Part(
                 number,
                 title=self._shown_title(),
