@@ -9,7 +9,7 @@ import pytest
 
 from ultrafast_rag.index import ann
 from ultrafast_rag.index.dense import DenseIndex
-from ultrafast_rag.index.store import PartCommit, Source, Store
+from ultrafast_rag.index.store import PartCommit, Store
 from ultrafast_rag.types import Chunk
 
 DIM = 32
