@@ -8,12 +8,13 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+NBVAL = ["--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=300", "-p", "no:cacheprovider"]
 CHECKS = (
     ("lint", ["ruff", "check", "."]),
     ("types", ["mypy"]),
     ("tests", ["pytest", "-m", "not slow"]),
     ("slow tests", ["pytest", "-m", "slow"]),
-    ("notebooks", ["pytest", "--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=300", "-p", "no:cacheprovider", "notebooks"]),
+    ("notebooks", ["pytest", *NBVAL, "notebooks"]),
 )
 
 

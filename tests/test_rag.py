@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -204,15 +205,18 @@ def test_an_index_remembers_its_settings(tmp_path, sources):
         assert rag.config.chunk_tokens == 64
 
 
-def test_a_time_budget_stops_in_good_order_and_the_next_ingest_goes_on(rag, tmp_path):
-    text = "\n\n".join(f"Paragraph {n}. " + "The tide turns and the bell buoy rings. " * 20 for n in range(3000))
-    (tmp_path / "long.txt").write_text(text)
-    first = rag.ingest(tmp_path / "long.txt", time_budget_s=0.0)
+def test_a_stop_in_the_middle_keeps_order_and_the_next_ingest_goes_on(rag, tmp_path):
+    for n in range(30):
+        (tmp_path / f"log{n:02d}.txt").write_text(f"Log {n}. The tide turns and the bell buoy rings.")
+    stop = threading.Event()
+    first = rag.ingest(*tmp_path.glob("log*.txt"), stop=stop, on_progress=lambda state: state.parts >= 3 and stop.set())
     assert not first.complete
     assert "run the same ingest again" in str(first)
-    second = rag.ingest(tmp_path / "long.txt")
+    second = rag.ingest(*tmp_path.glob("log*.txt"))
     assert second.complete
-    assert [d.complete for d in rag.documents()] == [True]
+    assert len(rag.documents()) == 30
+    assert all(d.complete for d in rag.documents())
+    assert not rag.ingest(tmp_path / "more.txt", time_budget_s=0).documents
 
 
 def test_a_second_writer_gets_a_clear_error_and_readers_go_on(rag, sources, tmp_path):
@@ -346,7 +350,7 @@ def test_a_poisoned_cache_row_runs_nothing(tmp_path, sources, monkeypatch):
     with sqlite3.connect(cache / "embeddings" / "cache.db") as database:
         changed = database.execute("UPDATE Cache SET mode = 4, value = ?", (pickle.dumps(Attack()),)).rowcount
     assert changed > 0
-    with UltraFastRAG(tmp_path / "second", **settings) as rag, pytest.warns(UserWarning, match="cache"):
+    with UltraFastRAG(tmp_path / "second", **settings) as rag, pytest.warns(RuntimeWarning, match="embedding cache"):
         report = rag.ingest(sources)
     assert report.embedded > 0
     assert report.complete

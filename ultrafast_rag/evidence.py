@@ -10,12 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ultrafast_rag.errors import UltraFastRAGError
+from ultrafast_rag.extract.clip import clip_media_type
 from ultrafast_rag.extract.detect import media_type
 from ultrafast_rag.extract.sandbox import Sandbox
 from ultrafast_rag.index.store import Store
 from ultrafast_rag.types import Evidence, Hit
 
-CROP_PX = 900
+CROP_PX = 760
 CLIP_S = 12.0  # of a recording or film at most
 
 
@@ -59,20 +60,11 @@ class EvidenceFinder:
 
     def _crop(self, hit: Hit, path: Path) -> Evidence:
         box = list(hit.bbox) if hit.bbox else None
-        data = self._sandbox().call("pdf.crop_page", path=str(path), page=hit.page, bbox=box, max_px=CROP_PX)
-        return Evidence("image/png" if data.startswith(b"\x89PNG") else "image/jpeg", data, caption=hit.where)
+        data = self._sandbox().call("crop.crop_page", path=str(path), page=hit.page, bbox=box, max_px=CROP_PX)
+        return Evidence("image/jpeg", data, caption=hit.where)
 
     def _clip(self, hit: Hit, path: Path) -> Evidence | None:
         start_s = hit.start_s or 0.0
         end_s = min(hit.end_s or start_s + CLIP_S, start_s + CLIP_S)
-        data = self._sandbox().call("video.clip", path=str(path), start_s=start_s, end_s=end_s)
-        return Evidence(_clip_type(data), data, caption=hit.where) if data else None
-
-
-def _clip_type(data: bytes) -> str:
-    """Media type of a short clip by its first bytes."""
-    if data[4:8] == b"ftyp":
-        return "video/mp4"
-    if data.startswith(b"\x1aE\xdf\xa3"):
-        return "video/webm"
-    return "audio/wav" if data.startswith(b"RIFF") else "audio/ogg"
+        data = self._sandbox().call("clip.clip_bytes", path=str(path), start_s=start_s, end_s=end_s)
+        return Evidence(clip_media_type(data), data, caption=hit.where) if data else None
