@@ -9,35 +9,21 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
 
 import numpy as np
 
 from ultrafast_rag.config import Config
 from ultrafast_rag.device import DevicePlan, plan_device
 from ultrafast_rag.encode.batching import guarded
+from ultrafast_rag.encode.choose import Choice, Engine, Trial, choose, remembered
+from ultrafast_rag.encode.openvino import OpenVINOEngine, Progress, engine_id, torch_share
 from ultrafast_rag.encode.tokens import EncoderSpec, WordPieces
 from ultrafast_rag.encode.torch_engine import TorchEngine
 from ultrafast_rag.encode.weights import resolve
-from ultrafast_rag.errors import EncodingError
+from ultrafast_rag.errors import EncodingError, IndexStateError
 from ultrafast_rag.types import Vectors
 
 _WINDOW = 2048  # texts tokenized ahead while the device works on those before
-
-
-class Engine(Protocol):
-    """What turns framed token ids into unit vectors, float32 (n, dim), order kept."""
-
-    name: str
-    dim: int
-
-    def run(self, token_ids: Sequence[Sequence[int]]) -> Vectors:
-        """Encode; any number of texts, each at most the model's limit."""
-        ...
-
-    def close(self) -> None:
-        """Give the memory back."""
-        ...
 
 
 class SentenceEncoder:
@@ -115,27 +101,78 @@ class SentenceEncoder:
         return self._exact.run(framed)
 
 
-def fingerprint_of(spec: EncoderSpec, engine_id: str) -> str:
+def fingerprint_of(spec: EncoderSpec, engine: str) -> str:
     """Everything that changes a vector: model, weights, engine and precision, pooling, limit."""
-    return f"{spec.weights.name}@{spec.weights.revision}|{engine_id}|{spec.pooling}|{spec.max_tokens}"
+    return f"{spec.weights.name}@{spec.weights.revision}|{engine_id(engine)}|{spec.pooling}|{spec.max_tokens}"
 
 
-def open_text_encoder(config: Config, plan: DevicePlan | None = None) -> SentenceEncoder:
-    """Load `config.text_model` on the best engine of the plan that works here.
+def open_text_encoder(
+    config: Config, plan: DevicePlan | None = None, *, fingerprint: str | None = None, progress: Progress | None = None
+) -> SentenceEncoder:
+    """Load `config.text_model` on the engine that suits this machine, or on the one of `fingerprint`.
 
+    fingerprint: of an encoder opened before; the same engine and precision are opened again, so that new
+        vectors can stand beside old ones. IndexStateError when this machine or `config` cannot give them.
+    progress: told in words when something takes long (a model is converted once a machine).
     Raises WeightsError when the model is not to be found, EncodingError when no engine can run it.
     """
     plan = plan or plan_device(config)
     spec = EncoderSpec.read(resolve(config.text_model, kind="text", offline=config.offline, cache_dir=config.cache_dir))
-    failures: list[str] = []
-    for name in plan.engines:
-        if not name.startswith("torch-"):
-            continue
+
+    def make(name: str) -> Engine:
+        if name.startswith("openvino-"):
+            return OpenVINOEngine(spec, name, plan, config, progress=progress)
+        return TorchEngine(spec, name, plan, config)
+
+    def exact() -> Engine:
+        return make("torch-f32")
+
+    if fingerprint is not None:
+        return _open_again(spec, fingerprint, make, exact)
+    choice, engine = _chosen(spec, plan, config, make)
+    return SentenceEncoder(spec, engine, fingerprint=fingerprint_of(spec, engine.name), exact=exact,
+                           report=[trial.row() for trial in choice.trials])
+
+
+def _chosen(spec: EncoderSpec, plan: DevicePlan, config: Config, make: Callable[[str], Engine]) -> tuple[Choice, Engine]:
+    measurable = any(name.startswith("openvino-") for name in plan.engines) and len(plan.engines) > 1
+    if not measurable or config.quantization not in ("auto", "none"):
+        return _first_that_works(plan, make)
+    known = remembered(spec, plan, config)
+    if known is not None:
         try:
-            engine = TorchEngine(spec, name, plan, config)
+            return known, make(known.engine)
+        except (EncodingError, ImportError):  # what was chosen is gone: choose again
+            pass
+    choice = choose(spec, plan, config, make, torch_share=lambda: torch_share(spec, config.cache_dir))
+    return choice, make(choice.engine)
+
+
+def _first_that_works(plan: DevicePlan, make: Callable[[str], Engine]) -> tuple[Choice, Engine]:
+    trials: list[Trial] = []
+    for name in plan.engines:
+        try:
+            engine = make(name)
         except (EncodingError, ImportError) as error:
-            failures.append(f"{name}: {error}")
+            trials.append(Trial(name, verdict=f"cannot be used: {error}"))
             continue
-        return SentenceEncoder(spec, engine, fingerprint=fingerprint_of(spec, name),
-                               exact=lambda: TorchEngine(spec, "torch-f32", plan, config))
-    raise EncodingError("no engine can run this model here: " + "; ".join(failures))
+        return Choice(name, (Trial(name, verdict=plan.reasons.get("engines", ""), chosen=True), *trials)), engine
+    raise EncodingError("no engine can run this model here: " + "; ".join(f"{t.engine} {t.verdict}" for t in trials))
+
+
+def _open_again(
+    spec: EncoderSpec, fingerprint: str, make: Callable[[str], Engine], exact: Callable[[], Engine]
+) -> SentenceEncoder:
+    parts = fingerprint.split("|")
+    name = parts[1].partition("+")[0] if len(parts) == 4 else ""
+    now = fingerprint_of(spec, name)
+    # where the weights came from may differ; what they are may not
+    if [parts[0].rpartition("@")[2], *parts[1:]] != [now.split("|")[0].rpartition("@")[2], *now.split("|")[1:]]:
+        raise IndexStateError(f"vectors were made by {fingerprint}, and this is {now}: open the index with the model and the "
+                              "version of this package it was made with, or ingest into another folder")
+    try:
+        engine = make(name)
+    except (EncodingError, ImportError) as error:
+        raise IndexStateError(f"vectors were made by {fingerprint}, and that engine cannot run here: {error}") from error
+    return SentenceEncoder(spec, engine, fingerprint=fingerprint, exact=exact,
+                           report=[Trial(name, verdict="the index was made with it", chosen=True).row()])

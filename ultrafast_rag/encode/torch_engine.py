@@ -168,7 +168,7 @@ def load_model(spec: EncoderSpec, name: str, device: str, *, attention: str) -> 
         half = torch.float16 if device != "cpu" else torch.bfloat16
         bits = {"load_in_8bit": True} if name == "torch-8bit" else {"load_in_4bit": True, "bnb_4bit_compute_dtype": half}
         options |= {"quantization_config": transformers.BitsAndBytesConfig(**bits), "device_map": {"": device}, "dtype": half}
-    with _quiet(transformers):
+    with quiet(transformers):
         try:
             model = transformers.AutoModel.from_pretrained(str(spec.weights.path), attn_implementation=attention, **options)
         except (ValueError, OSError, RuntimeError, ImportError) as error:
@@ -177,7 +177,7 @@ def load_model(spec: EncoderSpec, name: str, device: str, *, attention: str) -> 
     return model.to(device) if name in _DTYPES else model
 
 
-class _quiet:
+class quiet:
     """transformers draws its own progress bars; the caller draws ours."""
 
     def __init__(self, transformers: Any) -> None:
