@@ -94,7 +94,7 @@ class Models:
 
     def _open_text(self) -> SentenceEncoder:
         recorded = self._recorded(TEXT_SPACE)
-        encoder = open_text_encoder(self._config, self.plan)
+        encoder = open_text_encoder(self._config, self.plan, fingerprint=recorded)
         if recorded is not None and encoder.fingerprint != recorded:
             encoder.close()
             raise IndexStateError(_mismatch(TEXT_SPACE, recorded, encoder.fingerprint))
