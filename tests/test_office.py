@@ -40,7 +40,8 @@ def test_docx_gives_headings_paragraphs_and_tables_in_order(tmp_path):
     })  # fmt: skip
     assert part.title == "The pump book"
     assert [(e.kind, e.level, e.text) for e in part.elements] == [
-        ("heading", 1, "Pumps"), ("text", 0, "Some words."), ("table", 0, "part | torque\nM8 | 25 Nm"), ("heading", 2, "Small pumps"),
+        ("heading", 1, "Pumps"),
+        ("text", 0, "Some words."), ("table", 0, "part | torque\nM8 | 25 Nm"), ("heading", 2, "Small pumps"),
     ]  # fmt: skip
 
 
