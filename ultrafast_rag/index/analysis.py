@@ -32,6 +32,7 @@ _SCRIPTS = (
 UNSPACED = "unspaced"
 DEFAULT_LANGUAGE = "english"
 _SAMPLE_WORDS = 200
+_WORDS_PER_STOP_WORD = 25
 _WORDS_KEPT = 200_000
 
 _LANGUAGES_OF: dict[str, tuple[str, ...]] = {}
@@ -50,13 +51,14 @@ def words_of(text: str) -> list[str]:
 def detect(words: Sequence[str], shares: Mapping[str, float]) -> str | None:
     """The language these words show, None when they show none. shares: of the collection, breaks ties."""
     votes: Counter[str] = Counter()
-    for word in words[:_SAMPLE_WORDS]:
+    sample = words[:_SAMPLE_WORDS]
+    for word in sample:
         votes.update(_LANGUAGES_OF.get(word.casefold(), ()))
         if word[0] > "\u036f" and (script := _script(word)):
             votes[script] += 1 if script != UNSPACED else len(word)
-    if not votes:
-        return None
-    return max(votes, key=lambda language: (votes[language] + shares.get(language, 0.0), language))
+    best = max(votes, key=lambda language: (votes[language] + shares.get(language, 0.0), language), default=None)
+    # prose is a third stop words; a stray one among many words (a name, a code) proves nothing
+    return best if best is not None and votes[best] * _WORDS_PER_STOP_WORD >= len(sample) else None
 
 
 def _script(word: str) -> str | None:

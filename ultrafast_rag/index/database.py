@@ -17,8 +17,8 @@ from ultrafast_rag.errors import IndexCorruptError, IndexLockedError, IndexState
 FORMAT = 1
 DATABASE = "index.sqlite"
 SCHEMA = f"""
-CREATE TABLE state(id INTEGER PRIMARY KEY CHECK(id = 1), format INTEGER, generation INTEGER, removals INTEGER);
-INSERT INTO state VALUES(1, {FORMAT}, 0, 0);
+CREATE TABLE state(id INTEGER PRIMARY KEY CHECK(id = 1), format INTEGER, generation INTEGER, removals INTEGER, uid TEXT);
+INSERT INTO state VALUES(1, {FORMAT}, 0, 0, lower(hex(randomblob(16))));
 CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE documents(
   key INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL, source TEXT NOT NULL, title TEXT NOT NULL, media_type TEXT NOT NULL,

@@ -204,7 +204,8 @@ class LexicalIndex:
         with self._guard:
             self.folder.mkdir(parents=True, exist_ok=True)
             entries = [postings.save(segment, self.folder) for segment in self._segments]
-            manifest = {"version": analysis.VERSION, "languages": dict(self._languages), "segments": entries}
+            manifest = {"version": analysis.VERSION, "index": self.store.uid, "segments": entries}
+            manifest["languages"] = dict(self._languages)
         partial = self.folder / f"{_MANIFEST}.{os.getpid()}.partial"
         with partial.open("w", encoding="utf-8") as file:
             json.dump(manifest, file)
@@ -223,7 +224,7 @@ class LexicalIndex:
             return
         try:
             manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            if manifest["version"] != analysis.VERSION:
+            if manifest["version"] != analysis.VERSION or manifest["index"] != self.store.uid:
                 return
             loaded = [postings.load(entry, path.parent) for entry in manifest["segments"]]
             languages = Counter({str(name): int(count) for name, count in manifest["languages"].items()})

@@ -215,6 +215,11 @@ class Store:
         """Moves on with each commit that changes what a search can find, whichever process made it."""
         return int(self._one("SELECT generation FROM state")[0])
 
+    @property
+    def uid(self) -> str:
+        """Drawn when the index was made: tells files derived from it from those of another."""
+        return str(self._one("SELECT uid FROM state")[0])
+
     def unchanged(self, source: str, stat: Stat) -> bool:
         """Whether a complete document has this source, size and modification time: no need to read the file."""
         return self.documents_by_stat([source]).get(source) == tuple(stat)
