@@ -10,7 +10,7 @@ from typing import Any
 
 from ultrafast_rag.errors import EncodingError, require
 
-_LEAST = 4096  # weights; below this a layer gains nothing
+_LEAST = 1024  # weights; below this a layer gains nothing
 
 
 def to_8bit(model: Any, device: str) -> int:

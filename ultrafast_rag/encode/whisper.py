@@ -1,0 +1,282 @@
+"""Sound -> words with times, by openai-whisper (or faster-whisper where installed).
+
+`open_transcriber` is the way in. Windows are independent of one another: no text is carried over, so a
+resumed recording gives the same words, and a slip does not spread. What Whisper invents in silence and
+music is held back by gates: its own no-speech probability, mean log probability and compression ratio
+(Radford et al. 2022, section 4.5), the level of the sound under each segment, and a list of the phrases it
+is known to make up.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ultrafast_rag.config import Config
+from ultrafast_rag.device import DevicePlan, plan_device
+from ultrafast_rag.encode.batching import is_out_of_memory
+from ultrafast_rag.encode.quantize import to_8bit
+from ultrafast_rag.encode.whisper_files import Checkpoint, find_checkpoint, load_model
+from ultrafast_rag.errors import ConfigError, DeviceMemoryError, EncodingError, MissingExtraError, WeightsError, require
+from ultrafast_rag.ports import Transcriber
+from ultrafast_rag.types import Segment
+
+RATE = 16_000
+FASTER = "faster-whisper:"
+_HOP = 160  # samples a mel frame
+_TICK_S = 0.02  # of a timestamp token
+_LEAST_S = 0.1  # shorter holds no word
+_STOCK = {
+    "thank you", "thanks for watching", "thank you for watching", "thanks", "you", "bye", "please subscribe", "the end",
+    "see you next time", "see you in the next video", "subtitles by the amara org community",
+    "untertitel der amara org community", "sous titres réalisés par la communauté d amara org",
+}
+_BRACKETED = re.compile(r"[\[(*♪♫][^\])*♪♫]*[\])*♪♫]?")
+Sound = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Gates:
+    """When heard text is thrown away. The first three are Whisper's own thresholds, used more strictly."""
+
+    no_speech: float = 0.6  # over this it is silence, unless the words are nearly certain:
+    certain_logprob: float = -0.25
+    logprob: float = -1.0  # mean per token; below it is a guess
+    compression: float = 2.4  # zlib ratio; over it the text goes round in circles
+    stock_no_speech: float = 0.25  # over this a stock phrase is taken for an invention
+    faint_dbfs: float = -60.0  # no word is spoken below this level
+    temperatures: tuple[float, ...] = (0.0, 0.4, 0.8)
+
+    def is_guess(self, result: Any) -> bool:
+        """Worth another try at a higher temperature."""
+        return bool(result.compression_ratio > self.compression or result.avg_logprob < self.logprob)
+
+    def is_silence(self, result: Any) -> bool:
+        """Whether the model itself says that nobody speaks."""
+        return bool(result.no_speech_prob > self.no_speech and result.avg_logprob < self.certain_logprob)
+
+    def keeps(self, text: str, sound: Sound, no_speech_prob: float) -> bool:
+        """Whether a segment's words are worth keeping, given the sound under them."""
+        plain = " ".join(re.findall(r"\w+", _BRACKETED.sub(" ", text).lower()))
+        if not plain or (plain in _STOCK and no_speech_prob > self.stock_no_speech):
+            return False
+        return level_dbfs(sound) > self.faint_dbfs
+
+
+class WhisperTranscriber:
+    """ports.Transcriber on openai-whisper's own model class; one call at a time, others wait.
+
+    notes: what a report should say. The encoder runs in half precision where the chip multiplies it;
+    the decoder too on a GPU, in float32 on a CPU.
+    """
+
+    def __init__(
+        self, checkpoint: Checkpoint, *, device: str, precision: str, gates: Gates | None = None, notes: Sequence[str] = ()
+    ) -> None:
+        self._torch, self._whisper = require("torch"), require("whisper", package="openai-whisper")
+        self._gates, self._device, self._lock = gates or Gates(), device, threading.Lock()
+        self._model = load_model(checkpoint)
+        self._dtype = _place(self._torch, self._model, device, precision)
+        self.multilingual: bool = self._model.is_multilingual
+        self.notes = [*notes, *filter(None, [checkpoint.note])]
+        self.precision = precision
+        self.fingerprint = f"whisper:{checkpoint.name}@{checkpoint.revision}|{precision}"
+        self._window = 2 * self._model.dims.n_audio_ctx * _HOP
+
+    def transcribe(self, pcm: bytes, *, offset_s: float = 0.0, language: str | None = None) -> list[Segment]:
+        """Segments of little-endian int16 mono PCM at 16 kHz; times have offset_s added; [] for silence and music.
+
+        language: a code such as "de"; None detects it, window by window. Raises ConfigError for a
+        language Whisper does not know, DeviceMemoryError when one window does not fit.
+        """
+        sound = np.frombuffer(pcm[: len(pcm) // 2 * 2], "<i2").astype(np.float32) / 32768.0
+        language = self._known(language)
+        segments: list[Segment] = []
+        start = 0
+        with self._lock:
+            while len(sound) - start >= _LEAST_S * RATE:
+                window = sound[start : start + self._window]
+                if level_dbfs(window) <= self._gates.faint_dbfs:
+                    start += len(window)
+                    continue
+                found, used = self._hear(window, language)
+                segments += [Segment(s.start_s + start / RATE, s.end_s + start / RATE, s.text, s.language) for s in found]
+                start += max(used, RATE)  # at least a second on, or a slip would go on for ever
+        return [Segment(s.start_s + offset_s, s.end_s + offset_s, s.text, s.language) for s in segments]
+
+    def close(self) -> None:
+        """Give the model's memory back; it cannot be used afterwards."""
+        self._model = None
+
+    def encode_audio(self, sound: Sound) -> Any:
+        """Encoder states of one window (1, n_audio_ctx, n_audio_state) from float32 sound at 16 kHz."""
+        torch = self._torch
+        padded = np.zeros(self._window, np.float32)
+        padded[: len(sound)] = sound[: self._window]
+        mel = self._whisper.log_mel_spectrogram(torch.from_numpy(padded), self._model.dims.n_mels)
+        with torch.inference_mode():
+            states = self._model.encoder(mel[None].to(self._device, self._dtype))
+            return states.half() if self._device != "cpu" else states.float()
+
+    def _known(self, language: str | None) -> str | None:
+        if not self.multilingual:
+            return "en"
+        if language is None:
+            return None
+        code = language.lower().split("-")[0]
+        known = self._whisper.tokenizer.LANGUAGES
+        code = self._whisper.tokenizer.TO_LANGUAGE_CODE.get(code, code)
+        if code not in known:
+            raise ConfigError(f"Whisper knows no language {language!r}; set speech_language to a code such as 'en', or None")
+        return str(code)
+
+    def _hear(self, window: Sound, language: str | None) -> tuple[list[Segment], int]:
+        """Segments of one window with times from its start, and how many samples are done with."""
+        try:
+            result = self._decode(self.encode_audio(window), language)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise EncodingError(f"Whisper failed on {self._device}: {error}") from error
+            self._torch.cuda.empty_cache()
+            raise DeviceMemoryError(
+                f"one window of speech does not fit on {self._device}; choose a smaller speech_model, or call clear_memory()"
+            ) from error
+        if self._gates.is_silence(result) or self._gates.is_guess(result):
+            return [], len(window)
+        pieces, used = self._split(result, len(window))
+        kept = []
+        for start_s, end_s, text in pieces:
+            under = window[int(start_s * RATE) : max(int(end_s * RATE), int(start_s * RATE) + RATE // 10)]
+            if len(under) and self._gates.keeps(text, under, float(result.no_speech_prob)):
+                kept.append(Segment(start_s, min(end_s, len(window) / RATE), text, str(result.language)))
+        return kept, used
+
+    def _decode(self, states: Any, language: str | None) -> Any:
+        """Greedy; sampled again, with a fixed seed, while the result is a guess and not silence."""
+        result: Any = None
+        for temperature in self._gates.temperatures:
+            options = self._whisper.DecodingOptions(language=language, temperature=temperature, fp16=self._device != "cpu")
+            devices = [] if self._device == "cpu" else [self._device]
+            with self._torch.random.fork_rng(devices=devices), self._torch.inference_mode():
+                self._torch.manual_seed(0)
+                result = self._whisper.decode(self._model, states, options)[0]
+            if not self._gates.is_guess(result) or self._gates.is_silence(result):
+                break
+        return result
+
+    def _split(self, result: Any, length: int) -> tuple[list[tuple[float, float, str]], int]:
+        """Cut the tokens at timestamp pairs, as openai-whisper's transcribe does."""
+        tokenizer = self._tokenizer(result.language)
+        tokens, first = list(result.tokens), tokenizer.timestamp_begin
+        is_time = [token >= first for token in tokens]
+        pairs = [n + 1 for n in range(len(tokens) - 1) if is_time[n] and is_time[n + 1]]
+        ends_single = is_time[-2:] == [False, True]
+        used = length
+        if pairs:
+            stops = [*pairs, len(tokens)] if ends_single else pairs
+            cut = [tokens[a:b] for a, b in zip([0, *stops], stops, strict=False)]
+            pieces = [(part[0] - first, part[-1] - first, part) for part in cut]
+            if not ends_single:
+                used = min(length, round((tokens[pairs[-1] - 1] - first) * _TICK_S * RATE))
+        else:
+            times = [token - first for token in tokens if token > first]
+            pieces = [(0, times[-1] if times else round(length / RATE / _TICK_S), tokens)]
+        spoken = [(a, b, tokenizer.decode([token for token in part if token < tokenizer.eot]).strip()) for a, b, part in pieces]
+        return [(a * _TICK_S, b * _TICK_S, text) for a, b, text in spoken if text and b > a], used
+
+    def _tokenizer(self, language: str) -> Any:
+        return self._whisper.tokenizer.get_tokenizer(
+            self.multilingual, num_languages=self._model.num_languages, language=language, task="transcribe")
+
+
+class FasterWhisperTranscriber:
+    """ports.Transcriber on faster-whisper (CTranslate2), with the same gates."""
+
+    def __init__(self, name: str, *, device: str, precision: str, offline: bool, gates: Gates | None = None) -> None:
+        faster = require("faster_whisper", package="faster-whisper", extra="faster-whisper")
+        kind, _, index = device.partition(":")
+        compute = {"8bit": "int8", "float16": "float16"}.get(precision, "int8" if kind == "cpu" else "float16")
+        try:
+            self._model = faster.WhisperModel(
+                name, device=kind, device_index=int(index or 0), compute_type=compute, local_files_only=offline)
+        except (RuntimeError, ValueError, OSError) as error:
+            raise WeightsError(f"faster-whisper has no model {name!r} here: {str(error)[:200]}") from error
+        self._gates, self._lock, self.notes = gates or Gates(), threading.Lock(), list[str]()
+        self.fingerprint = f"faster-whisper:{name}|{compute}"
+
+    def transcribe(self, pcm: bytes, *, offset_s: float = 0.0, language: str | None = None) -> list[Segment]:
+        """As `WhisperTranscriber.transcribe`."""
+        sound = np.frombuffer(pcm[: len(pcm) // 2 * 2], "<i2").astype(np.float32) / 32768.0
+        if len(sound) < _LEAST_S * RATE or level_dbfs(sound) <= self._gates.faint_dbfs:
+            return []
+        with self._lock:
+            heard, info = self._model.transcribe(sound, language=language, beam_size=1, condition_on_previous_text=False)
+            results = list(heard)
+        kept = []
+        for result in results:
+            under = sound[int(result.start * RATE) : int(result.end * RATE) + 1]
+            if self._gates.is_silence(result) or self._gates.is_guess(result) or not len(under):
+                continue
+            if self._gates.keeps(result.text, under, result.no_speech_prob):
+                kept.append(Segment(result.start + offset_s, result.end + offset_s, result.text.strip(), info.language))
+        return kept
+
+    def close(self) -> None:
+        """Give the model's memory back; it cannot be used afterwards."""
+        self._model = None
+
+
+def open_transcriber(config: Config, plan: DevicePlan | None = None) -> Transcriber:
+    """Load `config.speech_model`: a Whisper name, folder, published .pt or hub id, or "faster-whisper:NAME".
+
+    On the plan's last device, so that with two GPUs speech and text do not share one. 8-bit that cannot
+    be had falls back to the plan's type, with a note. Raises WeightsError, MissingExtraError, ConfigError.
+    """
+    if config.speech_model is None:
+        raise ConfigError("speech_model is None: transcription is switched off")
+    plan = plan or plan_device(config)
+    device = plan.devices[-1]
+    precisions = [plan.dtype] if plan.quantization == "none" else [plan.quantization, plan.dtype]
+    if config.speech_model.startswith(FASTER):
+        name = config.speech_model.removeprefix(FASTER)
+        return FasterWhisperTranscriber(name, device=device, precision=precisions[0], offline=config.offline)
+    checkpoint, notes = find_checkpoint(config.speech_model, config), list[str]()
+    for precision in precisions:
+        try:
+            return WhisperTranscriber(checkpoint, device=device, precision=precision, notes=notes)
+        except (EncodingError, MissingExtraError) as error:
+            notes.append(f"{config.speech_model}: {precision} is not used: {error}")
+    raise EncodingError("; ".join(notes))
+
+
+def level_dbfs(sound: Sound) -> float:
+    """Level in dB below full scale, without the mean; -120 for digital silence."""
+    rms = float(sound.std()) if len(sound) else 0.0
+    return 20.0 * float(np.log10(max(rms, 1e-6)))
+
+
+def _place(torch: Any, model: Any, device: str, precision: str) -> Any:
+    """Put the model on its device in its precision; the type the encoder takes its input in.
+
+    openai-whisper keeps float32 weights and casts them at every call. Cast once here, they take half the
+    memory and time; its layer norms compute in float32 and stay so.
+    """
+    if precision == "4bit":
+        raise EncodingError("Whisper's own layers have no 4-bit form")
+    if precision == "8bit":
+        to_8bit(model, device)
+        return torch.float16 if device != "cpu" else torch.float32
+    dtype = {"float16": torch.float16, "bfloat16": torch.bfloat16}.get(precision, torch.float32)
+    dtype = torch.float16 if device != "cpu" else dtype  # its decoder knows float16 and float32 alone
+    kinds = (torch.nn.Linear, torch.nn.Conv1d, torch.nn.Embedding)
+    for module in (model if device != "cpu" else model.encoder).modules():
+        if isinstance(module, kinds):
+            module.to(dtype)
+    model.to(device)
+    return dtype
