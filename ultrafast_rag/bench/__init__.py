@@ -1,0 +1,83 @@
+"""Measure this machine: every table of README and notebooks comes from a command here.
+
+    python -m ultrafast_rag bench quality --data DIR
+
+Each prints a table and leaves a JSON file; each measurement's module is imported when it is run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ultrafast_rag.bench.result import FOLDER, Result, plain, say, shown_command, write_result
+from ultrafast_rag.errors import ConfigError
+from ultrafast_rag.types import Table
+
+__all__ = ["COMMANDS", "Command", "Result", "run", "write_result"]
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One benchmark: a module of this folder with `add_arguments(parser)` and `run(arguments)`."""
+
+    name: str
+    help: str
+
+    def _module(self) -> Any:
+        return importlib.import_module(f"ultrafast_rag.bench.{self.name}")
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """The benchmark's own options."""
+        self._module().add_arguments(parser)
+
+    def run(self, arguments: argparse.Namespace) -> Result:
+        """Measure. Raises ConfigError when what it needs is not here."""
+        result: Result = self._module().run(arguments)
+        return result
+
+
+COMMANDS = {
+    command.name: command
+    for command in (
+        Command("quality", "nDCG@10 of dense, lexical, RRF and the default fusion on public collections"),
+        Command("ingest", "pages/min, seconds by stage and peak memory on PDFs; --memory: 200 against 2 000 pages"),
+        Command("search", "latency by leg, recall and size at --n chunks"),
+        Command("encode", "every text engine and batch budget: tokens/s, cosine and nDCG against fp32"),
+        Command("coldstart", "a fresh process opens an index and answers: seconds, memory, modules loaded"),
+        Command("ablation", "from the basic settings to the default, one change at a time"),
+        Command("gpu", "GPU switches one by one: tokens/s, pictures/s, TFLOP/s against the ceiling, peak memory"),
+        Command("support", "when an extractive answer is supported: right and wrong rates by threshold"),
+    )
+}
+
+
+def run(argv: Sequence[str]) -> Result | None:
+    """`bench NAME ...`: run one benchmark, write its JSON, print its table. "list" names them all."""
+    argv = list(argv)
+    name = next((word for word in argv if not word.startswith("-")), "list")
+    if name == "list":
+        sys.stdout.write(f"{Table([{'name': c.name, 'measures': c.help} for c in COMMANDS.values()])}\n")
+        return None
+    if name not in COMMANDS:
+        raise ConfigError(f"unknown benchmark {name!r}; there are {', '.join(COMMANDS)}")
+    command = COMMANDS[name]
+    parser = argparse.ArgumentParser(prog=f"python -m ultrafast_rag bench {name}", description=command.help)
+    parser.add_argument("--json", action="store_true", help="print the data instead of the table")
+    parser.add_argument("--out", type=Path, metavar="FILE", help=f"where the JSON goes (default: {FOLDER}/{name}.json)")
+    command.add_arguments(parser)
+    rest = list(argv)
+    rest.remove(name)
+    arguments = parser.parse_args(rest)
+    result = command.run(arguments)
+    data = {**result.data, "rows": list(result.table), "notes": list(result.table.notes)}
+    path = write_result(name, data, command=shown_command(argv), path=arguments.out)
+    sys.stdout.write(f"{json.dumps(plain(data), indent=1, ensure_ascii=False) if arguments.json else result.table}\n")
+    say(f"wrote {path}")
+    return result

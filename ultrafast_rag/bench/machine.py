@@ -1,0 +1,46 @@
+"""The machine a number is from: processor, memory, GPU, and the versions of what did the work."""
+
+from __future__ import annotations
+
+import platform
+from importlib import metadata
+from typing import Any
+
+from ultrafast_rag.device import cpu_facts, gpu_facts, gpu_may_be_there
+
+_FLAGS = (
+    "avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_int8", "amx_bf16", "asimddp",
+    "i8mm", "bf16",
+)
+_PACKAGES = (
+    "ultrafast_rag", "torch", "transformers", "tokenizers", "openvino", "nncf", "faiss-cpu", "pymupdf", "numpy", "bitsandbytes",
+    "open-clip-torch", "openai-whisper",
+)
+
+
+def machine() -> dict[str, Any]:
+    """cpu, cores, flags that decide speed, ram_gb, gpus, system and Python."""
+    import psutil
+
+    cpu = cpu_facts()
+    gpus = gpu_facts() if gpu_may_be_there("auto") else ()
+    return {
+        "cpu": cpu.name,
+        "cores": cpu.cores,
+        "flags": [flag for flag in _FLAGS if flag in cpu.flags],
+        "ram_gb": round(psutil.virtual_memory().total / 2**30, 1),
+        "gpus": [gpu.summary() for gpu in gpus],
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Version of each installed package that a measurement depends on."""
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,74 @@
+"""What a benchmark gives back, and the file it leaves: numbers with machine, versions, date and command."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ultrafast_rag.bench.machine import machine, versions
+from ultrafast_rag.types import Table
+
+FOLDER = Path("data/benchmarks")
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A table to read and the data behind it, JSON values only."""
+
+    table: Table
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+def write_result(
+    name: str, data: Mapping[str, Any], out_dir: Path = FOLDER, *, command: str = "", path: Path | None = None
+) -> Path:
+    """Write `out_dir/name.json` (or `path`) with machine, versions, date and command; returns the path."""
+    target = path or out_dir / f"{name}.json"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    content = {
+        "benchmark": name,
+        "command": command,
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "machine": machine(),
+        "versions": versions(),
+        **data,
+    }
+    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
+    partial.write_text(json.dumps(plain(content), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.replace(target)
+    return target
+
+
+def shown_command(argv: Sequence[str]) -> str:
+    """The command as typed, with the folders of this machine taken out."""
+    return " ".join(["python -m ultrafast_rag bench", *(Path(word).name if Path(word).is_absolute() else word for word in argv)])
+
+
+def plain(value: Any) -> Any:
+    """JSON values; numbers of numpy become Python's, floats keep five significant digits, NaN becomes null."""
+    if isinstance(value, Mapping):
+        return {str(name): plain(item) for name, item in value.items()}
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float):
+        return float(f"{value:.5g}") if math.isfinite(value) else None
+    return value if value is None or isinstance(value, (str, int, bool)) else str(value)
+
+
+def say(text: str) -> None:
+    """A line of progress, on stderr so that stdout stays the result."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()

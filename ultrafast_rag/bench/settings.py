@@ -1,0 +1,71 @@
+"""Settings shared by the benchmarks: models, a fresh embedding cache, and --set NAME=VALUE."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ultrafast_rag.config import Config, default_cache_dir
+from ultrafast_rag.errors import ConfigError
+
+# texts only: a picture or speech model would be measured by what it happens to find on the machine
+TEXT_ONLY: dict[str, Any] = {"image_model": None, "speech_model": None, "quiet": True, "query_cache": False}
+SAMPLES = Path("data/samples")
+HANDBOOK = SAMPLES / "larkholm_handbook.pdf"
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """--set NAME=VALUE for any field of Config."""
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="any setting of Config; may be repeated")
+
+
+def settings_of(pairs: Sequence[str]) -> dict[str, Any]:
+    """Values in JSON where they parse as such, else as text. ConfigError for a pair without '='."""
+    settings: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise ConfigError(f"--set wants NAME=VALUE, not {pair!r}")
+        try:
+            settings[name] = json.loads(value)
+        except ValueError:
+            settings[name] = {"None": None, "True": True, "False": False}.get(value, value)
+    return settings
+
+
+def config_of(settings: dict[str, Any]) -> Config:
+    """Text-only settings changed by `settings`; a cache_dir may be text."""
+    changed = {**TEXT_ONLY, **settings}
+    if "cache_dir" in changed:
+        changed["cache_dir"] = Path(changed["cache_dir"])
+    return Config().replace(**changed)
+
+
+def fresh_cache(folder: Path) -> Path:
+    """A cache folder with everything of the user's but the embeddings: converted models are kept, vectors are not."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in default_cache_dir().glob("*"):
+        if path.name != "embeddings":
+            (folder / path.name).symlink_to(path.resolve(), target_is_directory=path.is_dir())
+    return folder
+
+
+def prepare_models() -> None:
+    """Open the text encoder once, in a process of its own, so that no measurement includes a conversion."""
+    from ultrafast_rag.bench.child import call
+
+    call("ultrafast_rag.bench.settings:open_encoder", {"settings": {}})
+
+
+def open_encoder(settings: dict[str, Any]) -> str:
+    """Open the text encoder as an index would; returns its fingerprint."""
+    from ultrafast_rag.encode.text import open_text_encoder
+
+    encoder = open_text_encoder(config_of(settings))
+    encoder.encode(["warm"])
+    fingerprint: str = encoder.fingerprint
+    encoder.close()
+    return fingerprint
