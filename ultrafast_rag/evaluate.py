@@ -225,8 +225,14 @@ class Question:
 
 
 def load_questions(path: Path | str) -> list[Question]:
-    """Questions from JSON: a list of objects, or an object with such a list under "questions". ConfigError for another shape."""
-    listed = json.loads(Path(path).read_text(encoding="utf-8"))
+    """Questions from JSON: a list of objects, or an object with such a list under "questions".
+
+    Raises ConfigError for a file that is not there or has another shape.
+    """
+    try:
+        listed = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read as a list of questions: {error}") from error
     rows = listed.get("questions") if isinstance(listed, dict) else listed
     if not isinstance(rows, list) or not all(isinstance(row, dict) and "question" in row for row in rows):
         raise ConfigError(f'{path}: expected a list of objects with a "question" each')
