@@ -245,7 +245,7 @@ class Pipeline:
 
     def _chunk(self, document: _Open, part: Part) -> list[Chunk]:
         for note in part.notes:
-            self.tally.notes[f"{document.source.name}: {note}"] = None
+            self.tally.notes[f"{Path(document.source.name).name}: {note}"] = None
         if part.failure:
             self.tally.failed.append((document.source.name, part.failure))
         with self._clock.stage("transcribe"):
@@ -263,7 +263,7 @@ class Pipeline:
             return part
         transcriber = self._ports.speech()
         if transcriber is None:
-            self.tally.notes[f"{document.source.name}: speech was not transcribed, no speech model is here"] = None
+            self.tally.notes[f"{Path(document.source.name).name}: speech was not transcribed, no speech model is here"] = None
         heard: list[Element] = []
         for element in part.elements:
             if element.kind != "sound":
