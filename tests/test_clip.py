@@ -21,6 +21,7 @@ from ultrafast_rag.errors import ConfigError, CorruptError, EncodingError, Weigh
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 DATA = os.environ.get("UFR_TEST_DATA")
+DEMO = Path(__file__).resolve().parents[1] / "data" / "models" / "demo-clip"
 TEXTS = ["a red bar chart", "rain", "", "two dogs run over a wide green field in the late afternoon sun " * 12]
 WORDS = sorted({word for text in TEXTS for word in text.split()})
 
@@ -232,6 +233,29 @@ def test_8bit_failure_is_noted_and_half_precision_used(folder: Path, monkeypatch
     encoder = encoder_for(folder, quantization="8bit")
     assert encoder.precision == "float32"
     assert "no kernels for this chip" in encoder.notes[0]
+
+
+@pytest.mark.skipif(not (DEMO / "model.safetensors").exists(), reason="data/models/demo-clip is not built")
+def test_demo_model_tells_charts_apart_and_says_it_is_one() -> None:
+    from PIL import ImageDraw
+
+    encoder = encoder_for(DEMO)
+    assert "demonstration" in encoder.notes[0]
+    disc, page = Image.new("RGB", (300, 300), "white"), Image.new("RGB", (300, 300), "white")
+    ImageDraw.Draw(disc).ellipse((60, 60, 240, 240), fill=(210, 40, 40))
+    draw = ImageDraw.Draw(page)
+    draw.line((40, 20, 40, 260), fill="black", width=2)
+    draw.line((40, 260, 280, 260), fill="black", width=2)
+    for n, height in enumerate((60, 120, 90, 180, 150, 200)):
+        draw.rectangle((55 + 36 * n, 260 - height, 80 + 36 * n, 259), fill=(40, 90, 200))
+    pictures = []
+    for picture in (disc, page):
+        buffer = io.BytesIO()
+        picture.save(buffer, "PNG")
+        pictures.append(buffer.getvalue())
+    scores = encoder.encode_texts(["a red circle", "a bar chart with blue bars"]) @ encoder.encode_images(pictures).T
+    assert scores[0, 0] > scores[0, 1]
+    assert scores[1, 1] > scores[1, 0]
 
 
 @pytest.fixture(scope="module")

@@ -169,16 +169,23 @@ def open_image_encoder(config: Config, plan: DevicePlan | None = None) -> ClipEn
     plan = plan or plan_device(config)
     name, load = _loader(config, plan)
     precisions = [plan.dtype] if plan.quantization == "none" else [plan.quantization, plan.dtype]
-    notes: list[str] = []
+    notes = _card_notes(config)
     for precision in precisions:
         try:
-            encoder = ClipEncoder(name, load, precision=precision, devices=plan.devices, config=config, notes=notes)
-            if notes:
-                encoder.encode_texts(["a picture"])
-            return encoder
+            return ClipEncoder(name, load, precision=precision, devices=plan.devices, config=config, notes=notes)
         except (EncodingError, MissingExtraError) as error:
             notes.append(f"{config.image_model}: {precision} is not used: {error}")
     raise EncodingError("; ".join(notes))
+
+
+def _card_notes(config: Config) -> list[str]:
+    """What a checkpoint's own config.json says that a report should repeat."""
+    path = Path(str(config.image_model)).expanduser() / "config.json"
+    try:
+        is_demo = path.is_file() and json.loads(path.read_text(encoding="utf-8")).get("demo") is True
+    except (OSError, ValueError, AttributeError) as error:
+        raise WeightsError(f"{path} cannot be read: {error}") from error
+    return [f"{path.parent.name} is a demonstration model: it knows only pictures like its own"] if is_demo else []
 
 
 def _loader(config: Config, plan: DevicePlan) -> tuple[str, Loader]:
