@@ -9,6 +9,7 @@ import pytest
 from gemini_server import Server
 
 from ultrafast_rag.answer.gemini import GeminiGenerator, estimate_tokens, gate_name, retry_after
+from ultrafast_rag.config import Config
 from ultrafast_rag.errors import (
     BadResponseError,
     GenerationError,
@@ -17,7 +18,8 @@ from ultrafast_rag.errors import (
     TimedOutError,
     UnavailableError,
 )
-from ultrafast_rag.limits import CircuitBreaker, Gate, Quota, Retry, metering
+from ultrafast_rag.limits import CircuitBreaker, Gate, Retry, metering
+from ultrafast_rag.quota import Quota, QuotaLedger
 from ultrafast_rag.secrets import Secret
 from ultrafast_rag.types import Hit
 
@@ -251,3 +253,21 @@ def test_gate_name_tells_keys_apart_without_showing_them():
 def test_estimate_tokens_does_not_fall_short_for_other_scripts():
     assert estimate_tokens("是" * 30) >= 30
     assert estimate_tokens("word " * 30) >= 30
+
+
+async def test_from_config_asks_where_and_how_the_settings_say(tmp_path):
+    with Server() as server:
+        config = Config(
+            gemini_model="gemini-3.5-flash-lite", gemini_base_url=server.url, answer_tokens=99,
+            gemini_thinking="low", gemini_rpd=1,
+        )
+        ledger = QuotaLedger(tmp_path / "quota.sqlite3")
+        model = GeminiGenerator.from_config(config, KEY, ledger=ledger)
+        await ask(model)
+        with pytest.raises(RateLimitedError, match="flash-lite is spent"):
+            await ask(GeminiGenerator.from_config(config, KEY, ledger=ledger))
+    (request,) = server.seen
+    assert request.model == "gemini-3.5-flash-lite"
+    settings = request.body["generationConfig"]
+    assert settings["maxOutputTokens"] == 99
+    assert "low" in str(settings["thinkingConfig"]).lower()

@@ -90,6 +90,7 @@ class Config:
     context_tokens: int = 3000
     answer_tokens: int = 2048  # thinking included
     answer_timeout_s: float = 60.0
+    answer_patience_s: float = 15.0  # a longer wait that the provider asks for is answered extractively instead
     enrich_concurrency: int = 8
 
     quiet: bool = False  # True: no progress bars

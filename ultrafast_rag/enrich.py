@@ -22,7 +22,7 @@ from typing import Any
 from ultrafast_rag.enrichments import EnrichmentStore
 from ultrafast_rag.errors import GenerationError, RateLimitedError, RefusedError, UnavailableError
 from ultrafast_rag.ports import StructuredModel
-from ultrafast_rag.quota import Quota
+from ultrafast_rag.quota import Quota, burst_of
 from ultrafast_rag.safetext import choose_mark, mark, strip_links
 from ultrafast_rag.types import Chunk, Usage
 
@@ -141,8 +141,8 @@ class Enricher:
         sizes = [self._size(group[0]) for group in todo.values()]
         usage = Usage(sum(size.input_tokens for size in sizes), sum(size.output_tokens for size in sizes))
         by_speed = len(todo) * seconds_each / self._concurrency / 60
-        by_rate = len(todo) / self._quota.rpm if self._quota.rpm else 0.0
-        by_tokens = usage.input_tokens / self._quota.tpm if self._quota.tpm else 0.0
+        by_rate = len(todo) / (self._quota.rpm - burst_of(self._quota.rpm) or 1) if self._quota.rpm else 0.0
+        by_tokens = usage.input_tokens / (self._quota.tpm - burst_of(self._quota.tpm)) if self._quota.tpm else 0.0
         days = math.ceil(len(todo) / self._quota.rpd) if self._quota.rpd else 1
         minutes = max(by_speed, by_rate, by_tokens)
         return EnrichPlan(len(todo), len(known), usage.input_tokens, usage.output_tokens, self._price(usage), minutes, days)

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from ultrafast_rag.errors import BadResponseError, GenerationError, RateLimitedError, TimedOutError, UnavailableError
-from ultrafast_rag.quota import Quota, QuotaLedger
+from ultrafast_rag.quota import Quota, QuotaLedger, burst_of
 from ultrafast_rag.types import Usage
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ class RateLimiter:
 
     def __init__(self, quota: Quota, *, period_s: float = 60.0) -> None:
         self._tpm = quota.tpm
-        self._requests = _strict_bucket(quota.rpm, period_s, 5) if quota.rpm else None
-        self._tokens = _strict_bucket(quota.tpm, period_s, 2) if quota.tpm else None
+        self._requests = _strict_bucket(quota.rpm, period_s) if quota.rpm else None
+        self._tokens = _strict_bucket(quota.tpm, period_s) if quota.tpm else None
 
     async def acquire(self, tokens: int) -> None:
         """Wait for one request of `tokens`; a request larger than the bucket waits for a full one."""
@@ -45,10 +45,10 @@ class RateLimiter:
             await self._tokens.acquire(min(max(tokens, 0), self._tokens.max_rate))
 
 
-def _strict_bucket(limit: int, period_s: float, share: int) -> AsyncLimiter:
+def _strict_bucket(limit: int, period_s: float) -> AsyncLimiter:
     from aiolimiter import AsyncLimiter
 
-    burst = max(1, limit // share)
+    burst = burst_of(limit)
     refill = max(limit - burst, 1)  # burst + refill over one period = limit
     return AsyncLimiter(burst, period_s * burst / refill)
 

@@ -28,6 +28,14 @@ class Quota:
     rpd: int | None = None
 
 
+def burst_of(limit: int) -> int:
+    """How much of a minute's limit may go at once; the rest is the steady rate, so that no minute sees more than the limit.
+
+    Half: five quick questions on a quota of ten do not wait, and a long run keeps half the quota's rate.
+    """
+    return max(1, limit // 2)
+
+
 class Pacific(tzinfo):
     """US Pacific time by the rule in force since 2007, for systems without a time-zone database."""
 

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ultrafast_rag.answer.prompt import build_prompt
+from ultrafast_rag.config import Config
 from ultrafast_rag.errors import (
     BadResponseError,
     GenerationError,
@@ -24,8 +25,9 @@ from ultrafast_rag.errors import (
     UnavailableError,
     require,
 )
-from ultrafast_rag.limits import Gate
+from ultrafast_rag.limits import Gate, Retry
 from ultrafast_rag.prices import cost_usd
+from ultrafast_rag.quota import Quota, QuotaLedger
 from ultrafast_rag.secrets import Secret
 from ultrafast_rag.types import Completion, Hit, Usage
 
@@ -80,6 +82,30 @@ class GeminiGenerator:
         own = {"httpx_async_client": self._http} if self._http else {}
         options = self._types.HttpOptions(base_url=base_url, timeout=int(timeout_s * 1000), **own)
         self._client = self._genai.Client(api_key=key.reveal(), vertexai=False, http_options=options)
+
+    @classmethod
+    def from_config(
+        cls,
+        config: Config,
+        key: Secret,
+        *,
+        ledger: QuotaLedger,
+        retry: Retry | None = None,
+        image_of: Callable[[Hit], bytes | None] | None = None,
+    ) -> GeminiGenerator:
+        """By the gemini_ and answer_ settings; retry: for answers by default, with `answer_patience_s`.
+
+        Enrichment takes a second one with `Retry()`, which waits longer; both share the ledger.
+        """
+        quota = Quota(rpm=config.gemini_rpm, tpm=config.gemini_tpm, rpd=config.gemini_rpd)
+        retry = retry or Retry(attempts=3, patience_s=config.answer_patience_s)
+        name = gate_name(config.gemini_model, key)
+        return cls(
+            model=config.gemini_model, key=key, context_tokens=config.context_tokens, image_of=image_of,
+            gate=Gate(name, quota=quota, ledger=ledger, retry=retry, concurrency=config.enrich_concurrency),
+            base_url=config.gemini_base_url, timeout_s=config.answer_timeout_s, max_output_tokens=config.answer_tokens,
+            thinking_level=config.gemini_thinking,
+        )
 
     def __repr__(self) -> str:
         return f"GeminiGenerator({self.model}, {self._key!r})"
