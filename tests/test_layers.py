@@ -13,7 +13,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"bench"}),
     frozenset({"notebook"}),
     frozenset({"rag"}),
-    frozenset({"pipeline", "doctor", "evidence", "capsule"}),
+    frozenset({"pipeline", "generators", "enriched", "doctor", "evidence", "capsule"}),
     frozenset({"models"}),
     frozenset({"extract", "chunk", "embed", "encode", "cache", "index", "search", "answer", "enrich", "memory", "evaluate"}),
     frozenset({"vram", "background"}),

@@ -58,7 +58,7 @@ def rag(tmp_path):
 def test_questions_are_answered_from_the_right_document(rag, sources):
     report = rag.ingest(sources)
     assert (report.documents, report.failed, report.complete) == (3, (), True)
-    answer = rag.query("Who kept the lamp?")
+    answer = rag.query("Who was the keeper of the lamp?")
     assert answer.supported
     assert "Marta Oduya" in answer.text
     assert answer["sources"][0].startswith("lamp.html")
@@ -95,7 +95,7 @@ def test_changed_content_replaces_the_old(rag, sources):
     (sources / "lamp.html").write_text(LAMP.replace("Marta Oduya", "Ivo Brandt"))
     report = rag.ingest(sources)
     assert (report.documents, report.unchanged) == (1, 2)
-    assert "Ivo Brandt" in rag.query("Who kept the lamp?").text
+    assert "Ivo Brandt" in rag.query("Who was the keeper of the lamp?").text
     assert not any("Oduya" in hit.text for hit in rag.search("Marta Oduya", k=10))
 
 
@@ -129,7 +129,7 @@ def test_aquery_works_inside_a_running_loop(rag, sources):
     rag.ingest(sources)
 
     async def both():
-        return await asyncio.gather(rag.aquery("Who kept the lamp?"), rag.aquery("When do neap tides come?"))
+        return await asyncio.gather(rag.aquery("Who was the keeper of the lamp?"), rag.aquery("When do neap tides come?"))
 
     lamp, neap = asyncio.run(both())
     assert "Oduya" in lamp.text
@@ -138,10 +138,10 @@ def test_aquery_works_inside_a_running_loop(rag, sources):
 
 def test_a_repeated_question_comes_from_the_cache_until_the_index_changes(rag, sources):
     rag.ingest(sources)
-    assert not rag.query("Who kept the lamp?").cached
-    assert rag.query("Who kept the lamp?").cached
+    assert not rag.query("Who was the keeper of the lamp?").cached
+    assert rag.query("Who was the keeper of the lamp?").cached
     rag.add_texts(["Something new."])
-    assert not rag.query("Who kept the lamp?").cached
+    assert not rag.query("Who was the keeper of the lamp?").cached
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_bad_files_end_in_the_report_and_the_rest_is_read(rag, sources, tmp_path
     assert set(failed) >= {"empty.txt", "noise.bin", "broken.pdf", "missing.txt", "void"}
     assert "empty" in failed["empty.txt"]
     assert all(len(why) > 10 for why in failed.values())
-    assert "Oduya" in rag.query("Who kept the lamp?").text
+    assert "Oduya" in rag.query("Who was the keeper of the lamp?").text
     assert {Path(d.source).name for d in rag.documents()} >= {"tides.md", "lamp.html", "tide.py"}
     assert not {"empty.txt", "noise.bin", "broken.pdf"} & {Path(d.source).name for d in rag.documents()}
 
@@ -364,7 +364,7 @@ def test_the_command_line_ingests_and_answers(tmp_path, sources):
 
     texts = ["--set", "image_model=null", "--set", "speech_model=null", "--index", "ix"]
     assert "3 documents" in run("ingest", str(sources), *texts).stdout
-    answer = json.loads(run("query", "Who kept the lamp?", "--json", *texts).stdout)
+    answer = json.loads(run("query", "Who was the keeper of the lamp?", "--json", *texts).stdout)
     assert "Marta Oduya" in answer["text"]
     wrong = run("search", "lamp", "--index", "nowhere")
     assert wrong.returncode == 1

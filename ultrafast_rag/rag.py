@@ -12,13 +12,15 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from ultrafast_rag import background
 from ultrafast_rag.answer.extractive import ExtractiveAnswerer
 from ultrafast_rag.cache.embeddings import open_embedding_cache
 from ultrafast_rag.cache.queries import QueryMemory
@@ -27,10 +29,13 @@ from ultrafast_rag.chunk import Chunker
 from ultrafast_rag.config import Config
 from ultrafast_rag.doctor import examine
 from ultrafast_rag.embed import TEXT_SPACE, VISUAL_SPACE, Embedder, searchable
+from ultrafast_rag.enrich import EnrichPlan, EnrichReport
+from ultrafast_rag.enriched import ENRICHED, index_enrichments, unenriched
 from ultrafast_rag.errors import ConfigError, IndexStateError
 from ultrafast_rag.evidence import EvidenceFinder
 from ultrafast_rag.extract.detect import discover, media_type
 from ultrafast_rag.extract.sandbox import Sandbox
+from ultrafast_rag.generators import GeneratorChoice, Generators
 from ultrafast_rag.index.dense import DenseIndex
 from ultrafast_rag.index.lexical import LexicalIndex
 from ultrafast_rag.index.records import PartCommit
@@ -42,7 +47,7 @@ from ultrafast_rag.pipeline import Pipeline, Ports, Source
 from ultrafast_rag.ports import ImageEncoder, TextEncoder
 from ultrafast_rag.progress import progress_bar
 from ultrafast_rag.search import Searcher, check_query
-from ultrafast_rag.types import Answer, Chunk, Document, Hits, IngestReport, ProgressState, Table
+from ultrafast_rag.types import Answer, Chunk, Document, Hit, Hits, IngestReport, ProgressState, Table
 
 TEXTS_AT_ONCE = 1024
 CONFIG = "config"
@@ -62,6 +67,7 @@ class UltraFastRAG:
     path: the index folder; None makes an ephemeral one (the embedding cache still persists).
     config: all settings; single ones may be given by name instead: batch_size=32, alpha=0.5, ...
     extreme_mode=True is `Config.extreme()`; use_quantization=True is quantization="8bit".
+    gemini_api_key: else GEMINI_API_KEY or GOOGLE_API_KEY, a Kaggle or a Colab secret; never stored.
     Raises ConfigError for an impossible setting and IndexStateError when the folder's index was
     made with other models or chunks than those asked for.
     """
@@ -73,6 +79,7 @@ class UltraFastRAG:
         config: Config | None = None,
         extreme_mode: bool = False,
         use_quantization: bool | None = None,
+        gemini_api_key: str | None = None,
         **settings: Any,
     ) -> None:
         if use_quantization is not None:
@@ -85,8 +92,12 @@ class UltraFastRAG:
             self._store.close()
             raise
         self._models = Models(self.config, self._store)
+        self._generators = Generators(
+            self.config, plan=lambda: self._models.plan, key=gemini_api_key, picture_of=self._picture_of, asset_of=self._asset_of
+        )
         self._memory, self._monitor = QueryMemory(), PerformanceMonitor()
         self._ingesting = threading.Lock()
+        self._unindexed = False
 
     def _settle(self, base: Config | None, settings: dict[str, Any]) -> Config:
         """Settings of this session: those the index was made with, unless it is new."""
@@ -136,6 +147,14 @@ class UltraFastRAG:
     @cached_property
     def _extractive(self) -> ExtractiveAnswerer:
         return ExtractiveAnswerer(self._models.text, self._lexical)
+
+    def _picture_of(self, hit: Hit) -> bytes | None:
+        """What a model that sees is sent along with a hit: its picture, or the page around it."""
+        shown = self._evidence(hit) if hit.modality in ("image", "table", "video") else None
+        return shown.data if shown is not None and shown.media_type.startswith("image/") else None
+
+    def _asset_of(self, chunk: Chunk) -> bytes | None:
+        return self._store.asset(chunk.asset) if chunk.asset else None
 
     def _searcher(self) -> Searcher:
         visual = self._visual if VISUAL_SPACE in self._store.spaces() else None
@@ -201,7 +220,12 @@ class UltraFastRAG:
                 )
                 if todo:
                     self._sandbox.warm()
-                    pipeline.run(todo)
+                    try:
+                        pipeline.run(todo)
+                    finally:
+                        self._unindexed = True
+            with clock.stage("index"):
+                self._index()
         tally = pipeline.tally
         return IngestReport(
             documents=tally.documents,
@@ -255,6 +279,16 @@ class UltraFastRAG:
                 failed.append((str(path), f"cannot be read: {error.strerror}"))
         return todo, unchanged, failed
 
+    def _index(self) -> None:
+        """Bring the derived FAISS and BM25 files up to what is committed, when anything was."""
+        if not self._unindexed:
+            return
+        self._dense.build()
+        if VISUAL_SPACE in self._store.spaces():
+            self._visual.build()
+        self._lexical.save()
+        self._unindexed = False
+
     def _remember_config(self) -> None:
         if self._store.get_meta(CONFIG) is None:
             self._store.set_meta(CONFIG, self.config.to_json())
@@ -284,6 +318,10 @@ class UltraFastRAG:
                 added = self._add_batch(rows[at : at + TEXTS_AT_ONCE], embedder, clock)
                 chunks += added
                 unchanged += len(rows[at : at + TEXTS_AT_ONCE]) - added
+            self._unindexed = self._unindexed or chunks > 0
+            if chunks >= TEXTS_AT_ONCE:  # after a few texts, closing is soon enough
+                with clock.stage("index"):
+                    self._index()
         empty = tuple((name, "the text is empty") for name, text in zip(names, texts) if not text.strip())
         return IngestReport(
             documents=chunks,
@@ -381,35 +419,79 @@ class UltraFastRAG:
         modality: str | Sequence[str] | None = None,
         filters: Mapping[str, Any] | None = None,
         rerank: bool | None = None,
+        generator: GeneratorChoice | None = None,
     ) -> Answer:
-        """An answer with citations to what supports it, or an honest "not found". Arguments as in `search`."""
+        """An answer with citations to what supports it, or an honest "not found". Arguments as in `search`.
+
+        generator: "extractive", "gemini", "local", or a function of (question, hits); by default
+        Config.generator. One that fails is a note on an extractive answer, never an exception.
+        """
+        asked: dict[str, Any] = {"k": k, "alpha": alpha, "modality": modality, "filters": filters, "rerank": rerank}
         start = time.perf_counter()
-        key = ("answer", self._store.generation, question, k, alpha, _frozen(modality), _frozen(filters), rerank)
+        key = ("answer", self._store.generation, question, _frozen(asked), generator)
         if self.config.query_cache and (known := self._memory.get(key)) is not None:
             answer: Answer = known
-            return replace(answer, cached=True, timings_s={"cache": time.perf_counter() - start})
-        hits = self._search(question, k=k, alpha=alpha, modality=modality, filters=filters, rerank=rerank, neighbours=True)
+            return replace(answer, cached=True, timings_s={"cache": time.perf_counter() - start}, cost_usd=0.0)
+        hits = self._search(question, **asked, neighbours=True)
         found = time.perf_counter()
         with self._monitor.measure("answer"):
-            answer = self._extractive.answer(question, hits)
+            answer = background.run(self._generators.answerer(self._extractive, generator).answer(question, hits))
         answer = replace(answer, timings_s={"search": found - start, **answer.timings_s}, notes=(*hits.notes, *answer.notes))
-        self._memory.put(key, answer)
+        if not any("was not used" in note for note in answer.notes):  # a passing failure must not outlive its cause
+            self._memory.put(key, answer)
         return answer
 
     async def aquery(self, question: str, **options: Any) -> Answer:
         """`query` for a running event loop, which stays free meanwhile."""
         return await asyncio.to_thread(self.query, question, **options)
 
+    async def astream(
+        self, question: str, *, k: int = 5, generator: GeneratorChoice | None = None
+    ) -> AsyncIterator[str | Answer]:
+        """Pieces of the answer's text as they are written, then the whole `Answer`, whose text replaces them."""
+        hits = await asyncio.to_thread(
+            self._search, question, k=k, alpha=None, modality=None, filters=None, rerank=None, neighbours=True
+        )
+        answerer = self._generators.answerer(self._extractive, generator)
+        async for piece in background.astream(answerer.stream(question, hits)):
+            yield piece
+
+    # ---- enrichment
+
+    def enrich_plan(self) -> EnrichPlan:
+        """What `enrich` would take in requests, tokens, dollars and days; spends nothing."""
+        with closing(self._generators.enricher(self._store.folder)) as enricher:
+            return enricher.plan(unenriched(self._store))
+
+    def enrich(self, *, limit_usd: float | None = None, time_budget_s: float | None = None) -> EnrichReport:
+        """Have Gemini describe passages and pictures, and index what it says beside them.
+
+        Within the quota and the limits given; results are kept as they come, so a run that was cut
+        off goes on without paying twice. Raises ConfigError without a key.
+        """
+        return background.run(self.aenrich(limit_usd=limit_usd, time_budget_s=time_budget_s))
+
+    async def aenrich(self, *, limit_usd: float | None = None, time_budget_s: float | None = None) -> EnrichReport:
+        """`enrich` for a running event loop."""
+        with closing(self._generators.enricher(self._store.folder)) as enricher:
+            run = enricher.run(unenriched(self._store), limit_usd=limit_usd, time_budget_s=time_budget_s)
+            embedder = Embedder(self._writing_text, lambda: None, self._cache, StageClock())
+            await background.arun(index_enrichments(self._store, run, embedder))
+            return run.report
+
     # ---- the index
 
     def documents(self) -> list[Document]:
         """Every document in the index; `complete` is False where an ingest was interrupted."""
-        return self._store.documents()
+        return [document for document in self._store.documents() if not document.source.startswith(ENRICHED)]
 
     def delete(self, source: PathLike) -> bool:
         """Remove a document by source or document id, with its chunks and vectors; False when it is not there."""
-        name = os.fspath(source)
-        return self._store.delete(name) or self._store.delete(str(Path(name).expanduser().resolve()))
+        for name in (os.fspath(source), str(Path(source).expanduser().resolve())):
+            if self._store.delete(name):
+                self._store.delete(ENRICHED + name)
+                return True
+        return False
 
     def feedback(self, question: str, chunk_id: int | None, vote: int) -> None:
         """Store a thumbs up (+1) or down (-1) for an answer, or for one of its passages."""
@@ -425,6 +507,7 @@ class UltraFastRAG:
             "models": self._models.loaded(),
             "index": dict(self._dense.info),
             "latency": self._monitor.summary(),
+            "spent": self._generators.totals(),
             "rss_mb": rss_mb(),
             "peak_rss_mb": peak_rss_mb(),
             "query_cache": {"hits": self._memory.hits, "misses": self._memory.misses},
@@ -458,9 +541,11 @@ class UltraFastRAG:
 
     def close(self) -> None:
         """Stop workers, give memory back, release the index. Using the object afterwards is an error."""
+        self._index()
         for name in ("_sandbox", "_cache"):
             if name in self.__dict__:
                 self.__dict__.pop(name).close()
+        self._generators.close()
         self._models.close()
         self._store.close()
 

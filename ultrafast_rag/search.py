@@ -24,6 +24,8 @@ CANDIDATES = 100  # a leg at least; fusion is exact over the union
 VISUAL_WEIGHT = 0.2  # of the CLIP leg beside the text legs
 DUPLICATE_OVERLAP = 0.9  # Jaccard of word sets from which two passages are the same
 
+DESCRIBES = "describes"  # metadata of a chunk that stands for another one: that one's id
+
 Floats = npt.NDArray[np.float32]
 
 
@@ -126,20 +128,31 @@ class Searcher:
         """The first k candidates that are still there and repeat no earlier one."""
         hits: list[Hit] = []
         shown: list[frozenset[str]] = []
+        taken: set[int] = set()
         position = 0
         while len(hits) < k and position < len(ids):
             batch = slice(position, position + 2 * k)
             rows = {int(i): n for n, i in enumerate(ids[batch], position)}
             position += 2 * k
-            for chunk in self._reader.chunks(list(rows)):
+            for found in self._reader.chunks(list(rows)):
+                n = rows[found.id]
+                chunk = self._described(found)
+                if chunk is None or chunk.id in taken:
+                    continue
                 if self._config.collapse_duplicates and _repeats(chunk, shown):
                     continue
-                n = rows[chunk.id]
+                taken.add(chunk.id)
                 around = self._reader.neighbours(chunk) if neighbours else ("", "")
                 hits.append(_hit(chunk, float(scores[n]), float(dense[n]), float(lexical[n]), around))
                 if len(hits) == k:
                     break
         return hits
+
+    def _described(self, chunk: Chunk) -> Chunk | None:
+        """The chunk itself, or the one it describes; None when that one is gone."""
+        if DESCRIBES not in chunk.metadata:
+            return chunk
+        return next(iter(self._reader.chunks([int(chunk.metadata[DESCRIBES])])), None)
 
     def _rerank(self, query: str, hits: list[Hit]) -> list[Hit]:
         reranker = self._reranker()

@@ -1,0 +1,70 @@
+"""Enrichments in the index: a companion document a source, whose chunks point to those they describe.
+
+The companions are searched by words and meaning like any chunk, and search shows the passage or
+picture they describe in their place (`Chunk.metadata["describes"]`). A source that changes gets new
+chunk ids, so what described the old ones points nowhere and is dropped when met.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterable, Sequence
+
+from ultrafast_rag.embed import Embedder
+from ultrafast_rag.enrich import Enrichment
+from ultrafast_rag.index.records import PartCommit
+from ultrafast_rag.index.records import Source as Record
+from ultrafast_rag.index.store import Store
+from ultrafast_rag.search import DESCRIBES
+from ultrafast_rag.types import Chunk
+
+ENRICHED = "enriched:"
+AT_ONCE = 32  # enrichments encoded and committed together; what is paid for is kept before that, one by one
+
+
+def unenriched(store: Store) -> list[Chunk]:
+    """Every chunk that is not itself a description; the enricher skips those it knows."""
+    ids = [chunk_id for chunk_id, _ in store.iter_texts()]
+    chunks = (chunk for at in range(0, len(ids), 500) for chunk in store.chunks(ids[at : at + 500]))
+    return [chunk for chunk in chunks if DESCRIBES not in chunk.metadata]
+
+
+async def index_enrichments(store: Store, run: AsyncIterable[Enrichment], embedder: Embedder) -> int:
+    """Commit enrichments as they come, in small batches; returns how many were new to the index."""
+    waiting: list[Enrichment] = []
+    added = 0
+    try:
+        async for enrichment in run:
+            waiting.append(enrichment)
+            if len(waiting) >= AT_ONCE:
+                added += await asyncio.to_thread(_commit, store, waiting, embedder)
+                waiting = []
+    finally:
+        if waiting:
+            added += _commit(store, waiting, embedder)
+    return added
+
+
+def _commit(store: Store, enrichments: Sequence[Enrichment], embedder: Embedder) -> int:
+    described = {chunk.id: chunk for chunk in store.chunks([enrichment.chunk_id for enrichment in enrichments])}
+    told = [(described[e.chunk_id], e.text) for e in enrichments if e.chunk_id in described and e.text]
+    records = [_record(chunk, text) for chunk, text in told]
+    states = store.begin_many(records)
+    fresh = [(chunk, text, state) for (chunk, text), state in zip(told, states) if state.state != "unchanged"]
+    if not fresh:
+        return 0
+    chunks = [Chunk(text, context=chunk.context, page=chunk.page, metadata={DESCRIBES: chunk.id}) for chunk, text, _ in fresh]
+    embedded = embedder.embed(chunks)
+    commits = []
+    for n, (_, _, state) in enumerate(fresh):
+        vectors, numbers = embedded.of(n, n + 1)
+        commits.append(PartCommit(state.document_key, 0, [chunks[n]], vectors, numbers, total=1, final=True))
+    store.commit(commits)
+    embedder.remember(embedded)
+    return len(fresh)
+
+
+def _record(chunk: Chunk, text: str) -> Record:
+    content = hashlib.sha256(f"{chunk.id}\n{text}".encode()).hexdigest()
+    return Record(ENRICHED + chunk.source, content, document_id=f"{ENRICHED}{chunk.id}")
