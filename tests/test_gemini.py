@@ -9,7 +9,6 @@ import pytest
 from gemini_server import Server
 
 from ultrafast_rag.answer.gemini import GeminiGenerator, estimate_tokens, gate_name, retry_after
-from ultrafast_rag.config import Config
 from ultrafast_rag.errors import (
     BadResponseError,
     GenerationError,
@@ -119,8 +118,7 @@ async def test_a_spent_day_is_never_tried_again_and_opens_the_breaker(fault):
 
 async def test_a_delay_beyond_our_patience_is_not_waited_for():
     with Server(schedule=always("429-minute-long")) as server:
-        model = generator(server)
-        model.gate.retry = Retry(patience_s=10)
+        model = generator(server, patience_s=10)
         with pytest.raises(RateLimitedError) as caught:
             await ask(model)
     assert caught.value.retry_after_s == 46
@@ -255,19 +253,14 @@ def test_estimate_tokens_does_not_fall_short_for_other_scripts():
     assert estimate_tokens("word " * 30) >= 30
 
 
-async def test_from_config_asks_where_and_how_the_settings_say(tmp_path):
+async def test_settings_and_the_shared_ledger_are_followed(tmp_path):
     with Server() as server:
-        config = Config(
-            gemini_model="gemini-3.5-flash-lite", gemini_base_url=server.url, answer_tokens=99,
-            gemini_thinking="low", gemini_rpd=1,
-        )
         ledger = QuotaLedger(tmp_path / "quota.sqlite3")
-        model = GeminiGenerator.from_config(config, KEY, ledger=ledger)
-        await ask(model)
-        with pytest.raises(RateLimitedError, match="flash-lite is spent"):
-            await ask(GeminiGenerator.from_config(config, KEY, ledger=ledger))
-    (request,) = server.seen
-    assert request.model == "gemini-3.5-flash-lite"
-    settings = request.body["generationConfig"]
-    assert settings["maxOutputTokens"] == 99
+        shared = {"ledger": ledger, "quota": Quota(rpd=1)}
+        await ask(generator(server, gate=shared, thinking_level="low"))
+        with pytest.raises(RateLimitedError, match="quota of gemini is spent"):
+            await ask(generator(server, gate=shared))
+    settings = server.seen[0].body["generationConfig"]
+    assert len(server.seen) == 1
+    assert settings["maxOutputTokens"] == 256
     assert "low" in str(settings["thinkingConfig"]).lower()

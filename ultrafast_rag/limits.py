@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from ultrafast_rag.errors import BadResponseError, GenerationError, RateLimitedError, TimedOutError, UnavailableError
@@ -237,19 +237,21 @@ class Gate:
         self.retry, self.width, self.totals = retry or Retry(), AdaptiveWidth(concurrency), Totals()
         self._rate = RateLimiter(self.quota, period_s=period_s)
 
-    async def call(self, attempt: Callable[[], Awaitable[T]], *, tokens: int) -> T:
+    async def call(self, attempt: Callable[[], Awaitable[T]], *, tokens: int, patience_s: float | None = None) -> T:
         """Run `attempt` (which raises GenerationError) under all limits, retried where that can help.
 
-        tokens: what the request will be counted as. Raises the last GenerationError; on a spent day
-        at once, with the breaker open until midnight Pacific.
+        tokens: what the request will be counted as; patience_s: instead of the retry's own. Raises the
+        last GenerationError; on a spent day at once, with the breaker open until midnight Pacific.
         """
         from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt
 
+        retry = self.retry if patience_s is None else replace(self.retry, patience_s=patience_s)
+
         def wait_s(state: RetryCallState) -> float:
-            return self.retry.wait_s(state.attempt_number, state.outcome.exception() if state.outcome else None)
+            return retry.wait_s(state.attempt_number, state.outcome.exception() if state.outcome else None)
 
         retrying = AsyncRetrying(
-            retry=retry_if_exception(self.retry.worth_it), wait=wait_s, stop=stop_after_attempt(self.retry.attempts),
+            retry=retry_if_exception(retry.worth_it), wait=wait_s, stop=stop_after_attempt(retry.attempts),
             before_sleep=lambda _: self.totals.count("retries"), reraise=True,
         )
         self.breaker.check()

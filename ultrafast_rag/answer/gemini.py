@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from ultrafast_rag.answer.prompt import build_prompt
-from ultrafast_rag.config import Config
 from ultrafast_rag.errors import (
     BadResponseError,
     GenerationError,
@@ -25,9 +24,8 @@ from ultrafast_rag.errors import (
     UnavailableError,
     require,
 )
-from ultrafast_rag.limits import Gate, Retry
+from ultrafast_rag.limits import Gate
 from ultrafast_rag.prices import cost_usd
-from ultrafast_rag.quota import Quota, QuotaLedger
 from ultrafast_rag.secrets import Secret
 from ultrafast_rag.types import Completion, Hit, Usage
 
@@ -55,7 +53,8 @@ class GeminiGenerator:
     """`Generator` and `StructuredModel` over one Gemini model.
 
     image_of: bytes of a hit's picture or page crop, or None; base_url: another endpoint, such as a
-    proxy or a stand-in; thinking_level: "minimal" to "high" for models that have it.
+    proxy or a stand-in; thinking_level: "minimal" to "high" for models that have it; patience_s: an
+    answer does not wait longer than this for the provider (a form waits as long as the gate's retry).
     """
 
     def __init__(
@@ -71,41 +70,18 @@ class GeminiGenerator:
         timeout_s: float,
         max_output_tokens: int,
         thinking_level: str | None = None,
+        patience_s: float | None = None,
     ) -> None:
         self._genai = require("google.genai", package="google-genai")
         self._types = require("google.genai.types", package="google-genai")
         self.model, self.name, self.gate = model, f"gemini:{model}", gate
         self._key, self._image_of, self._count = key, image_of, count_tokens
         self._context_tokens, self._timeout_s = context_tokens, timeout_s
-        self._max_output_tokens, self._thinking_level = max_output_tokens, thinking_level
+        self._max_output_tokens, self._thinking_level, self._patience_s = max_output_tokens, thinking_level, patience_s
         self._http = _http_client() if "httpx_async_client" in self._types.HttpOptions.model_fields else None
         own = {"httpx_async_client": self._http} if self._http else {}
         options = self._types.HttpOptions(base_url=base_url, timeout=int(timeout_s * 1000), **own)
         self._client = self._genai.Client(api_key=key.reveal(), vertexai=False, http_options=options)
-
-    @classmethod
-    def from_config(
-        cls,
-        config: Config,
-        key: Secret,
-        *,
-        ledger: QuotaLedger,
-        retry: Retry | None = None,
-        image_of: Callable[[Hit], bytes | None] | None = None,
-    ) -> GeminiGenerator:
-        """By the gemini_ and answer_ settings; retry: for answers by default, with `answer_patience_s`.
-
-        Enrichment takes a second one with `Retry()`, which waits longer; both share the ledger.
-        """
-        quota = Quota(rpm=config.gemini_rpm, tpm=config.gemini_tpm, rpd=config.gemini_rpd)
-        retry = retry or Retry(attempts=3, patience_s=config.answer_patience_s)
-        name = gate_name(config.gemini_model, key)
-        return cls(
-            model=config.gemini_model, key=key, context_tokens=config.context_tokens, image_of=image_of,
-            gate=Gate(name, quota=quota, ledger=ledger, retry=retry, concurrency=config.enrich_concurrency),
-            base_url=config.gemini_base_url, timeout_s=config.answer_timeout_s, max_output_tokens=config.answer_tokens,
-            thinking_level=config.gemini_thinking,
-        )
 
     def __repr__(self) -> str:
         return f"GeminiGenerator({self.model}, {self._key!r})"
@@ -115,7 +91,8 @@ class GeminiGenerator:
         prompt = build_prompt(question, hits, context_tokens=self._context_tokens, count_tokens=self._count)
         contents = [prompt.user, *self._pictures(prompt.sources)]
         config = self._config(prompt.system)
-        opened = await self.gate.call(lambda: self._open(contents, config), tokens=self._size(contents, prompt.system))
+        size = self._size(contents, prompt.system)
+        opened = await self.gate.call(lambda: self._open(contents, config), tokens=size, patience_s=self._patience_s)
         async for piece in opened.pieces():
             yield piece
 
