@@ -26,6 +26,8 @@ _GPU_BATCH_TOKENS = 65_536  # beyond this a GPU gains nothing more on models of 
 _COMPILE_LENGTHS = (32, 64, 128, 256, 512)
 _DTYPES = {"torch-f32": "float32", "torch-bf16": "bfloat16", "torch-f16": "float16"}
 
+NAMES = (*_DTYPES, "torch-8bit", "torch-4bit")
+
 
 class TorchEngine:
     """Framed token ids -> unit vectors.
@@ -35,7 +37,9 @@ class TorchEngine:
     """
 
     def __init__(self, spec: EncoderSpec, name: str, plan: DevicePlan, config: Config) -> None:
-        self.spec, self.name, self.dim, self.notes = spec, name, spec.dim, ""
+        if name not in NAMES:
+            raise EncodingError(f"there is no engine {name!r}; in torch there are {', '.join(NAMES)}")
+        self.spec, self.name, self.dim = spec, name, spec.dim
         self._pad_id = int(spec.config.get("pad_token_id") or 0)
         self._max_rows = config.batch_size
         self._compiled = plan.compile and name in _DTYPES
