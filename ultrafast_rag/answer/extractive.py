@@ -28,11 +28,22 @@ SUPPORT = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class _Scored:
+class Scored:
+    """A sentence that could be quoted. place: rank of its hit, and which of its sentences, from 0.
+
+    cosine: to the question, cut at 0.  coverage: share of the question's idf that its words hold.  score: of both.
+    """
+
     hit: Hit
     text: str
-    score: float
-    place: tuple[int, int]  # rank of the hit, sentence in it
+    cosine: float
+    coverage: float
+    place: tuple[int, int]
+
+    @property
+    def score(self) -> float:
+        """0 to 1."""
+        return MEANING * self.cosine + (1 - MEANING) * self.coverage
 
 
 class ExtractiveAnswerer:
@@ -46,7 +57,7 @@ class ExtractiveAnswerer:
     def answer(self, question: str, hits: Hits) -> Answer:
         """Up to three sentences of the best hits with [n] citations; `supported` is False when none fits."""
         start = time.perf_counter()
-        scored = self._score(question, hits[:PASSAGES])
+        scored = self.score(question, hits[:PASSAGES])
         best = max((s.score for s in scored), default=0.0)
         if best < SUPPORT:
             text = NOT_FOUND if not hits else f"{NOT_FOUND} The nearest passages are listed, but none answers the question."
@@ -59,7 +70,8 @@ class ExtractiveAnswerer:
         again = Hits(ordered, query=hits.query, seconds=hits.seconds, notes=hits.notes, evidence=hits.evidence)
         return Answer(question, text, again, citations, timings_s={"answer": time.perf_counter() - start})
 
-    def _score(self, question: str, hits: Sequence[Hit]) -> list[_Scored]:
+    def score(self, question: str, hits: Sequence[Hit]) -> list[Scored]:
+        """Every sentence of the hits with its two numbers, in reading order."""
         wanted = self._words.weights(question)
         total = sum(wanted.values())
         units = [(hit, text, (rank, n)) for rank, hit in enumerate(hits) for n, text in enumerate(_units(hit))]
@@ -72,7 +84,7 @@ class ExtractiveAnswerer:
         for (hit, text, place), cosine in zip(units, cosines):
             held = self._words.weights(f"{hit.title} {hit.section} {text}")
             coverage = sum(weight for term, weight in wanted.items() if term in held) / total if total else 0.0
-            scored.append(_Scored(hit, text, MEANING * float(np.clip(cosine, 0, 1)) + (1 - MEANING) * coverage, place))
+            scored.append(Scored(hit, text, float(np.clip(cosine, 0, 1)), coverage, place))
         return scored
 
 
@@ -86,17 +98,17 @@ def _units(hit: Hit) -> list[str]:
     return split_sentences(hit.text)
 
 
-def _write(chosen: Sequence[_Scored]) -> tuple[str, tuple[Citation, ...]]:
+def _write(chosen: Sequence[Scored]) -> tuple[str, tuple[Citation, ...]]:
     """Sentences with [n] after each; one number a hit, in order of first use; repeats said once."""
     numbers: dict[int, int] = {}
     citations: list[Citation] = []
     pieces: list[str] = []
-    said: set[str] = set()
+    said: list[str] = []
     for sentence in chosen:
         plain = " ".join(sentence.text.split())
-        if plain.casefold() in said:
+        if any(plain.casefold() in earlier or earlier in plain.casefold() for earlier in said):
             continue
-        said.add(plain.casefold())
+        said.append(plain.casefold())
         number = numbers.setdefault(sentence.hit.chunk_id, len(numbers) + 1)
         if number > len(citations):
             citations.append(Citation(number, sentence.hit, plain))

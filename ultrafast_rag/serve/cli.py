@@ -21,8 +21,6 @@ from ultrafast_rag.errors import ConfigError, UltraFastRAGError
 from ultrafast_rag.rag import UltraFastRAG
 from ultrafast_rag.types import Answer, Hits, IngestReport, Table
 
-DEMO_QUESTIONS = 3
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
@@ -44,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m ultrafast_rag", description="Ask your documents, with evidence.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    demo = _command(commands, "demo", _demo, "ingest the samples and ask three questions, offline")
+    demo = _command(commands, "demo", _demo, "ingest the samples and ask across them, offline")
     demo.add_argument("--samples", type=Path, default=None, help="folder of samples (default: data/samples)")
 
     _command(commands, "doctor", _doctor, "what this machine offers, what was chosen and why, what is missing")
@@ -189,10 +187,12 @@ def _demo_models(samples: Path) -> dict[str, str]:
 
 
 def _demo_questions(samples: Path) -> list[str]:
-    """Questions marked for the demo in the samples' own list."""
-    listed = json.loads((samples / "questions.json").read_text(encoding="utf-8"))
-    chosen = [row["question"] for row in listed if row.get("demo")]
-    return chosen or [row["question"] for row in listed[:DEMO_QUESTIONS]]
+    """The labelled questions that are marked for the demo; none for a folder of the user's own."""
+    try:
+        listed = json.loads((samples.parent / "questions.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return []
+    return [row["question"] for row in listed if row.get("demo")]
 
 
 def _plain(value: Any) -> Any:
