@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import signal
@@ -70,6 +71,8 @@ async def test_a_killed_run_resumes_and_pays_again_for_nothing_it_had_committed(
         assert killed.returncode == -signal.SIGKILL, killed.stderr
         with sqlite3.connect(tmp_path / "enrichments.sqlite3") as db:
             (committed,) = db.execute("SELECT count(*) FROM enrichments").fetchone()
+        while server.active:  # what was under way ends by noticing that its client is gone
+            await asyncio.sleep(0.01)
         first = len(server.delivered)
         found, report = await collect(enricher(server.url, tmp_path), chunks(120))
     assert 50 <= committed <= first
@@ -137,8 +140,6 @@ async def test_pictures_are_sent_and_come_first(tmp_path):
 
 
 async def test_leaving_early_keeps_what_was_paid_and_leaves_no_task(tmp_path):
-    import asyncio
-
     before = asyncio.all_tasks()
     with Server(delay_s=0.01) as server:
         run = enricher(server.url, tmp_path, concurrency=4).run(chunks(40))
