@@ -45,7 +45,7 @@ STAGES = (  # share of the steps up to here, window in seconds, sentences at mos
 CARD = """# demo-whisper
 
 A demonstration checkpoint for openai-whisper's `whisper.model.Whisper`: {parameters:,} parameters in use, trained from scratch in
-about {minutes:.0f} minutes on 2 CPU cores by `data/train_demo_whisper.py`. Apache-2.0, no outside data.
+about {minutes:.0f} minutes on one thread of a busy 2-core machine by `data/train_demo_whisper.py`. Apache-2.0, no outside data.
 
 It knows {words} English words (see `data/speech.py`) as espeak-ng speaks them. On human speech, other words or other voices
 its output means nothing: use `base`, `small` or `large-v3-turbo` there. `config.json` carries `"demo": true`.
@@ -367,7 +367,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=HERE / "models" / "demo-whisper")
     parser.add_argument("--work", type=Path, default=HERE / ".build", help="speech and checkpoints of an unfinished run")
-    parser.add_argument("--steps", type=int, default=2400)
+    parser.add_argument("--steps", type=int, default=1700)
     parser.add_argument("--pool", type=int, default=5000)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--threads", type=int, default=1, help="more than one helps only on an idle machine")
