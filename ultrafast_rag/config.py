@@ -81,7 +81,7 @@ class Config:
 
     # answers
     generator: str = "auto"  # "auto", "extractive", "gemini", "local"
-    gemini_model: str = "gemini-3.5-flash"
+    gemini_model: str = "gemini-3.5-flash-lite"
     gemini_base_url: str | None = None  # None: Google's; else a proxy's
     gemini_thinking: str | None = None  # "minimal", "low", "medium", "high"; None: the model's own default
     gemini_rpm: int | None = 10  # requests a minute; the free tier's numbers are shown at aistudio.google.com

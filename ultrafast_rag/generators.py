@@ -123,6 +123,7 @@ class Generators:
             image_of=self._picture_of,
             base_url=config.gemini_base_url,
             timeout_s=config.answer_timeout_s,
+            patience_s=config.answer_patience_s,
             max_output_tokens=config.answer_tokens,
             thinking_level=config.gemini_thinking,
         )
