@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pymupdf
@@ -10,6 +11,8 @@ import pytest
 from PIL import Image
 
 from ultrafast_rag import UltraFastRAG
+from ultrafast_rag.evidence import CLIP_BYTES
+from ultrafast_rag.extract.clip import clip_bytes, clip_media_type
 from ultrafast_rag.extract.crop import crop_page
 
 TEXT_ONLY = {"image_model": None, "speech_model": None, "quiet": True}
@@ -68,3 +71,15 @@ def test_a_hit_shows_its_page_and_nothing_once_the_file_changed(tmp_path, pdf):
         assert "data:image" in hits._repr_html_()
         pdf.write_bytes(pdf.read_bytes() + b"\n")
         assert hits.evidence(hits[0]) is None
+
+
+@pytest.mark.parametrize(("name", "kind", "least_s"), [("island_film.mp4", "video/mp4", 4.5), ("station_report.ogg", "audio/mpeg", 7.5)])
+def test_a_clip_for_a_card_is_small_and_plays_for_its_whole_length(name, kind, least_s):
+    av = pytest.importorskip("av")
+    path = Path(__file__).parent.parent / "data" / "samples" / name
+    data = clip_bytes(path, 0.0, least_s + 0.5, CLIP_BYTES)
+    assert (clip_media_type(data), len(data) <= CLIP_BYTES) == (kind, True)
+    with av.open(io.BytesIO(data)) as played:
+        stream = played.streams[0]
+        seconds = [float(frame.time) for frame in played.decode(stream) if frame.time is not None]
+    assert max(seconds) > least_s

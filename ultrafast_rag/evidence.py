@@ -17,7 +17,9 @@ from ultrafast_rag.index.store import Store
 from ultrafast_rag.types import Evidence, Hit
 
 CROP_PX = 760
-CLIP_S = 12.0  # of a recording or film at most
+SOUND_S, FILM_S = 8.0, 5.0  # of a recording or film at most
+CLIP_BYTES = 28_000  # what a card of three pieces of evidence has room for
+STILL_PX = 480
 
 
 class EvidenceFinder:
@@ -29,7 +31,7 @@ class EvidenceFinder:
     def __call__(self, hit: Hit) -> Evidence | None:
         """What to show for a hit, or None; never raises for a file that is gone or broken."""
         try:
-            if hit.modality == "image" or (hit.modality == "video" and not hit.text):
+            if hit.modality == "image":
                 return self._asset(hit)
             path = Path(hit.source)
             if not self._unchanged(hit, path):
@@ -55,8 +57,7 @@ class EvidenceFinder:
         data = self._store.asset(chunks[0].asset) if chunks and chunks[0].asset else None
         if data is None:
             return None
-        kind = "image/png" if data.startswith(b"\x89PNG") else "image/jpeg"
-        return Evidence(kind, data, caption=hit.where)
+        return Evidence(_picture_type(data), data, caption=hit.where)
 
     def _crop(self, hit: Hit, path: Path) -> Evidence:
         box = list(hit.bbox) if hit.bbox else None
@@ -64,7 +65,17 @@ class EvidenceFinder:
         return Evidence("image/jpeg", data, caption=hit.where)
 
     def _clip(self, hit: Hit, path: Path) -> Evidence | None:
-        start_s = hit.start_s or 0.0
-        end_s = min(hit.end_s or start_s + CLIP_S, start_s + CLIP_S)
-        data = self._sandbox().call("clip.clip_bytes", path=str(path), start_s=start_s, end_s=end_s)
+        """The stretch as a player; where a film's does not fit a card, the picture at its start."""
+        start_s, film = hit.start_s or 0.0, hit.modality == "video"
+        longest_s = FILM_S if film else SOUND_S
+        end_s = min(hit.end_s or start_s + longest_s, start_s + longest_s)
+        call = self._sandbox().call
+        data = call("clip.clip_bytes", path=str(path), start_s=start_s, end_s=end_s, most_bytes=CLIP_BYTES)
+        if film and len(data) > CLIP_BYTES:
+            data = call("frames.frame_at", path=str(path), second=start_s, max_px=STILL_PX)
+            return Evidence(_picture_type(data), data, caption=hit.where)
         return Evidence(clip_media_type(data), data, caption=hit.where) if data else None
+
+
+def _picture_type(data: bytes) -> str:
+    return "image/png" if data.startswith(b"\x89PNG") else "image/jpeg"

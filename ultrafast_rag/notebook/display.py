@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from ultrafast_rag.errors import UltraFastRAGError
 from ultrafast_rag.notebook import markup
@@ -60,6 +61,8 @@ def _evidence(hit: Hit, source: EvidenceSource | None, budget: Budget) -> str:
     if fitted is None:
         size = f"{len(found.data) / 1e6:.1f} MB" if len(found.data) >= 1e5 else f"{len(found.data) / 1e3:.0f} kB"
         return f'<div style="{MUTED}">{escape(found.media_type)} of {size}: too large to show here</div>'
+    if fitted.caption == hit.where:  # the heading says it already
+        fitted = replace(fitted, caption="")
     return markup.evidence_html(fitted, alt=hit.where)
 
 
@@ -96,20 +99,27 @@ def _hit(hit: Hit, *, number: int | None, best: float, shown: str, quote: str = 
     text, cited = _flat(hit, hit.text), _flat(hit, quote)[: 3 * limit // 4]
     keep = "white-space:pre-wrap;font-family:ui-monospace,monospace;font-size:12px" if hit.modality == "table" else ""
     body = markup.marked(clip(text, limit, around=cited), cited, terms)
-    section = " › ".join(part for part in (hit.title, hit.section) if part)
+    section = " › ".join(part for part in (hit.title, *hit.section.split(" > ")) if part)
+    named = _letters(hit.where)
+    section = "" if _letters(section) in named else section  # a picture's file name is its title
+    body = "" if _letters(text) in named else body
     under = f'<div style="{MUTED}" dir="auto">{escape(clip(section, 140))}</div>' if section else ""
     head = (
         f'<div style="display:flex;flex-wrap:wrap;gap:2px 10px;align-items:baseline">{_number(number)} '
         f'<b><bdi>{escape(clip(hit.where, 120))}</bdi></b> <span style="{MUTED}">{escape(hit.modality)}</span> '
         f'<span style="flex:1"></span>{_score(hit, best)}</div>{under}'
     )
-    words = f'<div dir="auto" style="margin-top:4px;{keep}">{body}</div>' if text else ""
+    words = f'<div dir="auto" style="flex:1 1 300px;min-width:0;margin-top:4px;{keep}">{body}</div>' if body else ""
     media = f'<div style="flex:1 1 300px;min-width:0;max-width:520px">{shown}</div>' if shown else ""
     rule = "padding:10px 0" + (";border-top:1px solid rgba(128,128,128,.3)" if number or best != hit.score else "")
     return (
         f'<div style="{rule}">{head}<div style="display:flex;flex-wrap:wrap;gap:8px 16px;margin-top:4px">'
-        f'<div style="flex:1 1 300px;min-width:0">{words}</div>{media}</div></div>'
+        f"{words}{media}</div></div>"
     )
+
+
+def _letters(text: str) -> str:
+    return re.sub(r"[\W_]+", "", text.lower())
 
 
 def _line(hit: Hit, *, limit: int) -> str:

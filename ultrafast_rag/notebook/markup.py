@@ -22,6 +22,7 @@ _LINE = "rgba(128,128,128,.3)"
 MUTED = "opacity:.7;font-size:12px"
 _UNSHOWABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
 _MAX_PIXELS = 50_000_000
+_SMALL_SHARE = 0.01  # of the whole: stages below it are shown together
 
 
 def escape(text: object) -> str:
@@ -77,6 +78,9 @@ def stage_bar(seconds: Mapping[str, float], *, label: str) -> str:
     total = sum(timed.values())
     if not total:
         return ""
+    small = {name: value for name, value in timed.items() if value < _SMALL_SHARE * total}
+    if len(small) > 1:
+        timed = {name: value for name, value in timed.items() if name not in small} | {"the rest": sum(small.values())}
     cuts, legend = [], []
     for (name, value), hue in zip(timed.items(), _HUES * (1 + len(timed) // len(_HUES))):
         cuts.append(f'<div style="width:{100 * value / total:.2f}%;background:rgba({hue},.85)"></div>')
@@ -190,7 +194,7 @@ def _highlight(box: tuple[float, float, float, float]) -> str:
 def evidence_html(evidence: Evidence, *, alt: str) -> str:
     """A picture with its passage marked, or a player at its second; "" for a type no browser shows."""
     if evidence.media_type in PICTURES:
-        style = "display:block;max-width:100%;max-height:340px;width:auto;height:auto;margin:0;border-radius:4px"
+        style = "display:block;max-width:100%;max-height:260px;width:auto;height:auto;margin:0;border-radius:4px"
         picture = f'<img src="{_data_url(evidence)}" alt="{escape(clip(alt, 120))}" style="{style}">'
         mark = _highlight(evidence.highlight) if evidence.highlight else ""
         frame = "position:relative;display:inline-block;isolation:isolate;max-width:100%;background:#fff;border-radius:4px"
