@@ -17,7 +17,7 @@ from typing import Any
 from ultrafast_rag.bench.child import call
 from ultrafast_rag.bench.ingest import default_sources
 from ultrafast_rag.bench.result import Result, say
-from ultrafast_rag.bench.settings import HANDBOOK, SAMPLES, TEXT_ONLY, add_settings, fresh_cache, prepare_models, settings_of
+from ultrafast_rag.bench.settings import HANDBOOK, QUESTIONS, TEXT_ONLY, add_settings, fresh_cache, prepare_models, settings_of
 from ultrafast_rag.config import Config
 from ultrafast_rag.errors import ConfigError, require
 from ultrafast_rag.evaluate import judge, load_questions, ndcg_at_k, recall_at_k
@@ -120,7 +120,7 @@ def _milliseconds(rag: UltraFastRAG) -> float:
 
 
 def _quality(rag: UltraFastRAG) -> dict[str, float | None]:
-    listed = load_questions(SAMPLES / "questions.json") if (SAMPLES / "questions.json").exists() else []
+    listed = load_questions(QUESTIONS) if QUESTIONS.exists() else []
     questions = [q for q in listed if q.source == HANDBOOK.name and not q.needs and q.modality in ("text", "table")]
     if not questions or not any(Path(d.source).name == HANDBOOK.name for d in rag.documents()):
         return {"ndcg": None, "recall": None}

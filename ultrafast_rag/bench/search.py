@@ -65,10 +65,10 @@ def run(arguments: argparse.Namespace) -> Result:
 def questions(folder: Path | None, count: int) -> list[str]:
     """Questions of the public collections in equal shares, or of the samples."""
     if folder is None:
-        from ultrafast_rag.bench.settings import SAMPLES
+        from ultrafast_rag.bench.settings import QUESTIONS
         from ultrafast_rag.evaluate import load_questions
 
-        return [question.question for question in load_questions(SAMPLES / "questions.json")][:count]
+        return [question.question for question in load_questions(QUESTIONS)][:count]
     share = -(-count // len(QUESTION_SETS))
     chosen = [list(load(name, folder).first(share).questions.values()) for name in QUESTION_SETS]
     return [text for texts in chosen for text in texts][:count]

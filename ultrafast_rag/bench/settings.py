@@ -14,6 +14,7 @@ from ultrafast_rag.errors import ConfigError
 # texts only: a picture or speech model would be measured by what it happens to find on the machine
 TEXT_ONLY: dict[str, Any] = {"image_model": None, "speech_model": None, "quiet": True, "query_cache": False}
 SAMPLES = Path("data/samples")
+QUESTIONS = Path("data/questions.json")  # labelled, about the samples
 HANDBOOK = SAMPLES / "larkholm_handbook.pdf"
 
 

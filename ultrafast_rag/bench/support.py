@@ -21,7 +21,7 @@ from ultrafast_rag.answer import extractive
 from ultrafast_rag.answer.extractive import ExtractiveAnswerer
 from ultrafast_rag.bench.publicsets import Collection, data_folder, load
 from ultrafast_rag.bench.result import Result, say
-from ultrafast_rag.bench.settings import HANDBOOK, SAMPLES, add_settings, config_of, settings_of
+from ultrafast_rag.bench.settings import QUESTIONS, SAMPLES, add_settings, config_of, settings_of
 from ultrafast_rag.config import Config
 from ultrafast_rag.evaluate import contains_answer, load_questions
 from ultrafast_rag.index.lexical import LexicalIndex
@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace) -> Result:
     say("asking questions of half the articles ...")
     asked = ask_collection(load("squad2", folder), arguments.questions, config)
     say("asking the samples ...")
-    samples = ask_samples(config) if HANDBOOK.exists() else []
+    samples = ask_samples(config) if QUESTIONS.exists() else []
     rows = [row_of(asked, meaning, best_threshold(asked, meaning)) for meaning in WEIGHTS]
     best = max(rows, key=lambda row: row["balanced"])
     in_use = row_of(asked, extractive.MEANING, extractive.SUPPORT)
@@ -103,7 +103,7 @@ def ask_samples(config: Config) -> list[Asked]:
     """The samples' own questions that a text encoder alone can answer."""
     rows = [
         (question.question, [question.answer] if question.answer else [], question.answerable)
-        for question in load_questions(SAMPLES / "questions.json")
+        for question in load_questions(QUESTIONS)
         if not question.needs and question.modality in ("text", "table")
     ]
     with tempfile.TemporaryDirectory(prefix="ultrafast_rag-support-") as folder:
