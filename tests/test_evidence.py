@@ -73,7 +73,10 @@ def test_a_hit_shows_its_page_and_nothing_once_the_file_changed(tmp_path, pdf):
         assert hits.evidence(hits[0]) is None
 
 
-@pytest.mark.parametrize(("name", "kind", "least_s"), [("island_film.mp4", "video/mp4", 4.5), ("station_report.ogg", "audio/mpeg", 7.5)])
+FILM, SOUND = ("island_film.mp4", "video/mp4", 4.5), ("station_report.ogg", "audio/mpeg", 7.5)
+
+
+@pytest.mark.parametrize(("name", "kind", "least_s"), [FILM, SOUND])
 def test_a_clip_for_a_card_is_small_and_plays_for_its_whole_length(name, kind, least_s):
     av = pytest.importorskip("av")
     path = Path(__file__).parent.parent / "data" / "samples" / name

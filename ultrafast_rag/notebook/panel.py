@@ -61,7 +61,9 @@ class Panel:
     def _ipython_display_(self) -> None:
         from IPython.display import display
 
-        display(self.box)
+        # by hand rather than display(self.box), whose plain text is the whole tree of controls
+        view = {"version_major": 2, "version_minor": 0, "model_id": self.box.model_id}
+        display({"application/vnd.jupyter.widget-view+json": view, "text/plain": repr(self)}, raw=True)
 
     def close(self) -> None:
         """Take the panel away."""
