@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterable, Sequence
+from collections.abc import AsyncIterable, Callable, Sequence
 
 from ultrafast_rag.embed import Embedder
 from ultrafast_rag.enrich import Enrichment
-from ultrafast_rag.index.records import PartCommit
 from ultrafast_rag.index.records import Source as Record
 from ultrafast_rag.index.store import Store
+from ultrafast_rag.passages import commit_passages
+from ultrafast_rag.ports import Tokenizer
 from ultrafast_rag.search import DESCRIBES
 from ultrafast_rag.types import Chunk
 
@@ -30,7 +31,9 @@ def unenriched(store: Store) -> list[Chunk]:
     return [chunk for chunk in chunks if DESCRIBES not in chunk.metadata]
 
 
-async def index_enrichments(store: Store, run: AsyncIterable[Enrichment], embedder: Embedder) -> int:
+async def index_enrichments(
+    store: Store, run: AsyncIterable[Enrichment], embedder: Embedder, tokenizer: Callable[[], Tokenizer]
+) -> int:
     """Commit enrichments as they come, in small batches; returns how many were new to the index."""
     waiting: list[Enrichment] = []
     added = 0
@@ -38,31 +41,22 @@ async def index_enrichments(store: Store, run: AsyncIterable[Enrichment], embedd
         async for enrichment in run:
             waiting.append(enrichment)
             if len(waiting) >= AT_ONCE:
-                added += await asyncio.to_thread(_commit, store, waiting, embedder)
+                added += await asyncio.to_thread(_commit, store, waiting, embedder, tokenizer)
                 waiting = []
     finally:
         if waiting:
-            added += _commit(store, waiting, embedder)
+            added += _commit(store, waiting, embedder, tokenizer)
     return added
 
 
-def _commit(store: Store, enrichments: Sequence[Enrichment], embedder: Embedder) -> int:
+def _commit(store: Store, enrichments: Sequence[Enrichment], embedder: Embedder, tokenizer: Callable[[], Tokenizer]) -> int:
     described = {chunk.id: chunk for chunk in store.chunks([enrichment.chunk_id for enrichment in enrichments])}
     told = [(described[e.chunk_id], e.text) for e in enrichments if e.chunk_id in described and e.text]
-    records = [_record(chunk, text) for chunk, text in told]
-    states = store.begin_many(records)
-    fresh = [(chunk, text, state) for (chunk, text), state in zip(told, states) if state.state != "unchanged"]
-    if not fresh:
-        return 0
-    chunks = [Chunk(text, context=chunk.context, page=chunk.page, metadata={DESCRIBES: chunk.id}) for chunk, text, _ in fresh]
-    embedded = embedder.embed(chunks)
-    commits = []
-    for n, (_, _, state) in enumerate(fresh):
-        vectors, numbers = embedded.of(n, n + 1)
-        commits.append(PartCommit(state.document_key, 0, [chunks[n]], vectors, numbers, total=1, final=True))
-    store.commit(commits)
-    embedder.remember(embedded)
-    return len(fresh)
+    passages = [
+        (_record(chunk, text), Chunk(text, context=chunk.context, page=chunk.page, metadata={DESCRIBES: chunk.id}))
+        for chunk, text in told
+    ]
+    return commit_passages(store, embedder, tokenizer, passages)
 
 
 def _record(chunk: Chunk, text: str) -> Record:

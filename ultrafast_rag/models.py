@@ -6,6 +6,7 @@ recordings by their sidecars. Only the text encoder is indispensable.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 from functools import cached_property
@@ -94,11 +95,16 @@ class Models:
 
     def _open_text(self) -> SentenceEncoder:
         recorded = self._recorded(TEXT_SPACE)
-        encoder = open_text_encoder(self._config, self.plan, fingerprint=recorded)
+        encoder = open_text_encoder(self._config, self.plan, fingerprint=recorded, progress=self._announce)
         if recorded is not None and encoder.fingerprint != recorded:
             encoder.close()
             raise IndexStateError(_mismatch(TEXT_SPACE, recorded, encoder.fingerprint))
         return encoder
+
+    def _announce(self, step: str) -> None:
+        """What takes long and happens once: a person should know what they wait for."""
+        if not self._config.quiet:
+            sys.stderr.write(f"{step} (half a minute or so)\n")
 
     def _open_picture(self) -> ImageEncoder | None:
         from ultrafast_rag.encode.clip import open_image_encoder

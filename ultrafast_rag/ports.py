@@ -46,6 +46,10 @@ class TextEncoder(Tokenizer, Protocol):
         """float32 (n, dim), unit rows; texts over the limit are truncated to it."""
         ...
 
+    def encode_queries(self, texts: Sequence[str]) -> Vectors:
+        """As `encode`, for questions: with the model's own prompt before them, where it has one."""
+        ...
+
     def encode_tokens(self, token_ids: Sequence[Sequence[int]]) -> Vectors:
         """As `encode`, from `tokenize`'s output; special tokens are added here."""
         ...

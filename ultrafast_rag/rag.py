@@ -28,7 +28,7 @@ from ultrafast_rag.capsule import export_capsule, restore_capsule
 from ultrafast_rag.chunk import Chunker
 from ultrafast_rag.config import Config
 from ultrafast_rag.doctor import examine
-from ultrafast_rag.embed import TEXT_SPACE, VISUAL_SPACE, Embedder, searchable
+from ultrafast_rag.embed import TEXT_SPACE, VISUAL_SPACE, Embedder
 from ultrafast_rag.enrich import EnrichPlan, EnrichReport
 from ultrafast_rag.enriched import ENRICHED, index_enrichments, unenriched
 from ultrafast_rag.errors import ConfigError, IndexStateError
@@ -38,18 +38,18 @@ from ultrafast_rag.extract.sandbox import Sandbox
 from ultrafast_rag.generators import GeneratorChoice, Generators
 from ultrafast_rag.index.dense import DenseIndex
 from ultrafast_rag.index.lexical import LexicalIndex
-from ultrafast_rag.index.records import PartCommit
 from ultrafast_rag.index.records import Source as Record
 from ultrafast_rag.index.store import Store
 from ultrafast_rag.models import Models
 from ultrafast_rag.monitor import PerformanceMonitor, StageClock, peak_rss_mb, rss_mb
+from ultrafast_rag.passages import AT_ONCE as TEXTS_AT_ONCE
+from ultrafast_rag.passages import Passage, commit_passages
 from ultrafast_rag.pipeline import Pipeline, Ports, Source
 from ultrafast_rag.ports import ImageEncoder, TextEncoder
 from ultrafast_rag.progress import progress_bar
 from ultrafast_rag.search import Searcher, check_query
 from ultrafast_rag.types import Answer, Chunk, Document, Hit, Hits, IngestReport, ProgressState, Table
 
-TEXTS_AT_ONCE = 1024
 CONFIG = "config"
 EDGES: dict[str, Callable[[Any], Any]] = {}
 """What the package root hangs onto this class from above, e.g. "widget"; no arrow points up for it."""
@@ -309,57 +309,27 @@ class UltraFastRAG:
         if len(set(names)) < len(names) and ids is not None:
             raise ConfigError("ids must be unique; some are given twice")
         start, clock = time.perf_counter(), StageClock()
-        rows = [row for row in dict(zip(names, zip(texts, details))).items() if row[1][0].strip()]
-        chunks = unchanged = 0
+        passages = [
+            _passage(name, text, about) for name, (text, about) in dict(zip(names, zip(texts, details))).items() if text.strip()
+        ]
         with self._ingesting:
             self._remember_config()
             embedder = Embedder(self._writing_text, self._writing_picture, self._cache, clock)
-            for at in range(0, len(rows), TEXTS_AT_ONCE):
-                added = self._add_batch(rows[at : at + TEXTS_AT_ONCE], embedder, clock)
-                chunks += added
-                unchanged += len(rows[at : at + TEXTS_AT_ONCE]) - added
-            self._unindexed = self._unindexed or chunks > 0
-            if chunks >= TEXTS_AT_ONCE:  # after a few texts, closing is soon enough
+            added = commit_passages(self._store, embedder, self._models.text, passages)
+            self._unindexed = self._unindexed or added > 0
+            if added >= TEXTS_AT_ONCE:  # after a few texts, closing is soon enough
                 with clock.stage("index"):
                     self._index()
-        empty = tuple((name, "the text is empty") for name, text in zip(names, texts) if not text.strip())
         return IngestReport(
-            documents=chunks,
-            chunks=chunks,
+            documents=added,
+            chunks=added,
             embedded=embedder.embedded,
             cache_hits=embedder.cache_hits,
-            unchanged=unchanged,
-            failed=empty,
+            unchanged=len(passages) - added,
+            failed=tuple((name, "the text is empty") for name, text in zip(names, texts) if not text.strip()),
             seconds=time.perf_counter() - start,
             stage_seconds=clock.seconds(),
         )
-
-    def _add_batch(self, rows: Sequence[tuple[str, tuple[str, Mapping[str, Any]]]], embedder: Embedder, clock: StageClock) -> int:
-        """Commit one batch in one transaction; returns how many were new or changed."""
-        records = [
-            Record(name, _digest(text, about), title=str(about.get("title", "")), metadata=about, document_id=name)
-            for name, (text, about) in rows
-        ]
-        with clock.stage("commit"):
-            states = self._store.begin_many(records)
-        fresh = [(record, row[1][0], state) for record, row, state in zip(records, rows, states) if state.state != "unchanged"]
-        if not fresh:
-            return 0
-        chunks = [Chunk(text, context=record.title, metadata=record.metadata) for record, text, _ in fresh]
-        with clock.stage("tokenize"):
-            ids = self._models.text().tokenize([searchable(chunk) for chunk in chunks])
-            chunks = [replace(chunk, token_ids=tuple(tokens)) for chunk, tokens in zip(chunks, ids)]
-        embedded = embedder.embed(chunks)
-        commits = []
-        for n, (record, _, state) in enumerate(fresh):
-            vectors, numbers = embedded.of(n, n + 1)
-            commits.append(
-                PartCommit(state.document_key, 0, [chunks[n]], vectors, numbers, title=record.title, total=1, final=True)
-            )
-        with clock.stage("commit"):
-            self._store.commit(commits)
-        embedder.remember(embedded)
-        return len(fresh)
 
     # ---- the way out
 
@@ -476,7 +446,7 @@ class UltraFastRAG:
         with closing(self._generators.enricher(self._store.folder)) as enricher:
             run = enricher.run(unenriched(self._store), limit_usd=limit_usd, time_budget_s=time_budget_s)
             embedder = Embedder(self._writing_text, lambda: None, self._cache, StageClock())
-            await background.arun(index_enrichments(self._store, run, embedder))
+            await background.arun(index_enrichments(self._store, run, embedder, self._models.text))
             return run.report
 
     # ---- the index
@@ -560,8 +530,11 @@ class UltraFastRAG:
         return f"UltraFastRAG({str(self._store.folder)!r}: {counts['documents']} documents, {counts['chunks']} chunks)"
 
 
-def _digest(text: str, about: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps([text, dict(about)], sort_keys=True, default=str).encode()).hexdigest()
+def _passage(name: str, text: str, about: Mapping[str, Any]) -> Passage:
+    digest = hashlib.sha256(json.dumps([text, dict(about)], sort_keys=True, default=str).encode()).hexdigest()
+    title = str(about.get("title", ""))
+    record = Record(name, digest, title=title, metadata=about, document_id=name)
+    return record, Chunk(text, context=title, metadata=about)
 
 
 def _frozen(value: Any) -> str:

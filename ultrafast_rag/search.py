@@ -89,7 +89,7 @@ class Searcher:
 
     def _by_text(self, query: str, pool: int, alpha: float, allowed: Mask | None) -> tuple[ChunkIds, Floats, Floats, Floats]:
         lexical = self._lexical.search(query, pool, allowed=allowed) if alpha < 1 else _nothing()
-        vector = self._text_encoder().encode([query])[0] if alpha > 0 else None
+        vector = self._text_encoder().encode_queries([query])[0] if alpha > 0 else None
         dense = self._dense.search(vector, pool, allowed=allowed) if vector is not None else _nothing()
         seen = self._see(query, pool, allowed) if alpha > 0 else None
         ids = union(lexical.chunk_ids, dense.chunk_ids, *([seen[0].chunk_ids] if seen else []))

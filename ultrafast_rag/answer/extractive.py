@@ -78,8 +78,9 @@ class ExtractiveAnswerer:
         if not units:
             return []
         shown = [f"{hit.section}: {text}" if hit.section else text for hit, text, _ in units]
-        vectors: Vectors = self._encoder().encode([question, *shown])
-        cosines = vectors[1:] @ vectors[0]
+        encoder = self._encoder()
+        asked: Vectors = encoder.encode_queries([question])
+        cosines = encoder.encode(shown) @ asked[0]
         scored = []
         for (hit, text, place), cosine in zip(units, cosines):
             held = self._words.weights(f"{hit.title} {hit.section} {text}")
