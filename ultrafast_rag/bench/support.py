@@ -2,7 +2,8 @@
 
 Half the articles of a collection are indexed. Questions about those should be answered, questions about
 the other half should not: the same kind of question, written by the same people. Every weight of meaning
-against words is tried; for each, every threshold.
+against words is tried; for each, every threshold. Questions written to look answerable by a paragraph that
+does not answer them (SQuAD 2.0's) are counted apart: choosing sentences cannot tell those.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from ultrafast_rag.rag import UltraFastRAG
 from ultrafast_rag.types import Table
 
 Numbers = npt.NDArray[np.float64]
+ANSWERABLE, ELSEWHERE, NEAR_MISS = "answerable", "answered elsewhere", "near miss"
 WEIGHTS = tuple(n / 10 for n in range(11))
 SHARES = (0.6, 0.7, 0.8, 0.9, 1.0)  # of the best sentence's score, for further sentences
 
@@ -39,7 +41,7 @@ SHARES = (0.6, 0.7, 0.8, 0.9, 1.0)  # of the best sentence's score, for further 
 class Asked:
     """One question's sentences: cosine and coverage each, whether it holds the gold answer."""
 
-    answerable: bool
+    kind: str  # ANSWERABLE, ELSEWHERE or NEAR_MISS
     cosines: Numbers
     coverages: Numbers
     gold: npt.NDArray[np.bool_]
@@ -85,14 +87,16 @@ def run(arguments: argparse.Namespace) -> Result:
 
 
 def ask_collection(collection: Collection, count: int, config: Config) -> list[Asked]:
-    """Questions about indexed articles, and as many about articles left out."""
+    """Questions about indexed articles, as many about articles left out, and as many near misses."""
     articles = sorted({name.rsplit(":", 1)[0] for name in collection.documents})
     inside = set(articles[::2])
     kept = {name: text for name, text in collection.documents.items() if name.rsplit(":", 1)[0] in inside}
-    with_answer = [q for q, gold in collection.qrels.items() if set(gold) <= set(kept)]
-    without = [q for q, gold in collection.qrels.items() if not set(gold) & set(kept)]
-    chosen = [*_spread(with_answer, count), *_spread(without, count)]
-    rows = [(collection.questions[q], collection.answers.get(q, []), q in set(with_answer)) for q in chosen]
+    groups: dict[str, list[str]] = {ANSWERABLE: [], ELSEWHERE: [], NEAR_MISS: []}
+    for question, gold in collection.qrels.items():
+        about = ANSWERABLE if question in collection.answers else NEAR_MISS
+        groups[about if set(gold) <= set(kept) else ELSEWHERE].append(question)
+    chosen = [(q, kind) for kind, names in groups.items() for q in _spread(names, count)]
+    rows = [(collection.questions[q], collection.answers.get(q, []), kind) for q, kind in chosen]
     with tempfile.TemporaryDirectory(prefix="ultrafast_rag-support-") as folder:
         with UltraFastRAG(Path(folder, "index"), config=config) as rag:
             rag.add_texts(list(kept.values()), ids=list(kept))
@@ -102,7 +106,7 @@ def ask_collection(collection: Collection, count: int, config: Config) -> list[A
 def ask_samples(config: Config) -> list[Asked]:
     """The samples' own questions that a text encoder alone can answer."""
     rows = [
-        (question.question, [question.answer] if question.answer else [], question.answerable)
+        (question.question, [question.answer] if question.answer else [], ANSWERABLE if question.answerable else ELSEWHERE)
         for question in load_questions(QUESTIONS)
         if not question.needs and question.modality in ("text", "table")
     ]
@@ -112,15 +116,15 @@ def ask_samples(config: Config) -> list[Asked]:
         return _ask(Path(folder, "index"), rows, config)
 
 
-def _ask(place: Path, rows: Sequence[tuple[str, list[str], bool]], config: Config) -> list[Asked]:
+def _ask(place: Path, rows: Sequence[tuple[str, list[str], str]], config: Config) -> list[Asked]:
     asked = []
     with UltraFastRAG(place, config=config) as rag, Store.open(place, write=False) as store:
         models = Models(config, store)
         answerer = ExtractiveAnswerer(models.text, LexicalIndex(store, folder=place))
-        for question, gold, answerable in rows:
+        for question, gold, kind in rows:
             scored = answerer.score(question, rag.search(question, k=extractive.PASSAGES))
             asked.append(Asked(
-                answerable,
+                kind,
                 np.array([s.cosine for s in scored]),
                 np.array([s.coverage for s in scored]),
                 np.array([contains_answer(s.text, gold) for s in scored], np.bool_),
@@ -136,8 +140,8 @@ def _spread(names: Sequence[str], count: int) -> list[str]:
 
 def best_threshold(asked: Sequence[Asked], meaning: float) -> float:
     """The threshold with the highest mean of the two right rates (Youden's)."""
-    right = np.sort([one.best(meaning) for one in asked if one.answerable])
-    wrong = np.sort([one.best(meaning) for one in asked if not one.answerable])
+    right = np.sort([one.best(meaning) for one in asked if one.kind == ANSWERABLE])
+    wrong = np.sort([one.best(meaning) for one in asked if one.kind == ELSEWHERE])
     thresholds = np.unique(np.concatenate([right, wrong]))
     kept = 1 - np.searchsorted(right, thresholds) / max(len(right), 1)
     refused = np.searchsorted(wrong, thresholds) / max(len(wrong), 1)
@@ -146,16 +150,17 @@ def best_threshold(asked: Sequence[Asked], meaning: float) -> float:
 
 def row_of(asked: Sequence[Asked], meaning: float, threshold: float) -> dict[str, Any]:
     """Rates at one weight and threshold."""
-    supported = _mean([one.best(meaning) >= threshold for one in asked if one.answerable])
-    wrongly = _mean([one.best(meaning) >= threshold for one in asked if not one.answerable])
-    findable = [one for one in asked if one.answerable and one.gold.any()]
+    supported = _mean([one.best(meaning) >= threshold for one in asked if one.kind == ANSWERABLE])
+    wrongly = _mean([one.best(meaning) >= threshold for one in asked if one.kind == ELSEWHERE])
+    findable = [one for one in asked if one.kind == ANSWERABLE and one.gold.any()]
     return {
         "meaning": meaning,
         "threshold": threshold,
         "supported": supported,
         "wrongly": wrongly,
+        "near misses": _mean([one.best(meaning) >= threshold for one in asked if one.kind == NEAR_MISS]),
         "balanced": (supported + 1 - wrongly) / 2,
-        "gold in a passage": _mean([one.gold.any() for one in asked if one.answerable]),
+        "gold in a passage": _mean([one.gold.any() for one in asked if one.kind == ANSWERABLE]),
         "best sentence right": _mean([one.gold[one.scores(meaning).argmax()] for one in findable]),
     }
 
@@ -164,7 +169,7 @@ def further_of(asked: Sequence[Asked], meaning: float, share: float) -> dict[str
     """How often the quoted sentences hold the answer, and how many they are, by what further ones need."""
     counts, right = [], []
     for one in asked:
-        if one.answerable and one.gold.any():
+        if one.kind == ANSWERABLE and one.gold.any():
             scores = one.scores(meaning)
             chosen = np.argsort(-scores, kind="stable")[: extractive.MAX_SENTENCES]
             chosen = chosen[scores[chosen] >= share * scores.max()]
@@ -176,8 +181,9 @@ def further_of(asked: Sequence[Asked], meaning: float, share: float) -> dict[str
 def said_of(row: Mapping[str, Any]) -> str:
     """A row in words."""
     return (
-        f"meaning {row['meaning']}, threshold {row['threshold']:.3f}: supported when answerable {row['supported']:.3f}, when not "
-        f"{row['wrongly']:.3f}; best sentence right {row['best sentence right']:.3f}"
+        f"meaning {row['meaning']}, threshold {row['threshold']:.3f}: supported when answerable {row['supported']:.3f}, when "
+        f"answered elsewhere {row['wrongly']:.3f}, near misses {row['near misses']:.3f}; "
+        f"best sentence right {row['best sentence right']:.3f}"
     )
 
 
