@@ -12,6 +12,7 @@ from ultrafast_rag.index.store import Store
 from ultrafast_rag.models import FINGERPRINTS, Models
 from ultrafast_rag.monitor import peak_rss_mb, rss_mb
 from ultrafast_rag.types import Table
+from ultrafast_rag.vram import ModelUse
 
 LIBRARIES = (
     "torch",
@@ -33,8 +34,8 @@ def examine(config: Config, store: Store, models: Models, *, index_info: dict[st
     rows = [("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}", "")]
     rows += models.plan.rows()
     rows += [(f"engine {row[0]}", ", ".join(str(value) for value in row[1:-1]), str(row[-1])) for row in _engines(models)]
-    rows += [(f"model {name}", fingerprint, "loaded") for name, fingerprint in models.loaded().items()]
-    rows += [(f"model {name}", "not here", why) for name, why in models.notes.items()]
+    rows += [(f"model {use.name}", _size(use), use.reason) for use in models.use()]
+    rows += [(f"note on {name}", "", why) for name, why in models.notes.items()]
     rows += [
         (f"vectors {space}", made_by, "what this index was made with")
         for space, made_by in store.get_meta(FINGERPRINTS, {}).items()
@@ -61,6 +62,11 @@ def _words(info: dict[str, Any]) -> str:
         for name, value in info.items()
         if name != "reason"
     )
+
+
+def _size(use: ModelUse) -> str:
+    kind = "measured" if use.measured else "estimated"
+    return f"{use.size_bytes / 1e6:.0f} MB {kind} on {', '.join(use.devices)}{'' if use.loaded else ', not loaded'}"
 
 
 def _version(package: str) -> str:

@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any
 
 from ultrafast_rag.config import Config
 from ultrafast_rag.device import DevicePlan, plan_device
@@ -19,18 +19,23 @@ from ultrafast_rag.encode.text import SentenceEncoder, open_text_encoder
 from ultrafast_rag.errors import IndexStateError, MissingExtraError, WeightsError
 from ultrafast_rag.index.store import Store
 from ultrafast_rag.ports import ImageEncoder, Reranker, TextEncoder, Transcriber
+from ultrafast_rag.vram import ModelPool, ModelUse, estimate_bytes
 
-T = TypeVar("T")
 FINGERPRINTS = "fingerprints"
+SPEECH = "speech"
 
 
 class Models:
-    """Text encoder, picture encoder, transcriber and reranker. notes: what is missing, and why."""
+    """Text encoder, picture encoder, transcriber and reranker, kept within the memory there is.
+
+    notes: what is missing or reduced, and why, by model.
+    """
 
     def __init__(self, config: Config, store: Store) -> None:
         self._config, self._store = config, store
         self._lock = threading.RLock()
-        self._open: dict[str, Any] = {}
+        self._ports: dict[str, Any] = {}
+        self._missing: set[str] = set()
         self.notes: dict[str, str] = {}
 
     @cached_property
@@ -38,60 +43,87 @@ class Models:
         """What this machine can run, with reasons."""
         return plan_device(self._config)
 
+    @cached_property
+    def pool(self) -> ModelPool:
+        """Holds the models, and lets idle ones go when the next does not fit."""
+        return ModelPool(self._config, self.plan)
+
     def text(self) -> TextEncoder:
         """The sentence encoder, at the precision the index was made with."""
-        encoder: TextEncoder = self._once(TEXT_SPACE, self._open_text)
+        encoder: TextEncoder = self._lent(TEXT_SPACE, self._config.text_model, self._open_text)
         return encoder
 
     def picture(self) -> ImageEncoder | None:
         """The CLIP encoder, or None with a note."""
-        if self._config.image_model is None:
-            return None
-        return self._once(VISUAL_SPACE, self._open_picture)
+        encoder: ImageEncoder | None = self._unless_missing(VISUAL_SPACE, self._config.image_model, self._open_picture)
+        return encoder
 
     def speech(self) -> Transcriber | None:
         """The transcriber, or None with a note."""
-        if self._config.speech_model is None:
-            return None
-        return self._once("speech", self._open_speech)
+        transcriber: Transcriber | None = self._unless_missing(SPEECH, self._config.speech_model, self._open_speech)
+        return transcriber
 
     def reranker(self) -> Reranker | None:
         """The cross-encoder, or None when none is configured."""
         if self._config.rerank_model is None:
             return None
-        return self._once("rerank", self._open_reranker)
+        reranker: Reranker = self._lent("rerank", self._config.rerank_model, self._open_reranker)
+        return reranker
 
     def loaded(self) -> dict[str, str]:
-        """Name -> fingerprint of each model opened so far."""
+        """Name -> fingerprint of each model that is in memory now."""
         with self._lock:
-            return {name: model.fingerprint for name, model in self._open.items() if model is not None}
+            held = {use.name for use in self.pool.use() if use.loaded} if self._ports else set()
+            return {name: port.fingerprint for name, port in self._ports.items() if name in held}
 
-    def bind(self, space: str, fingerprint: str) -> None:
+    def use(self) -> list[ModelUse]:
+        """The pool's row for each model asked for so far."""
+        return self.pool.use() if self._ports else []
+
+    def bind(self, space: str, made_by: str) -> None:
         """Hold the index to the encoder of its first vectors; IndexStateError for another one."""
         known = self._store.get_meta(FINGERPRINTS, {})
         if space not in known:
-            self._store.set_meta(FINGERPRINTS, {**known, space: fingerprint})
-        elif known[space] != fingerprint:
-            raise IndexStateError(_mismatch(space, known[space], fingerprint))
+            self._store.set_meta(FINGERPRINTS, {**known, space: made_by})
+        elif known[space] != made_by:
+            raise IndexStateError(_mismatch(space, known[space], made_by))
+
+    def clear_memory(self) -> None:
+        """Give cached memory back; every model stays loaded."""
+        if self._ports:
+            self.pool.clear_memory()
 
     def close(self) -> None:
         """Give all models' memory back."""
         with self._lock:
-            for model in self._open.values():
-                if model is not None and hasattr(model, "close"):
-                    model.close()
-            self._open.clear()
+            if self._ports:
+                self.pool.close()
+            self._ports.clear()
 
-    def _once(self, name: str, make: Callable[[], T]) -> T:
+    def _lent(self, name: str, model: str, load: Callable[[], Any]) -> Any:
+        """A port that loads on use, the first time now, so that what is missing is known here."""
         with self._lock:
-            if name not in self._open:
-                self._open[name] = make()
-            model: T = self._open[name]
-            return model
+            if name not in self._ports:
+                self.pool.register(name, load, size_bytes=estimate_bytes(model, self.plan))
+                with self.pool.lease(name) as opened:
+                    for note in getattr(opened, "notes", ()):
+                        self.notes[name] = note
+                self._ports[name] = self.pool.lend(name)
+            return self._ports[name]
+
+    def _unless_missing(self, name: str, model: str | None, load: Callable[[], Any]) -> Any:
+        if model is None or name in self._missing:
+            return None
+        try:
+            return self._lent(name, model, load)
+        except (WeightsError, MissingExtraError) as error:
+            self._missing.add(name)
+            self.notes[name] = str(error)
+            return None
 
     def _recorded(self, space: str) -> str | None:
-        fingerprint: str | None = self._store.get_meta(FINGERPRINTS, {}).get(space)
-        return fingerprint
+        made_by: str | None = self._store.get_meta(FINGERPRINTS, {}).get(space)
+        return made_by
 
     def _open_text(self) -> SentenceEncoder:
         recorded = self._recorded(TEXT_SPACE)
@@ -106,31 +138,24 @@ class Models:
         if not self._config.quiet:
             sys.stderr.write(f"{step} (half a minute or so)\n")
 
-    def _open_picture(self) -> ImageEncoder | None:
+    def _open_picture(self) -> ImageEncoder:
         from ultrafast_rag.encode.clip import open_image_encoder
 
-        encoder: ImageEncoder | None = self._unless_missing(VISUAL_SPACE, lambda: open_image_encoder(self._config, self.plan))
+        encoder = open_image_encoder(self._config, self.plan)
         recorded = self._recorded(VISUAL_SPACE)
-        if encoder is not None and recorded is not None and encoder.fingerprint != recorded:
-            raise IndexStateError(_mismatch(VISUAL_SPACE, recorded, encoder.fingerprint))
+        if recorded is not None and encoder.space != recorded:
+            raise IndexStateError(_mismatch(VISUAL_SPACE, recorded, encoder.space))
         return encoder
 
-    def _open_speech(self) -> Transcriber | None:
+    def _open_speech(self) -> Transcriber:
         from ultrafast_rag.encode.whisper import open_transcriber
 
-        return self._unless_missing("speech", lambda: open_transcriber(self._config, self.plan))
+        return open_transcriber(self._config, self.plan)
 
     def _open_reranker(self) -> Reranker:
         from ultrafast_rag.encode.rerank import open_reranker
 
         return open_reranker(self._config, self.plan)
-
-    def _unless_missing(self, name: str, make: Callable[[], T]) -> T | None:
-        try:
-            return make()
-        except (WeightsError, MissingExtraError) as error:
-            self.notes[name] = str(error)
-            return None
 
 
 def _mismatch(space: str, recorded: str, offered: str) -> str:

@@ -59,6 +59,8 @@ class ImageEncoder(Protocol):
     """Pictures and texts -> one space."""
 
     fingerprint: str
+    space: str
+    """Model and weights without the precision: what an index is held to, since precisions can be compared."""
     dim: int
 
     def encode_images(self, images: Sequence[bytes]) -> Vectors:

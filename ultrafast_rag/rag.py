@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -177,7 +177,7 @@ class UltraFastRAG:
     def _writing_picture(self) -> ImageEncoder | None:
         encoder = self._models.picture()
         if encoder is not None:
-            self._models.bind(VISUAL_SPACE, encoder.fingerprint)
+            self._models.bind(VISUAL_SPACE, encoder.space)
         return encoder
 
     def _chunker(self) -> Chunker:
@@ -475,6 +475,7 @@ class UltraFastRAG:
             **self._store.counts(),
             "size_mb": self._store.size_bytes() / 1e6,
             "models": self._models.loaded(),
+            "memory": [asdict(use) for use in self._models.use()],
             "index": dict(self._dense.info),
             "latency": self._monitor.summary(),
             "spent": self._generators.totals(),
@@ -495,6 +496,10 @@ class UltraFastRAG:
         self._models.text().encode(["warm"])
         self._dense.refresh()
         self._lexical.search("warm", 1)
+
+    def clear_memory(self) -> None:
+        """Give cached memory back to the device and the system; the models stay loaded."""
+        self._models.clear_memory()
 
     def export(self, capsule: PathLike) -> Path:
         """Write the whole index to one .tar file, consistent while others write; returns its path."""
