@@ -192,7 +192,8 @@ def test_search_benchmark_fills_up_with_copies_and_agrees_with_an_exact_scan(col
     assert all_chunks["recall@10"] == 1
     assert all_chunks["search p50 ms"] > 0
     legs = found["measured"][1]["legs_ms"]
-    assert {"encode encode", "words search", "dense search", "fetch chunks"} <= set(legs)
+    assert {"words search", "dense search", "fetch chunks"} <= set(legs)
+    assert any(name.startswith("encode") for name in legs)
 
 
 def test_ablation_goes_from_basic_to_default_one_change_at_a_time():

@@ -160,18 +160,38 @@ class LexicalIndex:
         return Ranking(all_ids[order], all_scores[order])
 
     def score(self, query: str, chunk_ids: ChunkIds) -> Vectors:
-        """BM25 of each chunk, float32 (n,); 0 where no term is shared."""
+        """BM25 of each chunk, float32 (n,); 0 where no term is shared.
+
+        Looks the few chunks up in each term's list by bisection: a common term's list is not read through again.
+        """
         self.refresh()
         wanted = np.asarray(chunk_ids, dtype=np.int64)
         result = np.zeros(len(wanted), dtype=np.float32)
-        for segment, scores in self._scored(query):
+        for segment, norm, lists in self._lists(query):
             places = np.minimum(np.searchsorted(segment.chunk_ids, wanted), len(segment.chunk_ids) - 1)
-            here = segment.chunk_ids[places] == wanted
-            result[here] = scores[places[here]]
+            here = np.flatnonzero(segment.chunk_ids[places] == wanted)
+            rows = places[here]
+            for idf, span in lists:
+                docs = segment.docs[span]
+                at = np.minimum(np.searchsorted(docs, rows.astype(docs.dtype)), len(docs) - 1)
+                shared = docs[at] == rows
+                tf = segment.counts[span][at[shared]].astype(np.float32)
+                result[here[shared]] += idf * tf / (tf + norm[rows[shared]])
         return result
 
     def _scored(self, query: str) -> list[tuple[Segment, Vectors]]:
         """Each segment that holds a term of the query, with the BM25 of all its chunks."""
+        result = []
+        for segment, norm, lists in self._lists(query):
+            scores = np.zeros(len(segment.chunk_ids), dtype=np.float32)
+            for idf, span in lists:
+                docs, tf = segment.docs[span], segment.counts[span].astype(np.float32)
+                scores[docs] += idf * tf / (tf + norm[docs])
+            result.append((segment, scores))
+        return result
+
+    def _lists(self, query: str) -> list[tuple[Segment, Vectors, list[tuple[np.float32, slice]]]]:
+        """Each segment that holds a term of the query, with its length norms, and each term's idf and place in the postings."""
         asked = Counter(self.question_terms(query))
         with self._guard:
             segments, norms = list(self._segments), list(self._norms)
@@ -183,17 +203,11 @@ class LexicalIndex:
         frequency = np.sum([counts for _, counts in found], axis=0, dtype=np.float64)
         total = sum(len(segment.chunk_ids) for segment in segments)
         idf = weights * np.log(1 + (total - frequency + 0.5) / (frequency + 0.5))
-        result = []
-        for segment, norm, (starts, counts) in zip(segments, norms, found):
-            if not counts.any():
-                continue
-            scores = np.zeros(len(segment.chunk_ids), dtype=np.float32)
-            for place in np.flatnonzero(counts):
-                span = slice(starts[place], starts[place] + counts[place])
-                docs, tf = segment.docs[span], segment.counts[span].astype(np.float32)
-                scores[docs] += np.float32(idf[place]) * tf / (tf + norm[docs])
-            result.append((segment, scores))
-        return result
+        return [
+            (segment, norm, [(np.float32(idf[n]), slice(starts[n], starts[n] + counts[n])) for n in np.flatnonzero(counts)])
+            for segment, norm, (starts, counts) in zip(segments, norms, found)
+            if counts.any()
+        ]
 
     # ---- files
 
