@@ -101,6 +101,14 @@ def test_speech_keeps_its_seconds():
     assert [(c.modality, c.start_s, c.end_s) for c in chunks] == [("audio", 0.0, 9.0), ("audio", 10.0, 19.0)]
 
 
+def test_a_passage_of_speech_is_no_longer_than_one_listens():
+    spoken = [Element("speech", f"Sentence {n}.", start_s=n * 5.0, end_s=n * 5.0 + 4) for n in range(7)]
+    chunks = chunk(spoken, chunk_tokens=100, chunk_overlap=0, speech_chunk_s=15.0)
+    assert [(c.start_s, c.end_s) for c in chunks] == [(0.0, 14.0), (15.0, 29.0), (30.0, 34.0)]
+    long = [Element("speech", "One. Two. Three.", start_s=0.0, end_s=30.0), Element("speech", "Four.", start_s=30.0, end_s=33.0)]
+    assert [c.text for c in chunk(long, chunk_tokens=100, chunk_overlap=0)] == ["One. Two. Three.", "Four."]
+
+
 def test_boxes_are_united():
     (only,) = chunk([Element("text", "A b.", bbox=(10, 10, 20, 20)), Element("text", "C d.", bbox=(5, 25, 18, 40))])
     assert only.bbox == (5, 10, 20, 40)

@@ -49,6 +49,7 @@ class Chunker:
     def __init__(self, config: Config, tokenizer: Tokenizer, *, embed: Embed | None = None) -> None:
         self.kind = config.chunker
         self.overlap = config.chunk_overlap
+        self.speech_s = config.speech_chunk_s
         self.tokenizer = tokenizer
         self.budget = min(config.chunk_tokens, tokenizer.max_tokens - SPECIAL_TOKENS)
         self.embed = embed
@@ -166,20 +167,30 @@ class DocumentChunker:
         window: list[_Sentence] = []
         used = fresh = 0
         for n, sentence in enumerate(sentences):
-            if window and (used + len(sentence.ids) > budget or (n in breaks and used > budget // 4)):
+            full = used + len(sentence.ids) > budget or self._too_long(window, sentence)
+            if window and (full or (n in breaks and used > budget // 4)):
                 if fresh:
                     yield window
                 carried = window[-overlap:] if overlap and n not in breaks else []
                 # an overlap that leaves no room for the new sentence would be repeated for nothing
                 while carried and sum(len(s.ids) for s in carried) + len(sentence.ids) > budget:
                     carried = carried[1:]
-                carried = carried if sum(len(s.ids) for s in carried) <= budget // 3 else []
+                fits = sum(len(s.ids) for s in carried) <= budget // 3 and not self._too_long(carried, sentence)
+                carried = carried if fits else []
                 window, used, fresh = list(carried), sum(len(s.ids) for s in carried), 0
             window.append(sentence)
             used += len(sentence.ids)
             fresh += 1
         if window and fresh:
             yield window
+
+    def _too_long(self, window: Sequence[_Sentence], sentence: _Sentence) -> bool:
+        """Whether a passage of speech would take longer than somebody wants to listen for an answer."""
+        # sentences of one element share its seconds: between them there is no place to break
+        if not window or not sentence.starts_element or sentence.element.kind != "speech":
+            return False
+        start_s, end_s = window[0].element.start_s, sentence.element.end_s
+        return start_s is not None and end_s is not None and end_s - start_s > self._chunker.speech_s
 
     def _drifts(self, sentences: list[_Sentence]) -> frozenset[int]:
         """Sentences whose cosine to the one before lies a standard deviation under the mean."""

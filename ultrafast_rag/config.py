@@ -62,6 +62,7 @@ class Config:
     chunker: Literal["sentence", "fixed", "semantic", "hierarchical"] = "sentence"
     chunk_tokens: int = 200
     chunk_overlap: int = 1  # sentences
+    speech_chunk_s: float = 15.0  # longest passage of a recording: what a card plays, and what one listens to
 
     # embeddings and index
     cache_embeddings: bool = True
@@ -100,7 +101,9 @@ class Config:
             raise ConfigError(problem)
 
     def _problems(self) -> list[str]:
-        positive = ("max_workers", "page_timeout_s", "worker_memory_mb", "chunk_tokens", "k", "image_px", "rrf_k")
+        positive = (
+            "max_workers", "page_timeout_s", "worker_memory_mb", "chunk_tokens", "speech_chunk_s", "k", "image_px", "rrf_k",
+        )  # fmt: skip
         problems = [f"{name} must be greater than 0, not {getattr(self, name)}" for name in positive if getattr(self, name) <= 0]
         if not 0 <= self.alpha <= 1:
             problems.append(f"alpha must lie between 0 (words only) and 1 (meaning only), not {self.alpha}")

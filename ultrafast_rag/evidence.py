@@ -17,8 +17,8 @@ from ultrafast_rag.index.store import Store
 from ultrafast_rag.types import Evidence, Hit
 
 CROP_PX = 760
-SOUND_S, FILM_S = 8.0, 5.0  # of a recording or film at most
-CLIP_BYTES = 28_000  # what a card of three pieces of evidence has room for
+SOUND_S, FILM_S = 15.0, 5.0  # of a recording or film at most
+CLIP_BYTES = 30_000  # what a card of three pieces of evidence has room for
 STILL_PX = 480
 
 
