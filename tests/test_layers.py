@@ -15,7 +15,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"rag"}),
     frozenset({"enriched"}),
     frozenset({"pipeline", "passages", "generators", "doctor", "evidence", "capsule"}),
-    frozenset({"models"}),
+    frozenset({"models", "sources"}),
     frozenset({"extract", "chunk", "embed", "encode", "cache", "index", "search", "answer", "enrich", "memory", "evaluate"}),
     frozenset({"vram", "background"}),
     frozenset({"device", "limits", "monitor", "overlap", "ports", "progress", "safetext", "sentences", "secrets"}),

@@ -159,6 +159,21 @@ class Config:
         """The fields an existing index holds its writers to."""
         return {name: getattr(self, name) for name in IDENTITY}
 
+    def reopened(self, base: Config | None, settings: Mapping[str, Any]) -> Config:
+        """This config, which an index was made with, under the wishes of a later session.
+
+        Raises ConfigError when a wish would change what a vector or a chunk is.
+        """
+        wanted = (base or self).replace(**settings)
+        asked = sorted(name for name in IDENTITY if base is not None or name in settings)
+        for name in asked:
+            if wanted.identity()[name] != self.identity()[name]:
+                raise ConfigError(
+                    f"the index was made with {name}={self.identity()[name]!r}, not {wanted.identity()[name]!r}. "
+                    "Open it without that setting, or use another folder"
+                )
+        return wanted.replace(**self.identity())
+
     def to_json(self) -> dict[str, Any]:
         """Plain values, for the file beside the index. Holds no secret: keys are never in a Config."""
         return {f.name: str(v) if isinstance(v := getattr(self, f.name), Path) else v for f in dataclasses.fields(self)}

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -24,24 +24,14 @@ from ultrafast_rag.index.store import Store
 from ultrafast_rag.monitor import StageClock, rss_mb
 from ultrafast_rag.overlap import Overlap
 from ultrafast_rag.ports import EmbeddingCache, ImageEncoder, TextEncoder, Transcriber
-from ultrafast_rag.types import Chunk, Element, Part, ProgressState, Segment
+from ultrafast_rag.sources import Source
+from ultrafast_rag.types import Chunk, Element, IngestReport, Part, ProgressState, Segment
 
 PARTS_AHEAD = 24  # parts read but not yet encoded
 GROUPS_AHEAD = 2  # groups encoded but not yet committed
 GROUP_TOKENS = 8192  # encoded and committed together; enough to sort by length, little to lose
 GROUP_PICTURES = 32
 NOTES_SHOWN = 20
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A file to read. name: how the index and its citations call it."""
-
-    path: Path
-    name: str
-    size: int
-    mtime_ns: int
-    media_type: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +62,22 @@ class Tally:
     complete: bool = True
     failed: list[tuple[str, str]] = field(default_factory=list)
     notes: dict[str, None] = field(default_factory=dict)
+
+    def report(self, stage_seconds: Mapping[str, float], seconds: float) -> IngestReport:
+        """What the run did, for the user."""
+        return IngestReport(
+            documents=self.documents,
+            pages=self.parts,
+            chunks=self.chunks,
+            embedded=self.embedded,
+            cache_hits=self.cache_hits,
+            unchanged=self.unchanged,
+            failed=tuple(self.failed),
+            notes=self.shown_notes(),
+            seconds=seconds,
+            stage_seconds=stage_seconds,
+            complete=self.complete,
+        )
 
     def shown_notes(self) -> tuple[str, ...]:
         """The first notes, and how many there are beyond them."""

@@ -33,7 +33,6 @@ from ultrafast_rag.enrich import EnrichPlan, EnrichReport
 from ultrafast_rag.enriched import ENRICHED, index_enrichments, unenriched
 from ultrafast_rag.errors import ConfigError, IndexStateError
 from ultrafast_rag.evidence import EvidenceFinder
-from ultrafast_rag.extract.detect import discover, media_type
 from ultrafast_rag.extract.sandbox import Sandbox
 from ultrafast_rag.generators import GeneratorChoice, Generators
 from ultrafast_rag.index.dense import DenseIndex
@@ -44,17 +43,16 @@ from ultrafast_rag.models import Models
 from ultrafast_rag.monitor import PerformanceMonitor, StageClock, peak_rss_mb, rss_mb
 from ultrafast_rag.passages import AT_ONCE as TEXTS_AT_ONCE
 from ultrafast_rag.passages import Passage, commit_passages
-from ultrafast_rag.pipeline import Pipeline, Ports, Source
+from ultrafast_rag.pipeline import Pipeline, Ports
 from ultrafast_rag.ports import ImageEncoder, TextEncoder
 from ultrafast_rag.progress import progress_bar
 from ultrafast_rag.search import Searcher, check_query
+from ultrafast_rag.sources import PathLike, find_sources
 from ultrafast_rag.types import Answer, Chunk, Document, Hit, Hits, IngestReport, ProgressState, Table
 
 CONFIG = "config"
 EDGES: dict[str, Callable[[Any], Any]] = {}
 """What the package root hangs onto this class from above, e.g. "widget"; no arrow points up for it."""
-
-PathLike = str | os.PathLike[str]
 
 
 class UltraFastRAG:
@@ -104,17 +102,10 @@ class UltraFastRAG:
         saved = self._store.get_meta(CONFIG)
         if saved is None:
             return (base or Config()).replace(**settings)
-        made_with = Config.from_json(saved)
-        wanted = (base or made_with).replace(**settings)
-        asked = {name for name in made_with.identity() if base is not None or name in settings}
-        other = [name for name in asked if wanted.identity()[name] != made_with.identity()[name]]
-        if other:
-            name = sorted(other)[0]
-            raise IndexStateError(
-                f"the index in {self._store.folder} was made with {name}={made_with.identity()[name]!r}, not "
-                f"{wanted.identity()[name]!r}. Open it without that setting, or use another folder"
-            )
-        return wanted.replace(**made_with.identity())
+        try:
+            return Config.from_json(saved).reopened(base, settings)
+        except ConfigError as error:
+            raise IndexStateError(f"{self._store.folder}: {error}") from error
 
     # ---- parts, made on first use
 
@@ -204,41 +195,33 @@ class UltraFastRAG:
         if not sources:
             raise ConfigError("nothing to ingest: pass files or folders, e.g. rag.ingest('paper.pdf', 'photos/')")
         start, clock = time.perf_counter(), StageClock()
+        deadline = None if time_budget_s is None else time.monotonic() + time_budget_s
         with self._ingesting:
             self._remember_config()
             with clock.stage("discover"):
-                todo, unchanged, failed = self._discover(sources)
-            with progress_bar(quiet=self.config.quiet or on_progress is not None or not todo) as bar:
+                found = find_sources(self._store, sources)
+            with progress_bar(quiet=self.config.quiet or on_progress is not None or not found.todo) as bar:
                 pipeline = Pipeline(
                     self.config,
                     self._store,
                     self._ports(),
                     clock=clock,
                     stop=stop or threading.Event(),
-                    deadline=None if time_budget_s is None else time.monotonic() + time_budget_s,
+                    deadline=deadline,
                     on_progress=on_progress or bar,
                 )
-                if todo:
+                if found.todo:
                     self._sandbox.warm()
-                    try:
-                        pipeline.run(todo)
-                    finally:
-                        self._unindexed = True
+                    self._unindexed = True
+                    pipeline.run(found.todo)
             with clock.stage("index"):
                 self._index()
-        tally = pipeline.tally
-        return IngestReport(
-            documents=tally.documents,
-            pages=tally.parts,
-            chunks=tally.chunks,
-            embedded=tally.embedded,
-            cache_hits=tally.cache_hits,
-            unchanged=unchanged + tally.unchanged,
-            failed=(*failed, *tally.failed),
-            notes=(*tally.shown_notes(), *(self._models.notes.values() if tally.notes else ())),
-            seconds=time.perf_counter() - start,
-            stage_seconds=clock.seconds(),
-            complete=tally.complete,
+        report = pipeline.tally.report(clock.seconds(), time.perf_counter() - start)
+        return replace(
+            report,
+            unchanged=found.unchanged + report.unchanged,
+            failed=(*found.failed, *report.failed),
+            notes=(*report.notes, *(self._models.notes.values() if report.notes else ())),
         )
 
     def ingest_document(self, source: PathLike, **options: Any) -> IngestReport:
@@ -254,30 +237,6 @@ class UltraFastRAG:
             speech=self._models.speech,
             cache=self._cache,
         )
-
-    def _discover(self, sources: Sequence[PathLike]) -> tuple[list[Source], int, list[tuple[str, str]]]:
-        """Files to read, how many are unchanged, and what cannot be read at all with the reason."""
-        todo: list[Source] = []
-        failed: list[tuple[str, str]] = []
-        own = self._store.folder.resolve()
-        found = [(path.resolve(), bad) for path, bad in discover(sources)]
-        known = self._store.documents_by_stat([str(path) for path, bad in found if not bad])
-        unchanged = 0
-        for path, bad in dict(found).items():
-            if bad:
-                failed.append((str(path), bad))
-                continue
-            if own in path.parents:
-                continue
-            try:
-                stat = path.stat()
-                if known.get(str(path)) == (stat.st_size, stat.st_mtime_ns):
-                    unchanged += 1
-                    continue
-                todo.append(Source(path, str(path), stat.st_size, stat.st_mtime_ns, media_type(path)))
-            except OSError as error:
-                failed.append((str(path), f"cannot be read: {error.strerror}"))
-        return todo, unchanged, failed
 
     def _index(self) -> None:
         """Bring the derived FAISS and BM25 files up to what is committed, when anything was."""
@@ -342,26 +301,15 @@ class UltraFastRAG:
         modality: str | Sequence[str] | None = None,
         filters: Mapping[str, Any] | None = None,
         rerank: bool | None = None,
+        neighbours: bool = False,
     ) -> Hits:
         """The k best passages and pictures for a question, or for a picture (encoded bytes or a path).
 
         alpha: 0 words only, 1 meaning only. modality: one or several of "text", "table", "image",
         "audio", "video". filters: document fields or metadata, e.g. {"source": "talk.mp3"} or
-        {"page": [3, 9]}. rerank needs Config(rerank_model=...). Raises ConfigError for bad values.
+        {"page": [3, 9]}. rerank needs Config(rerank_model=...). neighbours: also the text before and
+        after each passage. Raises ConfigError for bad values.
         """
-        return self._search(query, k=k, alpha=alpha, modality=modality, filters=filters, rerank=rerank)
-
-    def _search(
-        self,
-        query: str | bytes | os.PathLike[str],
-        *,
-        k: int | None,
-        alpha: float | None,
-        modality: str | Sequence[str] | None,
-        filters: Mapping[str, Any] | None,
-        rerank: bool | None,
-        neighbours: bool = False,
-    ) -> Hits:
         if isinstance(query, os.PathLike):
             query = Path(query).read_bytes()
         k, alpha = self.config.k if k is None else k, self.config.alpha if alpha is None else alpha
@@ -402,7 +350,7 @@ class UltraFastRAG:
         if self.config.query_cache and (known := self._memory.get(key)) is not None:
             answer: Answer = known
             return replace(answer, cached=True, timings_s={"cache": time.perf_counter() - start}, cost_usd=0.0)
-        hits = self._search(question, **asked, neighbours=True)
+        hits = self.search(question, **asked, neighbours=True)
         found = time.perf_counter()
         with self._monitor.measure("answer"):
             answer = background.run(self._generators.answerer(self._extractive, generator).answer(question, hits))
@@ -419,9 +367,7 @@ class UltraFastRAG:
         self, question: str, *, k: int = 5, generator: GeneratorChoice | None = None
     ) -> AsyncIterator[str | Answer]:
         """Pieces of the answer's text as they are written, then the whole `Answer`, whose text replaces them."""
-        hits = await asyncio.to_thread(
-            self._search, question, k=k, alpha=None, modality=None, filters=None, rerank=None, neighbours=True
-        )
+        hits = await asyncio.to_thread(self.search, question, k=k, neighbours=True)
         answerer = self._generators.answerer(self._extractive, generator)
         async for piece in background.astream(answerer.stream(question, hits)):
             yield piece

@@ -1,0 +1,56 @@
+"""Files and folders as a user names them -> what there is to read, what is unchanged, what cannot be read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ultrafast_rag.extract.detect import discover, media_type
+from ultrafast_rag.index.store import Store
+
+PathLike = str | os.PathLike[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A file to read. name: how the index and its citations call it."""
+
+    path: Path
+    name: str
+    size: int
+    mtime_ns: int
+    media_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """unchanged: files the index holds already, told by size and time. failed: (path, why)."""
+
+    todo: tuple[Source, ...]
+    unchanged: int
+    failed: tuple[tuple[str, str], ...]
+
+
+def find_sources(store: Store, sources: Sequence[PathLike]) -> Found:
+    """Look at every file once, without opening it; the index's own folder is passed over."""
+    todo: list[Source] = []
+    failed: list[tuple[str, str]] = []
+    own = store.folder.resolve()
+    found = {path.resolve(): bad for path, bad in discover(sources)}
+    known = store.documents_by_stat([str(path) for path, bad in found.items() if not bad])
+    unchanged = 0
+    for path, bad in found.items():
+        try:
+            if bad:
+                failed.append((str(path), bad))
+            elif own not in path.parents:
+                stat = path.stat()
+                if known.get(str(path)) == (stat.st_size, stat.st_mtime_ns):
+                    unchanged += 1
+                else:
+                    todo.append(Source(path, str(path), stat.st_size, stat.st_mtime_ns, media_type(path)))
+        except OSError as error:
+            failed.append((str(path), f"cannot be read: {error.strerror or error}"))
+    return Found(tuple(todo), unchanged, tuple(failed))
