@@ -18,13 +18,14 @@ from ultrafast_rag.sentences import split_sentences
 from ultrafast_rag.types import Answer, Citation, Hit, Hits, Vectors
 
 NOT_FOUND = "Not found in these documents."
+# Measured by `bench support` (300 questions of each kind, squad2, half of its articles indexed; data/benchmarks/support.json)
 MAX_SENTENCES = 3
-# of the best sentence's score: below it a further sentence adds noise, not support
-NEAR_BEST = 0.8
+NEAR_BEST = 0.8  # of the best sentence's score: 1.6 sentences a reply, 91 % hold the answer; the best alone 82 %
 PASSAGES = 5
-MEANING = 0.6  # weight of the cosine; the rest is coverage
-# Calibrated by `bench support`: questions with their paragraph in the index against questions without
-SUPPORT = 0.5
+MEANING = 0.5  # weight of the cosine, the rest is coverage: the two alone separate worse (0.96 and 0.92 against 0.98)
+# 98 % of answerable questions are above, 3 % of those whose article is not indexed; questions written to look
+# answerable by a paragraph that is there (SQuAD 2.0's) are above as well, in nine of ten cases: choosing sentences cannot tell
+SUPPORT = 0.42
 
 
 @dataclass(frozen=True, slots=True)
