@@ -9,7 +9,7 @@ Whisper.state_dict()) and `config.json`. It works with whisper's unmodified toke
 
 Three things make this quick on two cores. The corpus carries the time of every word and phoneme, so
 the encoder is taught frame by frame and one head of each cross attention is told where to look (both
-helps are dropped afterwards). Windows grow from 4 to 30 seconds, standing anywhere in the 30. And only
+helps are dropped afterwards). Windows grow from 4 to 10 and 30 seconds, standing anywhere in the 30. And only
 the tokens in use have rows of their own: all others share one row whose logit is always -40.
 """
 
@@ -39,8 +39,9 @@ DIMS = {
     "n_vocab": 51865, "n_text_ctx": 448, "n_text_state": 112, "n_text_head": 4, "n_text_layer": 2,
 }  # fmt: skip
 UNUSED_LOGIT = -40.0
-STAGES = (  # share of the steps up to here, window in seconds, sentences at most, windows a step
-    (0.66, 4.0, 1, 20), (0.87, 10.0, 4, 8), (1.0, 30.0, 11, 4),
+KINDS = ((4.0, 1, 20), (10.0, 4, 8), (30.0, 11, 4))  # window in seconds, sentences at most, windows a step
+STAGES = (  # share of the steps up to here, how often each kind comes
+    (0.2, (1.0, 0.0, 0.0)), (0.7, (0.1, 0.85, 0.05)), (1.0, (0.0, 0.6, 0.4)),
 )  # fmt: skip
 CARD = """# demo-whisper
 
@@ -151,24 +152,33 @@ def batch_of(windows, index):
 
 
 def losses(model, helps, free, moments, batch, offsets, dtype):
-    """Next token, frames' words, frames' phonemes, and how little the taught heads look at the word to come."""
+    """Next token, frames' words, frames' phonemes, and how little the taught heads look where they should."""
     import torch
     import torch.nn.functional as F
 
     mel, tokens, targets, spans, (words, phones) = batch
     rows = table(model, helps, free, moments)
     y, heard, half, looks = forward(model, rows, mel.to(dtype), offsets, tokens)
-    text = F.cross_entropy((y @ rows.to(dtype).T).float().flatten(0, 1), targets.flatten(), ignore_index=-100)
+    logits = (y @ rows.to(dtype).T).float()
+    text = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-100, reduction="none").view(targets.shape)
+    first = len(rows) - len(moments)
+    timed = targets >= first
+    if timed.any():  # a timestamp may be a little off: its neighbours share the target
+        near = torch.arange(-4, 5)
+        weight = torch.softmax(-(near.float() ** 2) / 8, 0)
+        wanted = (targets[timed][:, None] + near).clamp(first, len(rows) - 1)
+        text = text.masked_scatter(timed, -(logits[timed].log_softmax(-1).gather(1, wanted) * weight).sum(1))
+    text = text.sum() / (targets >= 0).sum()
     word = F.cross_entropy(helps["words"](heard.float()).flatten(0, 1), words.flatten())
     phone = F.cross_entropy(helps["phones"](half.float()).flatten(0, 1), phones.flatten())
     frames = torch.arange(heard.shape[1])
-    inside = (frames >= spans[..., :1] - 1) & (frames <= spans[..., 1:] + 1) & (spans[..., :1] >= 0)
-    asked = inside.any(-1)
-    look = (
-        torch.stack([-torch.where(inside, at, -1e4).logsumexp(-1)[asked].mean() for at in looks]).mean()
-        if asked.any()
-        else text * 0
-    )
+    now = torch.cat([torch.full_like(spans[:, :1], -1), spans[:, :-1]], 1)
+    parts = []
+    for wanted, at in zip((now, spans), looks):  # the first layer finds the word just said, the second the one to come
+        inside = (frames >= wanted[..., :1] - 1) & (frames <= wanted[..., 1:] + 1) & (wanted[..., :1] >= 0)
+        asked = inside.any(-1)
+        parts.append(-torch.where(inside, at, -1e4).logsumexp(-1)[asked].mean() if asked.any() else text * 0)
+    look = sum(parts) / len(parts)
     return text, word, phone, look
 
 
@@ -204,7 +214,7 @@ def train(folder: Path, work: Path, *, steps: int, pool: int, lr: float, threads
 
     def prepare(step: int):
         rng, share = Random(step * 7919 + 3), step / steps
-        _, length_s, most, many = next(s for s in STAGES if share < s[0])
+        length_s, most, many = rng.choices(KINDS, next(often for until, often in STAGES if share < until))[0]
         chosen = [
             corpus_of.window(rng, corpus, length_s=length_s, most=most, shifted=length_s < 30, prompts=length_s > 9, start=start)
             for _ in range(many)
@@ -220,7 +230,7 @@ def train(folder: Path, work: Path, *, steps: int, pool: int, lr: float, threads
         MultiHeadAttention.use_sdpa = batch[0].shape[-1] > 2000  # in bf16 on a CPU plain attention is quicker for short windows
         parts = losses(model, helps, free, moments, batch, offsets, torch.bfloat16)
         optimizer.zero_grad()
-        sum(w * p for w, p in zip((1.0, 1.0, 0.5, 0.3), parts)).backward()
+        sum(w * p for w, p in zip((1.0, 1.0, 0.5, 0.5), parts)).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         model.decoder.ln.weight.grad[0] = model.decoder.ln.bias.grad[0] = 0
         optimizer.step()
@@ -367,7 +377,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=HERE / "models" / "demo-whisper")
     parser.add_argument("--work", type=Path, default=HERE / ".build", help="speech and checkpoints of an unfinished run")
-    parser.add_argument("--steps", type=int, default=1700)
+    parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--pool", type=int, default=5000)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--threads", type=int, default=1, help="more than one helps only on an idle machine")

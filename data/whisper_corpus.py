@@ -280,16 +280,23 @@ def _with_tokens(
             text = [t for w, *_ in spoken.words for t in word_tokens(w)]
             before += [stamp(rng.uniform(0, 10)), *text, stamp(rng.uniform(10, 30))] if rng.random() < 0.7 else text
     body: list[tuple[int, tuple[int, int]]] = []
+
+    def mark(seconds: float, near: float, toward: int) -> None:
+        """A timestamp token; the sound to look at begins or ends at `near`."""
+        frame = round(near / FRAME_S)
+        body.append((stamp(seconds, out.offset), (max(0, min(frame, frame + toward)), max(frame, frame + toward))))
+
     for k, (spoken, at) in enumerate(placed):
         if timed:  # decoding never allows a first timestamp above one second
-            body.append((stamp(min(at, 1.0) if k == 0 and not out.offset else at, out.offset), (-1, -1)))
-        for word, a, b in spoken.words:
-            span = (round((at + a) / FRAME_S), max(round((at + a) / FRAME_S) + 1, round((at + b) / FRAME_S)))
+            mark(min(at, 1.0) if k == 0 and not out.offset else at, at, 5)
+        for word, begin, end in spoken.words:
+            first = round((at + begin) / FRAME_S)
+            span = (first, max(first + 1, round((at + end) / FRAME_S)))
             body += [(token, span) for token in word_tokens(word)]
         if timed:
-            body.append((stamp(at + len(spoken.pcm) / RATE, out.offset), (-1, -1)))
+            mark(at + len(spoken.pcm) / RATE, at + len(spoken.pcm) / RATE, -5)
     if timed and cut is not None:
-        body.append((stamp(cut, out.offset), (-1, -1)))
+        mark(cut, cut, 5)
     if timed and not placed:
         body.append((stamp(0, out.offset), (-1, -1)))
     body.append((marks.eot, (-1, -1)))
@@ -297,8 +304,6 @@ def _with_tokens(
     out.tokens = head + [token for token, _ in body[:-1]]
     asked = [-100] * (len(head) - 1)
     asked[len(before)] = start[1] if placed else marks.no_speech
-    if not placed and timed:
-        body[0] = (body[0][0], (-1, -1))
     out.targets = asked + [token for token, _ in body]
     out.spans = [(-1, -1)] * len(asked) + [span for _, span in body]
     return out
