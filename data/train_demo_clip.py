@@ -36,7 +36,8 @@ MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.2757
 CARD = """# demo-clip
 
 A demonstration checkpoint: {parameters:,} parameters, trained from scratch in about {minutes:.0f} minutes on one thread of a
-busy 2-core machine by `data/train_demo_clip.py`, on pictures that `data/pictures.py` draws and captions that it writes. Apache-2.0, no outside data.
+busy 2-core machine by `data/train_demo_clip.py`, on pictures that `data/pictures.py` draws and captions that it writes.
+Apache-2.0, no outside data.
 
 It recognises this project's own house style only: bar, line, pie, scatter and heat-map charts, tables, flow diagrams,
 island maps, coloured shapes and simple landscapes. A chart's subject is told by its badge and colour, not by its title,
