@@ -101,16 +101,17 @@ def build(place: str, source: str, settings: dict[str, Any]) -> None:
 
 def start(place: Path, question: str) -> dict[str, Any]:
     """One fresh process. Raises UltraFastRAGError with its last words when it does not answer."""
-    began = time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, "-c", _CODE, str(place), question, QUESTIONS[1], *HEAVY],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )
-    assert process.stdout is not None
-    first = process.stdout.readline()
-    seconds = time.perf_counter() - began
-    rest, errors = process.communicate()
+    command = [sys.executable, "-c", _CODE, str(place), question, QUESTIONS[1], *HEAVY]
+    with tempfile.TemporaryFile("w+") as errors:
+        began = time.perf_counter()
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process:
+            assert process.stdout is not None
+            first = process.stdout.readline()
+            seconds = time.perf_counter() - began
+            rest = process.stdout.read()
+        errors.seek(0)
+        said = errors.read()
     if first != "answered\n" or process.returncode:
-        raise UltraFastRAGError(f"the fresh process gave no answer: {errors.strip()[-1000:]}")
+        raise UltraFastRAGError(f"the fresh process gave no answer: {said.strip()[-1000:]}")
     measured: dict[str, Any] = json.loads(rest)
     return {"first_answer_s": seconds, **measured}
