@@ -80,7 +80,7 @@ def test_sandbox_passes_typed_errors_and_the_worker_lives_on(tmp_path):
     (tmp_path / "empty.txt").write_bytes(b"")
     (tmp_path / "thing.bin").write_bytes(bytes(range(256)) * 8)
     with Sandbox(Config(), workers=1) as sandbox:
-        sandbox.warm()
+        list(sandbox.extract(made_pdf(tmp_path)))  # a worker that has started is told by its command
         before = {process.pid for process in workers()}
         for name, error in (
             ("closed.pdf", EncryptedError),
