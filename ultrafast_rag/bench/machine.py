@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from importlib import metadata
 from typing import Any
@@ -19,7 +20,10 @@ _PACKAGES = (
 
 
 def machine() -> dict[str, Any]:
-    """cpu, cores, flags that decide speed, ram_gb, gpus, system and Python."""
+    """cpu, cores, flags that decide speed, ram_gb, gpus, system, Python, and how busy others kept it.
+
+    load_15min: mean number of running processes, this one counted; well above the cores: timings are noise.
+    """
     import psutil
 
     cpu = cpu_facts()
@@ -32,6 +36,7 @@ def machine() -> dict[str, Any]:
         "gpus": [gpu.summary() for gpu in gpus],
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
+        "load_15min": round(os.getloadavg()[2], 1) if hasattr(os, "getloadavg") else None,
     }
 
 
