@@ -29,7 +29,7 @@ RECALL_GOAL = 0.99
 _ROWS_AT_ONCE = 16_384
 _POINTS_PER_CELL = 40
 _SAMPLE_QUERIES = 256
-_PROBES = (4, 8, 16, 32, 64, 128)
+_PROBES = (4, 8, 16, 32, 64, 128, 256)
 _DEPTHS = (50, 100, 200, 400)  # candidates scored again, for the ten best
 _SEED = 12_345
 
@@ -66,7 +66,7 @@ def factory_for(kind: str, rows: int, dim: int) -> str:
     cells = cells_for(rows)
     if kind == "ivfpq":
         parts = max(m for m in range(1, max(dim // 8, 1) + 1) if dim % m == 0)
-        # principal axes, then a random rotation: a closed form. OPQ's rounds of k-means took minutes on 2 busy cores
+        # principal axes, then a random rotation: a closed form, where OPQ would add rounds of k-means
         return f"PCAR{dim},IVF{cells},PQ{parts}"
     return f"IVF{cells},{'RaBitQ' if kind == 'rabitq' else 'SQ8'}"
 
@@ -125,12 +125,16 @@ def candidates(
 
 
 def sample_queries(vectors: HalfVectors, count: int = _SAMPLE_QUERIES) -> Vectors:
-    """Questions like those users ask: stored vectors moved to a cosine of about 0.75 from themselves."""
+    """As far from any passage as questions are: sums of three stored vectors, one a little heavier, cosine about 0.7.
+
+    A stored vector moved at random is too easy where near copies abound: the noise is at a right angle to
+    every cell's centre, and the copies lie in the cell that is found first. (At 1 M chunks, 14 copies of each,
+    such a sample promised recall 0.995 and real questions got 0.92.)
+    """
     rng = np.random.default_rng(_SEED)
-    rows = to_single(vectors[np.sort(rng.choice(len(vectors), min(count, len(vectors)), replace=False))])
-    noise = rng.standard_normal(rows.shape, dtype=np.float32)
-    moved = rows + 0.88 * noise / np.linalg.norm(noise, axis=1, keepdims=True)
-    return np.asarray(moved / np.linalg.norm(moved, axis=1, keepdims=True), dtype=np.float32)
+    first, second, third = (to_single(vectors[rng.integers(0, len(vectors), min(count, len(vectors)))]) for _ in range(3))
+    mixed = first + 0.7 * second + 0.7 * third
+    return np.asarray(mixed / np.linalg.norm(mixed, axis=1, keepdims=True), dtype=np.float32)
 
 
 def exact_top(vectors: HalfVectors, queries: Vectors, k: int = 10) -> npt.NDArray[np.int64]:
