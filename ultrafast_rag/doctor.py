@@ -33,7 +33,7 @@ def examine(config: Config, store: Store, models: Models, *, index_info: dict[st
     """Rows of check, value and reason: platform, plan, engines, models, index, tools."""
     rows = [("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}", "")]
     rows += models.plan.rows()
-    rows += [(f"engine {row[0]}", ", ".join(str(value) for value in row[1:-1]), str(row[-1])) for row in _engines(models)]
+    rows += _engines(models)
     rows += [(f"model {use.name}", _size(use), use.reason) for use in models.use()]
     rows += [(f"note on {name}", "", why) for name, why in models.notes.items()]
     rows += [
@@ -50,10 +50,13 @@ def examine(config: Config, store: Store, models: Models, *, index_info: dict[st
     return Table([{"check": check, "value": value, "reason": reason} for check, value, reason in rows], title="doctor")
 
 
-def _engines(models: Models) -> list[tuple[Any, ...]]:
-    encoder = models.text()
-    report = getattr(encoder, "report", None)
-    return list(report()) if report else []
+def _engines(models: Models) -> list[tuple[str, str, str]]:
+    """What the start-up measurement found, where the engine was chosen by one."""
+    report = getattr(models.text(), "report", None)
+    return [
+        (f"engine {name}", f"{speed} tokens/s, {ratio}x torch f32, top-10 overlap {overlap}, cosine {cosine}", why)
+        for name, speed, ratio, overlap, cosine, why in (report() if report else [])
+    ]
 
 
 def _words(info: dict[str, Any]) -> str:
