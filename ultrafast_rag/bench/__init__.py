@@ -8,7 +8,9 @@ Each prints a table and leaves a JSON file; each measurement's module is importe
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
+import io
 import json
 import sys
 from collections.abc import Sequence
@@ -20,7 +22,7 @@ from ultrafast_rag.bench.result import FOLDER, Result, plain, say, shown_command
 from ultrafast_rag.errors import ConfigError
 from ultrafast_rag.types import Table
 
-__all__ = ["COMMANDS", "Command", "Result", "run", "write_result"]
+__all__ = ["COMMANDS", "Command", "Result", "run", "table", "write_result"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,16 @@ COMMANDS = {
         Command("support", "when an extractive answer is supported: right and wrong rates by threshold"),
     )
 }
+
+
+def table(name: str, *options: str) -> Table:
+    """The table of one benchmark with its options as on the command line; for notebooks: prints and writes nothing."""
+    if name not in COMMANDS:
+        raise ConfigError(f"unknown benchmark {name!r}; there are {', '.join(COMMANDS)}")
+    parser = argparse.ArgumentParser(prog=name)
+    COMMANDS[name].add_arguments(parser)
+    with contextlib.redirect_stderr(io.StringIO()):  # progress, which a notebook would keep
+        return COMMANDS[name].run(parser.parse_args(list(options))).table
 
 
 def run(argv: Sequence[str]) -> Result | None:
