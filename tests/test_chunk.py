@@ -66,7 +66,17 @@ def test_context_travels_with_the_chunk_but_is_not_its_text():
     elements = [Element("heading", "Tides", level=1), Element("heading", "Spring", level=2), Element("text", "High water came.")]
     (only,) = chunk(elements, title="Handbook")
     assert (only.context, only.text) == ("Handbook > Tides > Spring", "High water came.")
-    assert only.token_ids == tuple(WordTokenizer().tokenize(["Handbook > Tides > Spring High water came."])[0])
+    assert only.token_ids == tuple(WordTokenizer().tokenize(["Handbook Tides Spring High water came."])[0])
+
+
+def test_of_a_long_context_the_innermost_headings_are_encoded():
+    long = " ".join(["outermost"] * 20)
+    elements = [Element("heading", long, level=1), Element("heading", "Neap tides", level=2), Element("text", "Low water.")]
+    (only,) = chunk(elements, title="A handbook of some words")
+    assert only.context == f"A handbook of some words > {long} > Neap tides"
+    assert only.token_ids == tuple(len(word) for word in f"{long} Neap tides Low water.".split())
+    (cut,) = chunk([Element("heading", " ".join(["word"] * 40), level=1), Element("text", "Low water.")])
+    assert len(cut.token_ids) == 24 + 2
 
 
 def test_sections_survive_an_interruption():

@@ -86,7 +86,7 @@ class Embedder:
                 return encoder.encode_tokens(ids)
             return encoder.encode([searchable(chunks[n]) for n in missing])
 
-        keys = [_key(searchable(chunk).encode()) for chunk in chunks]
+        keys = [_key(_encoded(chunk)) for chunk in chunks]
         with self._clock.stage("encode"):
             vectors = self._lookup(encoder.fingerprint, keys, encode, result)
         result.vectors[TEXT_SPACE], result.rows[TEXT_SPACE] = vectors, np.array(numbers, np.int64)
@@ -141,6 +141,13 @@ class Embedder:
 def searchable(chunk: Chunk) -> str:
     """What is encoded of a chunk: its context, then its text."""
     return f"{chunk.context}\n{chunk.text}" if chunk.context else chunk.text
+
+
+def _encoded(chunk: Chunk) -> bytes:
+    """Exactly what the encoder gets: the tokens where the chunker made them, else the text."""
+    if chunk.token_ids:
+        return b"tokens" + np.array(chunk.token_ids, "<i4").tobytes()
+    return searchable(chunk).encode()
 
 
 def _key(content: bytes) -> bytes:
