@@ -47,10 +47,17 @@ def test_union_keeps_each_id_once_in_order_of_appearance():
 
 
 def test_clip_raises_the_picture_that_stands_out_and_no_text():
-    scores, cosines = f32(0.8, 0.7, 0.7), f32(0.5, 0.4, 0.4)
-    raised = add_visual(scores, cosines, f32(np.nan, 0.35, 0.20), mean=0.2)
-    assert raised[1] > raised[0] == pytest.approx(0.8)
+    seen = f32(*([0.2] * 15), 0.36)  # (0.36 - mean) / std = 3.87: sure
+    raised = add_visual(f32(0.95, 0.3, 0.7), f32(np.nan, 0.36, 0.2), seen, alpha=0.65)
+    assert raised[0] == pytest.approx(0.95)
+    assert raised[1] == pytest.approx(0.65 + 0.45)
     assert raised[2] == pytest.approx(0.7)
+
+
+def test_clip_leaves_the_order_when_no_picture_stands_out():
+    seen = f32(*np.linspace(0.18, 0.22, 16))
+    scores = f32(0.95, 0.7)
+    np.testing.assert_allclose(add_visual(scores, f32(np.nan, 0.22), seen, alpha=0.65), scores, rtol=1e-6)
 
 
 class Legs:

@@ -21,7 +21,8 @@ from ultrafast_rag.ports import ChunkReader, ImageEncoder, LexicalIndex, Reranke
 from ultrafast_rag.types import MODALITIES, Chunk, ChunkIds, Hit, Hits, Mask, Ranking
 
 CANDIDATES = 100  # a leg at least; fusion is exact over the union
-VISUAL_WEIGHT = 0.2  # of the CLIP leg beside the text legs
+VISUAL_WEIGHT = 0.45  # of a picture that surely stands out, beside the text legs
+FEW_PICTURES, SURE_OF_FEW = 8, 0.4  # among so few, standing out means little
 DUPLICATE_OVERLAP = 0.9  # Jaccard of word sets from which two passages are the same
 
 DESCRIBES = "describes"  # metadata of a chunk that stands for another one: that one's id
@@ -100,21 +101,19 @@ class Searcher:
         else:
             scores = convex(cosines, bm25, alpha=alpha)
         if seen:
-            scores = add_visual(scores, cosines, seen[1](ids), mean=seen[2])
+            scores = add_visual(scores, seen[1](ids), seen[0].scores, alpha=alpha)
         order = np.argsort(-scores, kind="stable")
         return ids[order], scores[order], cosines[order], bm25[order]
 
-    def _see(self, query: str, pool: int, allowed: Mask | None) -> tuple[Ranking, Callable[[ChunkIds], Floats], float] | None:
-        """The CLIP leg: its best, a scorer for the union's ids, and the mean cosine of what it saw."""
+    def _see(self, query: str, pool: int, allowed: Mask | None) -> tuple[Ranking, Callable[[ChunkIds], Floats]] | None:
+        """The CLIP leg: its best, and a scorer for the union's ids."""
         visual = self._visual
         encoder = self._image_encoder() if visual is not None else None
         if visual is None or encoder is None:
             return None
         vector = encoder.encode_texts([query])[0]
         ranking = visual.search(vector, pool, allowed=allowed)
-        if not len(ranking.chunk_ids):
-            return None
-        return ranking, lambda ids: visual.score(vector, ids), float(ranking.scores.mean())
+        return (ranking, lambda ids: visual.score(vector, ids)) if len(ranking.chunk_ids) else None
 
     def _by_picture(self, picture: bytes, pool: int, allowed: Mask | None) -> tuple[ChunkIds, Floats, Floats, Floats]:
         encoder = self._image_encoder()
@@ -204,21 +203,20 @@ def rrf(ids: ChunkIds, rankings: Sequence[Ranking], *, rrf_k: int) -> Floats:
     return scores
 
 
-def add_visual(scores: Floats, cosines: Floats, visual: Floats, *, mean: float) -> Floats:
-    """Raise pictures that CLIP finds closer to the query than its average picture.
+def add_visual(scores: Floats, visual: Floats, seen: Floats, *, alpha: float) -> Floats:
+    """Raise the pictures that stand out to CLIP, by how far and how surely they do.
 
-    CLIP cosines between text and picture live in a narrow band of their own, so only the rise over
-    the mean of the seen pictures, relative to the best one's, is comparable: 0..1. A picture
-    without words of its own has no text score to raise; it starts from the median candidate's.
+    scores: fused scores of the candidates, (n,). visual: their CLIP cosines, NaN for what is no picture.
+    seen: cosines of all pictures that were looked at. CLIP cosines of text and picture lie in a narrow
+    band of their own, so only the rise over the mean picture is used, relative to the best one's, and
+    the best one's distance in standard deviations says whether the question is about a picture at all:
+    on the samples 2.4 to 3.6 for questions about pictures, 1.4 to 2.7 for others.
     """
-    seen = np.nan_to_num(visual, nan=-1.0)
-    top = float(seen.max(initial=-1))
-    rise = np.clip((seen - mean) / max(top - mean, 1e-6), 0, 1) if top > mean else np.where(seen >= top, 1.0, 0.0)
-    rise = np.where(np.isnan(visual), 0, rise)
-    worded = ~np.isnan(cosines)
-    start = float(np.median(scores[worded])) if worded.any() else 0.0
-    base = np.where(worded, scores, np.maximum(scores, start * rise))
-    raised: Floats = (base + VISUAL_WEIGHT * rise).astype(np.float32)
+    mean, top, spread = float(seen.mean()), float(seen.max()), float(seen.std())
+    sure = SURE_OF_FEW if len(seen) < FEW_PICTURES else float(np.clip((top - mean) / max(spread, 1e-6) - 2, 0, 1))
+    rise = np.clip((np.nan_to_num(visual, nan=mean) - mean) / max(top - mean, 1e-6), 0, 1)
+    own = np.where(np.isnan(visual), 0, alpha * (1 + rise) / 2)  # what the picture would get for meaning alone
+    raised: Floats = (np.maximum(scores, own) + VISUAL_WEIGHT * sure * rise).astype(np.float32)
     return raised
 
 
