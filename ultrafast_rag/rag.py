@@ -221,7 +221,7 @@ class UltraFastRAG:
             report,
             unchanged=found.unchanged + report.unchanged,
             failed=(*found.failed, *report.failed),
-            notes=(*report.notes, *(self._models.notes.values() if report.notes else ())),
+            notes=(*report.notes, *self._models.notes.values()),
         )
 
     def ingest_document(self, source: PathLike, **options: Any) -> IngestReport:
