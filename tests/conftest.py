@@ -17,7 +17,7 @@ def _shared_cache(tmp_path_factory):
     """UFR_CACHE_DIR as given (a CI that keeps it between runs), else a folder of this run."""
     if "UFR_CACHE_DIR" not in os.environ:
         os.environ["UFR_CACHE_DIR"] = str(tmp_path_factory.mktemp("cache"))
-    yield Path(os.environ["UFR_CACHE_DIR"])
+    return Path(os.environ["UFR_CACHE_DIR"])
 
 
 @pytest.fixture(autouse=True)

@@ -63,7 +63,9 @@ async def test_a_transient_fault_is_tried_again(fault):
 
 
 @needs_library
-@pytest.mark.parametrize(("fault", "kind"), [("429-day", RateLimitedError), ("400-key", UnavailableError), ("blocked", RefusedError)])
+@pytest.mark.parametrize(
+    ("fault", "kind"), [("429-day", RateLimitedError), ("400-key", UnavailableError), ("blocked", RefusedError)]
+)
 async def test_what_cannot_change_is_not_tried_again(fault, kind):
     with Server(schedule=lambda number, body: fault) as server, pytest.raises(kind):
         await ask(generator(server.url))
