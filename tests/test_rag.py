@@ -117,6 +117,18 @@ def test_add_texts_gives_the_ids_back_and_replaces_by_id(rag):
     assert rag.add_texts(["The dog barks."], ids=["a"]).unchanged == 1
 
 
+def test_a_hierarchical_index_widens_a_hit_to_its_section(tmp_path):
+    lines = [f"Sentence {n} of the spring section speaks of bell number {n}." for n in range(12)]
+    (tmp_path / "bells.md").write_text("# Bells\n\n## Spring\n\n" + " ".join(lines) + "\n\n## Autumn\n\nNothing rings.")
+    with UltraFastRAG(chunker="hierarchical", chunk_tokens=40, chunk_overlap=0, **TEXT_ONLY) as rag:
+        rag.ingest(tmp_path / "bells.md")
+        (hit,) = rag.search("bell number 5", k=1, alpha=0, neighbours=True)
+        whole = " ".join((hit.neighbours[0], hit.text, hit.neighbours[1]))
+        assert len(hit.text) < len(" ".join(lines)) / 2
+        assert all(line in whole.replace("\n", " ") for line in lines)
+        assert "Nothing rings" not in whole
+
+
 def test_an_ephemeral_index_leaves_nothing(sources):
     with UltraFastRAG(**TEXT_ONLY) as rag:
         rag.ingest(sources)

@@ -19,6 +19,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from ultrafast_rag.index.vectors import HalfVectors, RowChunks, SpaceView, Vecto
 from ultrafast_rag.types import Chunk, Document, Mask
 
 _MASKS_KEPT = 16
+_SECTION_CHUNKS = 4
 _COMPACT_ABOVE = 0.3  # dead share of a vector file that makes rewriting it worth the bytes
 
 
@@ -263,13 +265,22 @@ class Store:
         return bytes(row[0]) if row else None
 
     def neighbours(self, chunk: Chunk) -> tuple[str, str]:
-        """Text of the chunk before and after in the same document; "" at its ends."""
+        """Text of the chunk before and after in the same document, "" at its ends.
+
+        Where the chunker marked sections (metadata "section"), the rest of the chunk's section, up to
+        `_SECTION_CHUNKS` chunks either way.
+        """
+        section = chunk.metadata.get("section")
         near = (
-            "SELECT text FROM chunks WHERE document = (SELECT document FROM chunks WHERE id = ?1) AND id {0} ?1 AND text <> '' "
-            "ORDER BY id {1} LIMIT 1"
+            "SELECT text, context FROM chunks WHERE document = (SELECT document FROM chunks WHERE id = ?1) AND id {0} ?1 "
+            "AND text <> '' ORDER BY id {1} LIMIT ?2"
         )
-        before, after = self._one(near.format("<", "DESC"), (chunk.id,)), self._one(near.format(">", "ASC"), (chunk.id,))
-        return (before[0] if before else "", after[0] if after else "")
+        sides = []
+        for comparison, order in (("<", "DESC"), (">", "ASC")):
+            rows = self._all(near.format(comparison, order), (chunk.id, _SECTION_CHUNKS if section else 1))
+            texts = [text for text, _ in takewhile(lambda row: not section or row[1] == chunk.context, rows)]
+            sides.append("\n".join(reversed(texts) if comparison == "<" else texts))
+        return sides[0], sides[1]
 
     def iter_texts(self, after_chunk_id: int = 0) -> Iterator[tuple[int, str]]:
         """(chunk id, context and text) in id order, pages at a time; documents not yet visible are included."""
