@@ -185,7 +185,7 @@ def test_new_documents_join_the_source_filter_and_a_choice_survives(rag):
     assert panel.source.value == "docs/boat.md"
     del rag.texts["docs/boat.md"]
     panel.refresh_sources()
-    assert panel.source.value is None
+    assert panel.source.value == ""
 
 
 # ---- ingestion

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import warnings
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from ultrafast_rag.notebook import markup
 
 WIDE = {"max_width": "980px", "width": "100%"}
 ROW = {"flex_flow": "row wrap", "align_items": "center"}
+_LAST_LETTERS_S = 0.15
 _log = logging.getLogger("ultrafast_rag")
 
 
@@ -47,9 +49,9 @@ class Panel:
                 _log.exception("a panel's action failed")
             self.say(_plain_words(error), failed=True)
 
-    def button(self, label: str, act: Callable[[], None], *, tooltip: str = "", style: str = "", width: str = "auto") -> Any:
+    def button(self, label: str, act: Callable[[], None], *, tooltip: str = "", style: str = "", icon: str = "") -> Any:
         """A button whose errors are told in the panel."""
-        made = self.widgets.Button(description=label, tooltip=tooltip, button_style=style, layout={"width": width})
+        made = self.widgets.Button(description=label, tooltip=tooltip, button_style=style, icon=icon, layout={"width": "auto"})
 
         def clicked(_: object) -> None:
             with self.telling():
@@ -74,8 +76,16 @@ class Panel:
 def on_enter(text: Any, act: Callable[[], None]) -> None:
     """Call `act` when Enter is pressed.
 
-    ipywidgets 8 calls on_submit old; what it offers instead also fires when the box is left.
+    ipywidgets 8 calls on_submit old; what it offers instead also fires when the box is left. The front
+    end sends the last letters typed after the key press itself, so in a running loop `act` waits for them.
     """
+
+    def pressed(_: object) -> None:
+        try:
+            asyncio.get_running_loop().call_later(_LAST_LETTERS_S, act)
+        except RuntimeError:  # no loop, so no front end that could send more
+            act()
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        text.on_submit(lambda _: act())
+        text.on_submit(pressed)

@@ -44,20 +44,21 @@ class SearchWidget(Panel):
         on_enter(self.question, self._submit)
         self.ask_button = self.button("Ask", self.ask, style="primary", tooltip="Ask (Enter)")
         self.mode = w.ToggleButtons(options=["Answer", "Passages"], style={"button_width": "84px"})
-        kinds = [("everything", None), *((m, m) for m in MODALITIES)]
+        # "" and 0 stand for no choice: a Dropdown shows nothing at all for an option whose value is None
+        kinds = [("everything", ""), *((m, m) for m in MODALITIES)]
         self.modality = w.Dropdown(options=kinds, description="Look in", style=wide)
-        self.source = w.Dropdown(options=[("every document", None)], description="Document", style=wide)
+        self.source = w.Dropdown(options=[("every document", "")], description="Document", style=wide)
         self.alpha = w.FloatSlider(
             value=rag.config.alpha, min=0, max=1, step=0.05, description="words ↔ meaning", continuous_update=False, style=wide
         )
         self.k = w.BoundedIntText(value=5, min=1, max=100, description="Passages", style=wide, layout={"width": "140px"})
         self.generator = w.Dropdown(options=["auto", "extractive", "gemini", "local"], description="Answered by", style=wide)
         self.result = w.HTML()
-        self.history = w.Dropdown(options=[("earlier questions", None)], layout={"width": "auto", "flex": "1 1 200px"})
+        self.history = w.Dropdown(options=[("earlier questions", 0)], layout={"width": "auto", "flex": "1 1 200px"})
         self.history.observe(self._show_earlier, "value")
-        self.about = w.Dropdown(options=[("the whole answer", None)], description="Feedback on", style=wide)
-        self.up = self.button("👍", lambda: self.vote(1), tooltip="Helpful")
-        self.down = self.button("👎", lambda: self.vote(-1), tooltip="Not helpful")
+        self.about = w.Dropdown(options=[("the whole answer", 0)], description="Feedback on", style=wide)
+        self.up = self.button("Helpful", lambda: self.vote(1), icon="thumbs-up")
+        self.down = self.button("Not helpful", lambda: self.vote(-1), icon="thumbs-down")
         self._can_choose = _takes(rag.query, "generator")
         self._current: tuple[str, Answer | Hits] | None = None
         self._lay_out()
@@ -85,8 +86,8 @@ class SearchWidget(Panel):
             chosen = self.source.value
             sources = sorted({document.source for document in self.rag.documents()})
             shown = [(_short(source), source) for source in sources[:_SOURCES]]
-            self.source.options = [("every document", None), *shown]
-            self.source.value = chosen if chosen in sources[:_SOURCES] else None
+            self.source.options = [("every document", ""), *shown]
+            self.source.value = chosen if chosen in sources[:_SOURCES] else ""
 
     def _submit(self) -> None:
         with self.telling():
@@ -98,7 +99,7 @@ class SearchWidget(Panel):
         if not question:
             raise ConfigError("Type a question first.")
         self.refresh_sources()
-        options: dict[str, Any] = {"k": self.k.value, "alpha": self.alpha.value, "modality": self.modality.value}
+        options: dict[str, Any] = {"k": self.k.value, "alpha": self.alpha.value, "modality": self.modality.value or None}
         options["filters"] = {"source": self.source.value} if self.source.value else None
         self.ask_button.disabled = True
         self.say("Looking…")
@@ -118,12 +119,12 @@ class SearchWidget(Panel):
     def _remember(self) -> None:
         numbered = [(f"{n}. {markup.clip(question, 80)}", n) for n, (question, _) in enumerate(self.answers, 1)]
         self.history.unobserve(self._show_earlier, "value")
-        self.history.options = [("earlier questions", None), *reversed(numbered)]
-        self.history.value = None
+        self.history.options = [("earlier questions", 0), *reversed(numbered)]
+        self.history.value = 0
         self.history.observe(self._show_earlier, "value")
 
     def _show_earlier(self, change: Mapping[str, Any]) -> None:
-        if change["new"] is not None:
+        if change["new"]:
             with self.telling():
                 self._show(*self.answers[change["new"] - 1])
 
@@ -133,15 +134,15 @@ class SearchWidget(Panel):
         hits = found if isinstance(found, Hits) else found.hits
         whole = "these passages" if isinstance(found, Hits) else "the whole answer"
         listed = [(f"{n}. {markup.clip(hit.where, 60)}", hit.chunk_id) for n, hit in enumerate(hits, 1)]
-        self.about.options = [(whole, None), *listed]
-        self.about.value = None
+        self.about.options = [(whole, 0), *listed]
+        self.about.value = 0
         self.feedback_row.layout.display = "flex"
 
     def vote(self, value: int) -> None:
         """Store a thumbs up (1) or down (-1) for what is shown, or the passage chosen beside it."""
         if self._current is None:
             raise ConfigError("Ask something first, then say whether it helped.")
-        self.rag.feedback(self._current[0], self.about.value, value)
+        self.rag.feedback(self._current[0], self.about.value or None, value)
         self.say("Thank you: stored in the index.")
 
     def __repr__(self) -> str:
