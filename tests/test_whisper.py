@@ -297,10 +297,8 @@ def test_demo_model_hears_the_sample_recording() -> None:
 
     config = Config(speech_model=str(DEMO), device="cpu")
     listener = open_transcriber(config, plan_device(config))
-    recordings = sorted(SAMPLES.glob("**/*.wav")) + sorted(SAMPLES.glob("**/*.mp3")) + sorted(SAMPLES.glob("**/*.flac"))
-    assert recordings, "data/samples holds no recording"
     heard = []
-    for part in AudioExtractor(config).extract(recordings[0]):
+    for part in AudioExtractor(config).extract(SAMPLES / "station_report.ogg"):
         for element in part.elements:
             heard += listener.transcribe(element.data or b"", offset_s=element.start_s or 0.0, language="en")
     vocabulary = set(json.loads((DEMO / "config.json").read_text())["vocabulary"])
