@@ -78,7 +78,7 @@ def _number(number: int | None) -> str:
 
 def _score(hit: Hit, best: float) -> str:
     legs = [f"meaning {hit.dense_score:.2f}"] if hit.dense_score == hit.dense_score else []
-    legs += [f"words {hit.lexical_score:.1f}"] if hit.lexical_score == hit.lexical_score else []
+    legs += [f"words {hit.lexical_score:.1f}"] if hit.lexical_score >= 0.05 else []  # NaN too says nothing
     width = 100 * max(0.0, min(1.0, hit.score / best)) if best > 0 and hit.score == hit.score else 0.0
     track = "display:inline-block;vertical-align:middle;width:56px;height:5px;border-radius:3px;background:rgba(128,128,128,.28)"
     fill = f'<span style="display:block;width:{width:.0f}%;height:5px;border-radius:3px;background:rgba({GOOD},.95)"></span>'
@@ -98,7 +98,7 @@ def _flat(hit: Hit, text: str) -> str:
 def _hit(hit: Hit, *, number: int | None, best: float, shown: str, quote: str = "", terms: Sequence[str] = (), limit: int) -> str:
     text, cited = _flat(hit, hit.text), _flat(hit, quote)[: 3 * limit // 4]
     keep = "white-space:pre-wrap;font-family:ui-monospace,monospace;font-size:12px" if hit.modality == "table" else ""
-    body = markup.marked(clip(text, limit, around=cited), cited, terms)
+    body = markup.marked(clip(text, limit, around=cited.split(" … ")[0]), cited, terms)
     section = " › ".join(part for part in (hit.title, *hit.section.split(" > ")) if part)
     named = _letters(hit.where)
     section = "" if _letters(section) in named else section  # a picture's file name is its title

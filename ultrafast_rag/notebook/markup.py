@@ -211,10 +211,12 @@ def evidence_html(evidence: Evidence, *, alt: str) -> str:
 
 def marked(text: str, quote: str, terms: Iterable[str] = ()) -> str:
     """Escaped text with the quote marked, or, where it is not found, the words of the question in bold."""
-    if quote and quote in text:
-        before, after = text.split(quote, 1)
+    cited = [piece for piece in quote.split(" … ") if piece and piece in text]  # sentences that stand apart in it
+    if cited:
         style = "background:rgba(255,205,0,.32);color:inherit;border-radius:2px;padding:0 1px"
-        return f'{escape(before)}<mark style="{style}">{escape(quote)}</mark>{escape(after)}'
+        pieces = re.split(f"({'|'.join(map(re.escape, sorted(cited, key=len, reverse=True)))})", text)
+        marks = (f'<mark style="{style}">{escape(piece)}</mark>' if i % 2 else escape(piece) for i, piece in enumerate(pieces))
+        return "".join(marks)
     words = sorted({term for term in terms if len(term) > 3}, key=len, reverse=True)[:20]
     if not words:
         return escape(text)
