@@ -133,7 +133,7 @@ def table_html(
         for name in bars
     }
     heads = "".join(
-        f'<th style="padding:3px 10px;border:0;border-bottom:2px solid {_LINE};text-align:start">{escape(clip(name, 80))}</th>'
+        f'<th style="padding:3px 10px;border:0;border-bottom:2px solid {_LINE};text-align:start;overflow-wrap:normal">{escape(clip(name, 80))}</th>'
         for name in table.columns
     )
     lines = []
