@@ -132,10 +132,8 @@ def table_html(
         name: max((float(v) for row in table if isinstance(v := row.get(name), (int, float)) and v == v), default=0.0)
         for name in bars
     }
-    heads = "".join(
-        f'<th style="padding:3px 10px;border:0;border-bottom:2px solid {_LINE};text-align:start;overflow-wrap:normal">{escape(clip(name, 80))}</th>'
-        for name in table.columns
-    )
+    look = f"padding:3px 10px;border:0;border-bottom:2px solid {_LINE};text-align:start;overflow-wrap:normal"
+    heads = "".join(f'<th style="{look}">{escape(clip(name, 80))}</th>' for name in table.columns)
     lines = []
     for row in table[:most_rows]:
         cells = []
