@@ -46,6 +46,8 @@ _QUESTION_STEP, _LENGTH_STEP = 8, 16
 # a question runs on one core: as quick as on two (0.76 and 0.71 ms at best), and twice as quick beside other work
 # (2.3 and 4.5 ms at the median; int8, 16 tokens, EPYC, 2 cores, 2026-11)
 _QUESTION_TOKENS = 64
+# a first answer scores some 30 sentences: on one core that is done before a second copy of the model is compiled for streams
+_TOKENS_BEFORE_STREAMS = 2048
 _RECIPE = 1  # raise when conversion changes what comes out
 _CONVERT_TIMEOUT_S = 600
 _MIN_COSINE = 0.9999  # converted float32 against torch
@@ -89,6 +91,7 @@ class OpenVINOEngine:
         self._precision = "f32" if name == "openvino-f32" or not plan.cpu.bf16 else "bf16"
         self._request = self._compile(streams=1, threads=1).create_infer_request()
         self._queue: Any = None
+        self._tokens_run = 0
 
     def run(self, token_ids: Sequence[Sequence[int]]) -> Vectors:
         """float32 (n, dim) in the order given."""
@@ -98,7 +101,9 @@ class OpenVINOEngine:
         plan = list(batches(lengths, budget=budget, max_rows=self._max_rows, padded=self._padded))
         with self._lock:
             try:
-                if sum(lengths) <= _QUESTION_TOKENS or self._cores == 1:
+                self._tokens_run += sum(lengths)
+                few = self._queue is None and self._tokens_run <= _TOKENS_BEFORE_STREAMS
+                if sum(lengths) <= _QUESTION_TOKENS or few or self._cores == 1:
                     for rows in plan:
                         inputs = self._padded_batch(rows, token_ids)
                         vectors[rows] = self._request.infer(inputs, share_inputs=True, share_outputs=True)[0]
