@@ -28,7 +28,7 @@ from ultrafast_rag.index.store import Store
 from ultrafast_rag.types import ChunkIds, Mask, Ranking, Vectors
 
 _MANIFEST = "lexical.json"
-_BATCH = 20_000  # chunks analysed before they are turned into a segment: about 60 MB of terms
+_BATCH = 2_000  # chunks analysed before they are turned into a segment: some 6 MB of terms
 _LANGUAGE_SHARE = 0.03  # languages rarer than this in the collection are not tried for a question that shows none
 _HASHES_KEPT = 1_000_000
 _SAMPLE_STEP = 16
