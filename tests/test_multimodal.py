@@ -79,3 +79,13 @@ def test_a_bad_picture_is_a_line_in_the_report(rag, tmp_path):
     assert report.documents == 1
     for path in tmp_path.iterdir():
         rag.delete(path)
+
+
+def test_a_spoken_sentence_is_found_with_its_second(rag):
+    found = 0
+    for row in asked("audio"):
+        hit = rag.search(row["question"], k=1, modality="audio")[0]
+        assert Path(hit.source).name == row["source"]
+        found += hit.start_s < row["end_s"] and hit.end_s > row["start_s"]
+    assert found >= 4  # of five: the demo model's word error rate is 0.04, and one word can be the one asked for
+    assert "green box" in rag.query("Where is the key kept?").text
