@@ -58,7 +58,8 @@ def test_every_command_has_options_and_help():
         parser = argparse.ArgumentParser()
         command.add_arguments(parser)
         assert command.help
-        assert "--set" in parser.format_help()
+        # the provider's stand-in of `enrich` has no models, so nothing of Config to set
+        assert ("--set" in parser.format_help()) == (command.name != "enrich")
         assert callable(importlib.import_module(f"ultrafast_rag.bench.{command.name}").run)
 
 

@@ -54,6 +54,7 @@ COMMANDS = {
         Command("encode", "every text engine and batch budget: tokens/s, cosine and nDCG against fp32"),
         Command("coldstart", "a fresh process opens an index and answers: seconds, memory, modules loaded"),
         Command("ablation", "from the basic settings to the default, one change at a time"),
+        Command("enrich", "enrichment one at a time against many at once, on a loopback stand-in"),
         Command("gpu", "GPU switches one by one: tokens/s, pictures/s, TFLOP/s against the ceiling, peak memory"),
         Command("support", "when an extractive answer is supported: right and wrong rates by threshold"),
     )
