@@ -28,7 +28,8 @@ from ultrafast_rag.types import Vectors
 
 PREFIX = "open_clip:"
 _STRETCH = 256  # pictures decoded ahead: 40 MB at 224 pixels
-_CPU_TOKENS, _GPU_TOKENS = 1024, 32_768  # a batch; see tests/benchmarks/media.py
+# a batch; on 2 cores 4 096 gave 72 pictures/s and 512 gave 58 (tests/benchmarks/media.py, EPYC, bf16, 2026-11)
+_CPU_TOKENS, _GPU_TOKENS = 4096, 32_768
 Loader = Callable[[str, str], Towers]
 """(precision, device) -> towers."""
 Run = Callable[[Sequence[Any], Towers, int], Vectors]
