@@ -122,7 +122,7 @@ class Voice:
 
 def sentence(rng: Random) -> str:
     """A random sentence of the closed vocabulary."""
-    template = rng.choices(TEMPLATES, [3 + 2 * t.count("{") for t in TEMPLATES])[0]
+    template = rng.choices(TEMPLATES, [1 + 3 * t.count("{") for t in TEMPLATES])[0]
     words = re.sub(
         r"\{(\w+)\}", lambda m: rng.choice(SLOTS[m[1].lower()]).capitalize() if m[1] == "N" else rng.choice(SLOTS[m[1]]), template
     )
