@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -341,16 +343,101 @@ def test_missing_and_wrong_weights_are_typed_errors(folder: Path, open_clip_fold
         open_image_encoder(Config(image_model=None))
 
 
+@pytest.fixture(scope="module")
+def vit_b_32(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The true architecture, random weights."""
+    path = tmp_path_factory.mktemp("vit-b-32")
+    torch.manual_seed(3)
+    transformers.CLIPModel(transformers.CLIPConfig()).save_pretrained(path)
+    save_tokenizer(path, 77)
+    return path
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("engine", ["openvino-f32", "openvino-bf16"])
+@pytest.mark.parametrize("model", ["folder", "demo", "vit_b_32"])
+def test_openvino_towers_agree_with_torch(model: str, engine: str, request: pytest.FixtureRequest) -> None:
+    pytest.importorskip("openvino")
+    path = DEMO if model == "demo" else request.getfixturevalue(model)
+    converted, exact = encoder_for(path, engine=engine), encoder_for(path)
+    assert converted.precision == (engine if plan_device(Config()).cpu.bf16 else "openvino-f32")
+    assert converted.space == exact.space  # so that either can search what the other embedded
+    assert converted.fingerprint != exact.fingerprint
+    images = [photo(n, (200 + n, 150)) for n in range(21)]  # not a multiple of any batch
+    assert (converted.encode_images(images) * exact.encode_images(images)).sum(axis=1).min() > 0.999
+    texts = TEXTS + [" ".join(WORDS[: n % 9]) for n in range(30)]
+    found = converted.encode_texts(texts)
+    assert (found * exact.encode_texts(texts)).sum(axis=1).min() > 0.999
+    assert (found[:1] * converted.encode_texts(texts[:1])).sum() > 0.9999  # alone or in a batch
+
+
+def test_towers_are_converted_once_and_a_damaged_one_again(folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    told: list[str] = []
+
+    def opened() -> ClipEncoder:
+        config = Config(image_model=str(folder), device="cpu", cache_dir=tmp_path)
+        return open_image_encoder(config, plan_device(config), progress=told.append)
+
+    before = opened().encode_texts(TEXTS)
+    assert sorted("text" in step for step in told) == [False, True]
+    opened()
+    assert len(told) == 2
+    (damaged,) = (tmp_path / "engines").glob("*clip-text*/model.bin")
+    damaged.write_bytes(damaged.read_bytes()[:-64])
+    with pytest.warns(RuntimeWarning, match="damaged"):
+        again = opened()
+    assert len(told) == 3
+    assert np.allclose(again.encode_texts(TEXTS), before, atol=1e-6)
+
+
+def test_torch_stands_in_when_towers_cannot_be_converted(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import ultrafast_rag.encode.towers_openvino as towers
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise EncodingError("conversion to OpenVINO failed: no room")
+
+    monkeypatch.setattr(towers, "convert_once", refuse)
+    encoder = encoder_for(folder, engine="auto", cache_dir=tmp_path)
+    assert encoder.precision == plan_device(Config(device="cpu")).dtype
+    assert "no room" in encoder.notes[0]
+    assert encoder.encode_texts(TEXTS).shape == (4, 48)
+
+
+def test_a_question_to_an_index_with_pictures_imports_no_torch(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    from ultrafast_rag import UltraFastRAG
+
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "notes.md").write_text("The harbour master counts the red boats each evening.", encoding="utf-8")
+    (tmp_path / "in" / "boat.jpg").write_bytes(photo(1))
+    with UltraFastRAG(tmp_path / "index", image_model=str(DEMO), speech_model=None, quiet=True) as rag:
+        rag.ingest(tmp_path / "in")
+    code = """
+import json, sys
+from ultrafast_rag import UltraFastRAG
+with UltraFastRAG(sys.argv[1], quiet=True) as rag:
+    shown = rag.search("a picture of something", modality="image")
+    said = rag.query("Who counts the red boats?")
+    like = rag.search(open(sys.argv[2], "rb").read())
+heavy = {"torch", "transformers", "nncf"} & set(sys.modules)
+print(json.dumps([len(shown), said.text, like[0].score, sorted(heavy)]))
+"""
+    ran = [sys.executable, "-c", code, str(tmp_path / "index"), str(tmp_path / "in" / "boat.jpg")]
+    shown, said, like, heavy = json.loads(subprocess.run(ran, check=True, capture_output=True, text=True, timeout=120).stdout)
+    assert shown == 1
+    assert "harbour master" in said
+    assert like > 0.99
+    assert heavy == []
+
+
 @pytest.mark.public
 @pytest.mark.skipif(not DATA, reason="UFR_TEST_DATA is not set")
-def test_all_public_photographs_through_the_true_architecture(tmp_path: Path) -> None:
+def test_all_public_photographs_through_the_true_architecture(vit_b_32: Path) -> None:
     """ViT-B/32 with random weights: every picture gets a vector, equal pictures equal ones."""
-    torch.manual_seed(3)
-    transformers.CLIPModel(transformers.CLIPConfig()).save_pretrained(tmp_path)
-    save_tokenizer(tmp_path, 77)
     images = [path.read_bytes() for path in sorted((Path(DATA or "") / "images").rglob("*.jpg"))]
     assert len(images) == 44
-    encoder = encoder_for(tmp_path, engine="auto")
+    encoder = encoder_for(vit_b_32, engine="auto")
     assert encoder.dim == 512
     vectors = encoder.encode_images([*images, images[0]])
     assert np.abs(np.linalg.norm(vectors, axis=1) - 1).max() < 1e-3

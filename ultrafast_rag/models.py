@@ -141,7 +141,7 @@ class Models:
     def _open_picture(self) -> ImageEncoder:
         from ultrafast_rag.encode.clip import open_image_encoder
 
-        encoder = open_image_encoder(self._config, self.plan)
+        encoder = open_image_encoder(self._config, self.plan, progress=self._announce)
         recorded = self._recorded(VISUAL_SPACE)
         if recorded is not None and encoder.space != recorded:
             raise IndexStateError(_mismatch(VISUAL_SPACE, recorded, encoder.space))

@@ -20,8 +20,11 @@ from ultrafast_rag.config import Config
 from ultrafast_rag.device import DevicePlan, plan_device
 from ultrafast_rag.encode.batching import Governor, guarded, run_governed
 from ultrafast_rag.encode.hashing import file_sha256
+from ultrafast_rag.encode.openvino import Progress, version
 from ultrafast_rag.encode.pixels import Pixels, decode
 from ultrafast_rag.encode.towers import HfTowers, OpenClipTowers, Towers
+from ultrafast_rag.encode.towers_openvino import PREFIX as OPENVINO
+from ultrafast_rag.encode.towers_openvino import OpenVINOTowers
 from ultrafast_rag.encode.weights import Weights, resolve
 from ultrafast_rag.errors import ConfigError, EncodingError, MissingExtraError, WeightsError, require
 from ultrafast_rag.types import Vectors
@@ -122,61 +125,57 @@ class ClipEncoder:
         return vectors
 
     def _run_images(self, pixels: Sequence[Pixels], towers: Towers, at: int) -> Vectors:
-        torch, device = require("torch"), self._devices[max(at, 0)]
-
         def forward(rows: list[int]) -> Any:
-            batch = torch.from_numpy(np.stack([pixels[row] for row in rows]))
-            return towers.images(self._sent(torch, batch, device))
+            return towers.images(np.stack([pixels[row] for row in rows]))
 
-        return self._governed([towers.image_tokens] * len(pixels), forward, at)
+        return self._governed([towers.image_tokens] * len(pixels), forward, towers, at)
 
     def _run_texts(self, ids: Sequence[list[int]], towers: Towers, at: int) -> Vectors:
-        torch, device = require("torch"), self._devices[max(at, 0)]
-
         def forward(rows: list[int]) -> Any:
             padded = np.zeros((len(rows), len(ids[rows[0]])), np.int64)  # rows come longest first
             for place, row in enumerate(rows):
                 padded[place, : len(ids[row])] = ids[row]
-            last = torch.tensor([len(ids[row]) - 1 for row in rows])
-            return towers.texts(self._sent(torch, torch.from_numpy(padded), device), last.to(device))
+            return towers.texts(padded, np.array([len(ids[row]) - 1 for row in rows], np.int64))
 
-        return self._governed([len(row) for row in ids], forward, at)
+        return self._governed([len(row) for row in ids], forward, towers, at)
 
-    def _governed(self, lengths: list[int], forward: Callable[[list[int]], Any], at: int) -> Vectors:
-        torch, device = require("torch"), self._devices[max(at, 0)]
+    def _governed(self, lengths: list[int], forward: Callable[[list[int]], Any], towers: Towers, at: int) -> Vectors:
         vectors = np.empty((len(lengths), self.dim), np.float32)
         governor = self._governors[at] if at >= 0 else Governor(_CPU_TOKENS)
-        release = torch.cuda.empty_cache if device != "cpu" else _nothing
-        with torch.inference_mode():
-            batches = run_governed(lengths, forward, governor=governor, max_rows=self._config.batch_size, release=release)
-            done = [(rows, torch.nn.functional.normalize(found, dim=1)) for rows, found in batches]
-            for rows, found in done:  # copied once all are queued, so that the device never waits
-                vectors[rows] = found.cpu().numpy()
+        batches = run_governed(lengths, forward, governor=governor, max_rows=self._config.batch_size, release=towers.release)
+        for rows, found in list(batches):  # copied once all are queued, so that the device never waits
+            vectors[rows] = towers.vectors(found)
         return vectors
 
-    @staticmethod
-    def _sent(torch: Any, tensor: Any, device: str) -> Any:
-        return tensor if device == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
 
-
-def open_image_encoder(config: Config, plan: DevicePlan | None = None) -> ClipEncoder:
+def open_image_encoder(
+    config: Config, plan: DevicePlan | None = None, *, progress: Progress | None = None
+) -> ClipEncoder:
     """Load `config.image_model`: a hub id or folder of transformers' CLIP, "open_clip:ARCH/TAG" or "open_clip:ARCH/PATH".
 
-    PATH is a safetensors file; "open_clip:FOLDER" reads open_clip_config.json there. 8-bit that cannot be
-    had falls back to the plan's type, with a note. Raises WeightsError, ConfigError, EncodingError.
+    PATH is a safetensors file; "open_clip:FOLDER" reads open_clip_config.json there. On a CPU transformers' models run
+    in OpenVINO, converted once (`progress` is told), unless `config.engine` names torch. What cannot be had falls
+    back to the plan's type in torch, with a note. Raises WeightsError, ConfigError, EncodingError.
     """
     if config.image_model is None:
         raise ConfigError("image_model is None: pictures are switched off")
     plan = plan or plan_device(config)
-    name, load = _loader(config, plan)
-    precisions = [plan.dtype] if plan.quantization == "none" else [plan.quantization, plan.dtype]
+    name, load, converts = _loader(config, plan, progress)
     notes = _card_notes(config)
-    for precision in precisions:
+    for precision in _precisions(config, plan, converts):
         try:
             return ClipEncoder(name, load, precision=precision, devices=plan.devices, config=config, notes=notes)
         except (EncodingError, MissingExtraError) as error:
             notes.append(f"{config.image_model}: {precision} is not used: {error}")
     raise EncodingError("; ".join(notes))
+
+
+def _precisions(config: Config, plan: DevicePlan, converts: bool) -> list[str]:
+    """What to try, in this order."""
+    wanted: list[str] = [] if plan.quantization == "none" else [plan.quantization]
+    if converts and not plan.on_gpu and not config.engine.startswith("torch-") and version():
+        wanted.append(OPENVINO + ("bf16" if plan.dtype == "bfloat16" and plan.cpu.bf16 else "f32"))
+    return [*wanted, plan.dtype]
 
 
 def _card_notes(config: Config) -> list[str]:
@@ -189,18 +188,21 @@ def _card_notes(config: Config) -> list[str]:
     return [f"{path.parent.name} is a demonstration model: it knows only pictures like its own"] if is_demo else []
 
 
-def _loader(config: Config, plan: DevicePlan) -> tuple[str, Loader]:
+def _loader(config: Config, plan: DevicePlan, progress: Progress | None) -> tuple[str, Loader, bool]:
+    """The model's name, what loads it, and whether it can be converted."""
     model = str(config.image_model)
     if model.startswith(PREFIX):
-        return _open_clip_loader(model.removeprefix(PREFIX), config)
+        return *_open_clip_loader(model.removeprefix(PREFIX), config), False
     weights = resolve(model, kind="image", offline=config.offline, cache_dir=config.cache_dir)
     if not (weights.path / "config.json").is_file():
-        return _open_clip_loader(str(weights.path), config)
+        return *_open_clip_loader(str(weights.path), config), False
 
     def load(precision: str, device: str) -> Towers:
+        if precision.startswith(OPENVINO):
+            return OpenVINOTowers(weights, precision, plan, config.cache_dir, progress=progress)
         return HfTowers(weights.path, precision, device, attention=plan.attention)
 
-    return f"{weights.name}@{weights.revision}", load
+    return f"{weights.name}@{weights.revision}", load, True
 
 
 def _open_clip_loader(name: str, config: Config) -> tuple[str, Loader]:
@@ -265,6 +267,3 @@ def _checkpoint(folder: Path) -> Path:
         raise WeightsError(f"{folder} holds no open_clip_model.safetensors (found: {', '.join(p.name for p in found) or 'none'})")
     return found[0]
 
-
-def _nothing() -> None:
-    return None

@@ -21,7 +21,7 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -183,28 +183,43 @@ def torch_share(spec: EncoderSpec, cache_dir: Path) -> float:
 
 def converted(spec: EncoderSpec, kind: str, cache_dir: Path, *, progress: Progress | None = None) -> Path:
     """The folder of the converted model, converting it first where needed. kind: "f32" or "int8"."""
-    require("openvino")
     folder = folder_for(spec, kind, cache_dir)
-    if manifest(folder) is not None:
-        return folder
-    source = converted(spec, "f32", cache_dir, progress=progress) if kind == "int8" else None
-    for package in ("nncf",) if kind == "int8" else ("torch", "transformers"):
+    if manifest(folder) is None:
+        source = converted(spec, "f32", cache_dir, progress=progress) if kind == "int8" else ""
+        task = {"weights": {**asdict(spec.weights), "path": str(spec.weights.path)}, "kind": kind, "source": str(source)}
+        needs = ("nncf",) if kind == "int8" else ("torch", "transformers")
+        convert_once(folder, __name__, task, needs=needs, what=f"{spec.weights.name} for this CPU ({kind})", progress=progress)
+    return folder
+
+
+def convert_once(
+    folder: Path, module: str, task: Mapping[str, Any], *, needs: Sequence[str], what: str, progress: Progress | None = None
+) -> dict[str, Any]:
+    """The manifest of `folder`; where it is not there, `python -m module` makes it from `task` and "out" in a process of its own.
+
+    The child writes model.xml, model.bin and about.json, which becomes the manifest. needs: packages it imports.
+    Raises MissingExtraError without them, EncodingError when it fails.
+    """
+    require("openvino")
+    if (stated := manifest(folder)) is not None:
+        return stated
+    for package in needs:
         if not _installed(package):
             raise MissingExtraError(package, "")
     if progress is not None:
-        progress(f"converting {spec.weights.name} for this CPU ({kind}), once")
+        progress(f"converting {what}, once")
     folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".converting-"))
     try:
-        _convert_in_child(spec, kind, aside, source)
+        _convert_in_child(module, {**task, "out": str(aside)})
         _seal(aside, folder)
     except OSError as error:
         raise EncodingError(f"the converted model cannot be kept in {folder.parent}: {error}") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    if manifest(folder) is None:
+    if (stated := manifest(folder)) is None:
         raise EncodingError(f"the converted model in {folder} does not read back as written")
-    return folder
+    return stated
 
 
 def _installed(package: str) -> bool:
@@ -215,21 +230,20 @@ def _installed(package: str) -> bool:
     return True
 
 
-def _convert_in_child(spec: EncoderSpec, kind: str, out: Path, source: Path | None) -> None:
-    task = {"weights": {**asdict(spec.weights), "path": str(spec.weights.path)}, "kind": kind, "out": str(out),
-            "source": str(source or "")}
+def _convert_in_child(module: str, task: Mapping[str, Any]) -> None:
     root = str(Path(__file__).resolve().parents[2])
     paths = os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH", "")) if p)
     quiet = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "CUDA_VISIBLE_DEVICES": ""}
     env = {**os.environ, **quiet, "PYTHONPATH": paths}
     try:
-        done = subprocess.run([sys.executable, "-m", __name__, json.dumps(task)], env=env, stdin=subprocess.DEVNULL,
+        done = subprocess.run([sys.executable, "-m", module, json.dumps(task)], env=env, stdin=subprocess.DEVNULL,
                               capture_output=True, text=True, timeout=_CONVERT_TIMEOUT_S, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise EncodingError(f"conversion to OpenVINO did not finish: {error}") from error
     if done.returncode != 0:
         said = [line for line in done.stderr.splitlines() if line.strip()]
-        raise EncodingError(f"conversion to OpenVINO {kind} failed: {said[-1] if said else f'exit status {done.returncode}'}")
+        last = said[-1] if said else f"exit status {done.returncode}"
+        raise EncodingError(f"conversion to OpenVINO {task['kind']} failed: {last}")
 
 
 def _seal(aside: Path, folder: Path) -> None:

@@ -8,19 +8,28 @@ ordinary captions, and exact.
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from ultrafast_rag.encode.pixels import PixelSpec
+import numpy as np
+import numpy.typing as npt
+
+from ultrafast_rag.encode.pixels import Pixels, PixelSpec
 from ultrafast_rag.encode.quantize import to_8bit
 from ultrafast_rag.errors import EncodingError, WeightsError, require
+from ultrafast_rag.types import Vectors
 
+Ids = npt.NDArray[np.int64]
 Precision = str  # "float32", "bfloat16", "float16", "8bit" or "4bit"
 
 
 class Towers(Protocol):
-    """Both towers on one device. image_tokens: positions a picture takes, for the memory budget."""
+    """Both towers on one device. image_tokens: positions a picture takes, for the memory budget.
+
+    `images` and `texts` may return before the device is done; `vectors` waits.
+    """
 
     dim: int
     max_tokens: int
@@ -31,20 +40,67 @@ class Towers(Protocol):
         """Ids with start and end tokens, each at most max_tokens."""
         ...
 
-    def images(self, pixels: Any) -> Any:
+    def images(self, pixels: Pixels) -> Any:
+        """uint8 (n, side, side, 3) -> what `vectors` takes."""
+        ...
+
+    def texts(self, ids: Ids, last: Ids) -> Any:
+        """int64 (n, length) padded at the end, position of each end token (n,) -> what `vectors` takes."""
+        ...
+
+    def vectors(self, found: Any) -> Vectors:
+        """float32 (n, dim), unit rows where the tower's answer was finite."""
+        ...
+
+    def release(self) -> None:
+        """Give cached device memory back, before a smaller batch is tried."""
+        ...
+
+
+class _TorchTowers(ABC):
+    """Towers in torch: `embed_images` and `embed_texts` are the model's, the rest is the way to the device and back."""
+
+    torch: Any
+    device: str
+
+    def images(self, pixels: Pixels) -> Any:
+        """As `Towers` says."""
+        with self.torch.inference_mode():
+            return self.torch.nn.functional.normalize(self.embed_images(self._sent(pixels)), dim=1)
+
+    def texts(self, ids: Ids, last: Ids) -> Any:
+        """As `Towers` says."""
+        with self.torch.inference_mode():
+            return self.torch.nn.functional.normalize(self.embed_texts(self._sent(ids), self._sent(last)), dim=1)
+
+    def vectors(self, found: Any) -> Vectors:
+        """As `Towers` says."""
+        vectors: Vectors = found.cpu().numpy()
+        return vectors
+
+    def release(self) -> None:
+        """As `Towers` says."""
+        if self.device != "cpu":
+            self.torch.cuda.empty_cache()
+
+    @abstractmethod
+    def embed_images(self, pixels: Any) -> Any:
         """uint8 (n, side, side, 3) on the device -> float32 (n, dim), not normalised."""
-        ...
 
-    def texts(self, ids: Any, last: Any) -> Any:
-        """int64 (n, length) padded at the end, position of each end token (n,) -> float32 (n, dim)."""
-        ...
+    @abstractmethod
+    def embed_texts(self, ids: Any, last: Any) -> Any:
+        """int64 (n, length) padded at the end, position of each end token (n,) -> float32 (n, dim), not normalised."""
+
+    def _sent(self, array: Any) -> Any:
+        tensor = self.torch.from_numpy(array)
+        return tensor if self.device == "cpu" else tensor.pin_memory().to(self.device, non_blocking=True)
 
 
-class HfTowers:
+class HfTowers(_TorchTowers):
     """transformers' CLIPModel. Raises WeightsError for a folder that is not one, EncodingError when it cannot be loaded."""
 
     def __init__(self, folder: Path, precision: Precision, device: str, *, attention: str = "sdpa") -> None:
-        self.torch = require("torch")
+        self.torch, self.device = require("torch"), device
         self.model = _load_hf(folder, precision, device, attention)
         config = self.model.config
         self.dim, self.max_tokens = int(config.projection_dim), int(config.text_config.max_position_embeddings)
@@ -52,25 +108,25 @@ class HfTowers:
         self.spec = PixelSpec.read(folder, int(config.vision_config.image_size))
         self._dtype = self.model.vision_model.embeddings.patch_embedding.weight.dtype
         self._normal = _Normal(self.torch, self.spec, device, self._dtype)
-        self._tokenizer = _tokenizer(folder, self.max_tokens)
+        self._tokenizer = clip_tokenizer(folder, self.max_tokens)
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """As `Towers` says."""
         return [list(found.ids) for found in self._tokenizer.encode_batch(list(texts))]
 
-    def images(self, pixels: Any) -> Any:
-        """As `Towers` says."""
+    def embed_images(self, pixels: Any) -> Any:
+        """As said above."""
         pooled = self.model.vision_model(pixel_values=self._normal(pixels)).pooler_output
         return self.model.visual_projection(pooled).float()
 
-    def texts(self, ids: Any, last: Any) -> Any:
-        """As `Towers` says."""
+    def embed_texts(self, ids: Any, last: Any) -> Any:
+        """As said above."""
         states = self.model.text_model(input_ids=ids).last_hidden_state
-        pooled = states[self.torch.arange(len(ids), device=ids.device), last]
+        pooled = states[self.torch.arange(ids.shape[0], device=ids.device), last]
         return self.model.text_projection(pooled).float()
 
 
-class OpenClipTowers:
+class OpenClipTowers(_TorchTowers):
     """open_clip's model from its own description and safetensors.
 
     Raises WeightsError when they do not fit one another, EncodingError for an architecture whose text
@@ -82,7 +138,7 @@ class OpenClipTowers:
         *, preprocess: dict[str, Any] | None = None,
     ) -> None:
         self.torch, open_clip = require("torch"), require("open_clip", package="open-clip-torch")
-        self._device = device
+        self.device = device
         self.model = _load_open_clip(description, checkpoint, precision, device)
         text, vision = description["text_cfg"], description["vision_cfg"]
         size = vision.get("image_size", 224)
@@ -101,12 +157,12 @@ class OpenClipTowers:
         room = self.max_tokens - 2
         return [[tokenizer.sot_token_id, *tokenizer.encode(text)[:room], tokenizer.eot_token_id] for text in texts]
 
-    def images(self, pixels: Any) -> Any:
-        """As `Towers` says."""
+    def embed_images(self, pixels: Any) -> Any:
+        """As said above."""
         return self.model.encode_image(self._normal(pixels)).float()
 
-    def texts(self, ids: Any, last: Any) -> Any:
-        """As `Towers` says."""
+    def embed_texts(self, ids: Any, last: Any) -> Any:
+        """As said above."""
         torch, model = self.torch, self.model
         if not self._unpadded:
             return model.encode_text(torch.nn.functional.pad(ids, (0, self.max_tokens - ids.shape[1]))).float()
@@ -170,7 +226,7 @@ def _model_type(folder: Path) -> str:
         raise WeightsError(f"{folder / 'config.json'} cannot be read: {error}") from error
 
 
-def _tokenizer(folder: Path, max_tokens: int) -> Any:
+def clip_tokenizer(folder: Path, max_tokens: int) -> Any:
     """The tokenizers-library tokenizer of the folder: truncated, end token kept, not padded."""
     path = folder / "tokenizer.json"
     if path.is_file():
