@@ -22,6 +22,7 @@ from ultrafast_rag.config import Config
 from ultrafast_rag.device import DevicePlan, plan_device
 from ultrafast_rag.encode.batching import is_out_of_memory
 from ultrafast_rag.encode.quantize import to_8bit
+from ultrafast_rag.encode.voice import voiced_share
 from ultrafast_rag.encode.whisper_files import Checkpoint, find_checkpoint, load_model
 from ultrafast_rag.errors import ConfigError, DeviceMemoryError, EncodingError, MissingExtraError, WeightsError, require
 from ultrafast_rag.ports import Transcriber
@@ -32,6 +33,7 @@ FASTER = "faster-whisper:"
 _HOP = 160  # samples a mel frame
 _TICK_S = 0.02  # of a timestamp token
 _LEAST_S = 0.1  # shorter holds no word
+_UNDER_S = 1.0  # of sound at least are looked at to tell a voice
 _STOCK = {
     "thank you", "thanks for watching", "thank you for watching", "thanks", "you", "bye", "please subscribe", "the end",
     "see you next time", "see you in the next video", "subtitles by the amara org community",
@@ -51,6 +53,7 @@ class Gates:
     compression: float = 2.4  # zlib ratio; over it the text goes round in circles
     stock_no_speech: float = 0.25  # over this a stock phrase is taken for an invention
     faint_dbfs: float = -60.0  # no word is spoken below this level
+    voiced: float = 0.03  # share of voice-like frames; with less under it, only certain words are kept
     temperatures: tuple[float, ...] = (0.0, 0.4, 0.8)
 
     def is_guess(self, result: Any) -> bool:
@@ -61,12 +64,14 @@ class Gates:
         """Whether the model itself says that nobody speaks."""
         return bool(result.no_speech_prob > self.no_speech and result.avg_logprob < self.certain_logprob)
 
-    def keeps(self, text: str, sound: Sound, no_speech_prob: float) -> bool:
-        """Whether a segment's words are worth keeping, given the sound under them."""
+    def keeps(self, text: str, sound: Sound, result: Any) -> bool:
+        """Whether a segment's words are worth keeping, given the sound under them and what the model said of its window."""
         plain = " ".join(re.findall(r"\w+", _BRACKETED.sub(" ", text).lower()))
-        if not plain or (plain in _STOCK and no_speech_prob > self.stock_no_speech):
+        if not plain or (plain in _STOCK and result.no_speech_prob > self.stock_no_speech):
             return False
-        return level_dbfs(sound) > self.faint_dbfs
+        if level_dbfs(sound) <= self.faint_dbfs:
+            return False
+        return bool(result.avg_logprob > self.certain_logprob) or voiced_share(sound) >= self.voiced
 
 
 class WhisperTranscriber:
@@ -152,8 +157,7 @@ class WhisperTranscriber:
         pieces, used = self._split(result, len(window))
         kept = []
         for start_s, end_s, text in pieces:
-            under = window[int(start_s * RATE) : max(int(end_s * RATE), int(start_s * RATE) + RATE // 10)]
-            if len(under) and self._gates.keeps(text, under, float(result.no_speech_prob)):
+            if self._gates.keeps(text, _under(window, start_s, end_s), result):
                 kept.append(Segment(start_s, min(end_s, len(window) / RATE), text, str(result.language)))
         return kept, used
 
@@ -220,10 +224,9 @@ class FasterWhisperTranscriber:
             results = list(heard)
         kept = []
         for result in results:
-            under = sound[int(result.start * RATE) : int(result.end * RATE) + 1]
-            if self._gates.is_silence(result) or self._gates.is_guess(result) or not len(under):
+            if self._gates.is_silence(result) or self._gates.is_guess(result):
                 continue
-            if self._gates.keeps(result.text, under, result.no_speech_prob):
+            if self._gates.keeps(result.text, _under(sound, result.start, result.end), result):
                 kept.append(Segment(result.start + offset_s, result.end + offset_s, result.text.strip(), info.language))
         return kept
 
@@ -259,6 +262,13 @@ def level_dbfs(sound: Sound) -> float:
     """Level in dB below full scale, without the mean; -120 for digital silence."""
     rms = float(sound.std()) if len(sound) else 0.0
     return 20.0 * float(np.log10(max(rms, 1e-6)))
+
+
+def _under(sound: Sound, start_s: float, end_s: float) -> Sound:
+    """The sound of a segment, widened to a second, for times are a little off and less tells nothing."""
+    spare = max(0.0, _UNDER_S - (end_s - start_s)) / 2
+    first = max(0, min(int((start_s - spare) * RATE), len(sound) - int(_UNDER_S * RATE)))
+    return sound[first : max(int((end_s + spare) * RATE), first + int(_UNDER_S * RATE))]
 
 
 def _place(torch: Any, model: Any, device: str, precision: str) -> Any:
