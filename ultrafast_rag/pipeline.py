@@ -29,7 +29,7 @@ from ultrafast_rag.types import Chunk, Element, IngestReport, Part, ProgressStat
 
 PARTS_AHEAD = 24  # parts read but not yet encoded
 GROUPS_AHEAD = 2  # groups encoded but not yet committed
-GROUP_TOKENS = 8192  # encoded and committed together; enough to sort by length, little to lose
+GROUP_TOKENS = 16_384  # encoded and committed together: sorted by length, 64 k encode a tenth faster than 8 k, and lose more
 GROUP_PICTURES = 32
 NOTES_SHOWN = 20
 

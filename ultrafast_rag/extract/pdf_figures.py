@@ -13,6 +13,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from ultrafast_rag.config import Config
 from ultrafast_rag.errors import require
 from ultrafast_rag.extract import pdf_tables
@@ -27,6 +29,7 @@ _CAPTION = re.compile(
 _SMALLEST_PX = 64
 _SMALLEST_SHARE = 0.008  # of the page
 _CELL = 5.0  # points: drawings closer than about this are one figure
+_MOST_POINTS = 5000.0  # of a page's side; what lies beyond counts as its edge
 _MOST_PATHS = 20_000
 _MOST_PICTURES = 40  # on one page
 _MAX_ZOOM = 4.0
@@ -214,7 +217,9 @@ def _share(box: BBox, area: BBox) -> float:
 
 def _clusters(paths: Sequence[BBox]) -> list[list[BBox]]:
     """Groups of boxes that touch on a grid of `_CELL` points: linear in their number, whatever a map holds."""
-    owner: dict[tuple[int, int], int] = {}
+    first = np.floor(np.clip(paths, 0, _MOST_POINTS) / _CELL).astype(np.intp)
+    first[:, 2:] += 2  # the end of a range, and a cell of slack
+    owner = np.full((int(first[:, 2].max()), int(first[:, 3].max())), -1, np.int32)
     parent = list(range(len(paths)))
 
     def root(at: int) -> int:
@@ -223,12 +228,12 @@ def _clusters(paths: Sequence[BBox]) -> list[list[BBox]]:
             at = parent[at]
         return at
 
-    for at, (x0, y0, x1, y1) in enumerate(paths):
-        for column in range(int(max(x0, 0) // _CELL), int(min(x1, 5000) // _CELL) + 2):
-            for row in range(int(max(y0, 0) // _CELL), int(min(y1, 5000) // _CELL) + 2):
-                other = owner.setdefault((column, row), at)
-                if other != at:
-                    parent[root(at)] = root(other)
+    for at, (left, top, right, bottom) in enumerate(first.tolist()):
+        cells = owner[left:right, top:bottom]
+        for other in set(cells.ravel().tolist()):
+            if other >= 0:
+                parent[root(other)] = at
+        cells[...] = at
     groups: dict[int, list[BBox]] = {}
     for at, box in enumerate(paths):
         groups.setdefault(root(at), []).append(box)
