@@ -57,7 +57,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     width = max(len(row["what"]) for row in rows)
     for row in rows:
         print(f"{row['what']:{width}}  {row['setting']:34} {row['value']:9.1f} {row['unit']}")
-    command = "python tests/benchmarks/media.py" + (" --pictures DIR" if arguments.pictures else "")
+    shown = {**vars(arguments), "pictures": "DIR" if arguments.pictures else None}
+    command = " ".join(["python tests/benchmarks/media.py", *(f"--{name} {value}" for name, value in shown.items() if value)])
     data = {"weights": "random, true architectures: openai/clip-vit-base-patch32, Whisper base", "pictures": len(pictures),
             "rounds": arguments.rounds, "statistic": "median", "rows": rows}  # fmt: skip
     print(write_result(arguments.out.stem, data, path=arguments.out, command=command))
@@ -67,9 +68,10 @@ def clip_rows(folder: Path, pictures: list[bytes], texts: list[str], arguments: 
     rows = []
     on_gpu = plan_device(Config(device=arguments.device)).on_gpu
     half = "torch-f16" if on_gpu else "torch-bf16"
-    encoders = [("torch-f32", None), (half, None)]
+    encoders: list[tuple[str, int | None]] = [("torch-f32", None), (half, None)]
     if not on_gpu:
-        encoders += [(half, budget) for budget in (256, 512, 2048, 4096)]
+        encoders += [("openvino-f32", None), ("openvino-bf16", None)]
+        encoders += [("openvino-bf16", budget) for budget in (512, 2048, 8192)]
     for engine, budget in encoders:
         encoder = open_clip_encoder(folder, engine, arguments.device, budget)
         setting = f"{encoder.precision}, {budget or 'default'} tokens a batch"
@@ -142,7 +144,8 @@ def timed(work: Callable[[], object], arguments: argparse.Namespace) -> float:
 
 
 def open_clip_encoder(folder: Path, engine: Any, device: str, budget: int | None) -> ClipEncoder:
-    config = Config(image_model=str(folder), engine=engine, device=device, batch_tokens=budget)
+    # converted towers go with the random weights they were made from
+    config = Config(image_model=str(folder), engine=engine, device=device, batch_tokens=budget, cache_dir=folder.parent / "cache")
     return open_image_encoder(config, plan_device(config))
 
 
