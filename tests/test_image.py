@@ -139,6 +139,26 @@ def test_ocr_text_joins_the_caption(tmp_path: Path) -> None:
 
 
 @needs_tesseract
+@pytest.mark.parametrize("turn", [90, 180, 270])
+def test_ocr_reads_a_page_that_lies_on_its_side_or_upside_down(tmp_path: Path, turn: int) -> None:
+    if "osd" not in ocr.languages():
+        pytest.skip("tesseract's osd.traineddata is not installed")
+    page = Image.new("RGB", (1240, 900), "white")
+    lines = [f"Line {n}: the keeper of the lamp writes down the tide at {n + 3} in the morning" for n in range(1, 11)]
+    ImageDraw.Draw(page).text((60, 40), "\n".join(lines), fill="black", font=ImageFont.load_default(size=28), spacing=24)
+    page.rotate(turn, expand=True).save(tmp_path / "page.png")
+    _, element, _ = read(tmp_path / "page.png", Config())
+    assert sum("keeper of the lamp writes down the tide" in line for line in element.text.splitlines()) >= 9
+
+
+@needs_tesseract
+def test_ocr_makes_no_words_of_texture() -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 2, (300, 400), dtype=np.uint8) * 255).save(buffer, "PNG")
+    assert ocr.ocr(buffer.getvalue(), language="eng", timeout_s=30) == ""
+
+
+@needs_tesseract
 def test_ocr_says_what_to_do_when_the_language_is_missing(tmp_path: Path) -> None:
     part, element, _ = read(written(tmp_path), Config(ocr_language="xyz"))
     assert element.text == "slide"

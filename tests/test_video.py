@@ -9,10 +9,12 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
+from ultrafast_rag import UltraFastRAG
 from ultrafast_rag.config import Config
 from ultrafast_rag.errors import CorruptError, ExtractionError, UnsupportedError
+from ultrafast_rag.extract import ocr
 from ultrafast_rag.extract.audio import RATE
 from ultrafast_rag.extract.clip import clip, clip_bytes
 from ultrafast_rag.extract.sandbox import Sandbox
@@ -21,6 +23,7 @@ from ultrafast_rag.types import Element, Part
 
 CONFIG = Config(frame_interval_s=5.0)
 DATA = os.environ.get("UFR_TEST_DATA")
+needs_tesseract = pytest.mark.skipif(not ocr.available(), reason="tesseract is not installed")
 RED, GREEN, BLUE, BLACK = (200, 30, 30), (30, 180, 40), (40, 50, 210), (0, 0, 0)
 
 
@@ -89,6 +92,59 @@ def test_a_frame_for_each_scene_with_its_second(tmp_path: Path) -> None:
         assert element.metadata["width"] == 160
         assert element.metadata["height"] == 96
         assert element.metadata["duration_s"] == pytest.approx(7.5, abs=0.2)
+
+
+def slide(*lines: str, size: tuple[int, int] = (1280, 720)) -> np.ndarray:
+    picture = Image.new("RGB", size, (250, 250, 245))
+    font = ImageFont.load_default(size=size[1] // 18)
+    place = (size[0] // 12, size[1] // 8)
+    ImageDraw.Draw(picture).text(place, "\n".join(lines), fill=(20, 30, 60), font=font, spacing=size[1] // 30)
+    return np.asarray(picture)
+
+
+def lecture(path: Path, size: tuple[int, int] = (1280, 720)) -> Path:
+    photo = np.random.default_rng(1).integers(0, 255, (9, 16, 3), dtype=np.uint8)
+    speaker = np.asarray(Image.fromarray(photo).resize(size, Image.Resampling.BICUBIC))
+    first = slide("Tidal turbines", "Rated power: 417 kilowatts", "Blade length: nine metres", size=size)
+    second = slide("Maintenance", "Grease the bearings every spring", "Replace the seals after five years", size=size)
+    return save_film(path, [(3, first), (3, speaker), (4, second)], fps=4)
+
+
+@needs_tesseract
+@pytest.mark.parametrize("size", [(1280, 720), (640, 360)])
+def test_words_on_a_slide_belong_to_its_frame(tmp_path: Path, size: tuple[int, int]) -> None:
+    frames = frames_of(parts_of(lecture(tmp_path / "lecture.mp4", size)))
+    texts = [frame.text for frame in frames]
+    assert "Rated power: 417 kilowatts" in texts[0]
+    assert texts[1] == ""  # the speaker
+    assert "Grease the bearings every spring" in texts[2]
+    assert frames[2].start_s == pytest.approx(6, abs=0.3)
+    assert all(max(Image.open(io.BytesIO(frame.data or b"")).size) <= CONFIG.image_px for frame in frames)
+
+
+@needs_tesseract
+def test_a_slide_is_found_by_its_words_with_its_second(tmp_path: Path) -> None:
+    lecture(tmp_path / "lecture.mp4")
+    with UltraFastRAG(None, image_model=None, speech_model=None, quiet=True) as rag:
+        rag.ingest(tmp_path / "lecture.mp4")
+        hit = rag.search("When should the bearings be greased?", modality="video", k=1)[0]
+        assert hit.start_s == pytest.approx(6, abs=0.3)
+        assert rag.search("417 kilowatts", k=1)[0].start_s == pytest.approx(0, abs=0.3)
+
+
+def test_without_tesseract_the_report_says_that_frames_stay_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = lecture(tmp_path / "lecture.mp4")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    ocr.available.cache_clear()
+    try:
+        (part,) = parts_of(path)
+    finally:
+        monkeypatch.undo()
+        ocr.available.cache_clear()
+    assert [frame.text for frame in frames_of([part])] == ["", "", ""]
+    assert [note for note in part.notes if "tesseract is not installed" in note] == [part.notes[-1]]
+    (unasked,) = parts_of(path, Config(ocr=False))
+    assert not any("tesseract" in note for note in unasked.notes)
 
 
 def test_a_still_film_is_one_frame(tmp_path: Path) -> None:

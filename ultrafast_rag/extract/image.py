@@ -32,7 +32,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 _MAX_PAGES = 500  # of a TIFF; a scan longer than a book is a loop in the file
 _MAX_WORDS_CHARS = 4000  # of OCR kept per picture
-_OCR_PX = 2400  # longest side handed to tesseract: A4 at about 200 dpi
+OCR_PX = 2400  # longest side handed to tesseract: A4 at about 200 dpi
 _JPEG_QUALITY = 88
 
 _EXIF_TEXT = {270: "utf-8", 40091: "utf-16-le", 40095: "utf-16-le", 40092: "utf-16-le", 40094: "utf-16-le"}
@@ -79,23 +79,25 @@ class ImageExtractor:
         try:
             if number:
                 _seek(picture, number, path, self.config.max_image_pixels)
-            seen, size, note = self._decode(path, picture, number)
+            seen, size, notes = self._decode(path, picture, number)
         except CorruptError as error:
             if pages == 1:
                 raise
             return Part(number, title=title, total=pages, failure=str(error))
-        words, ocr_notes = self._ocr(seen)
+        words, unread = words_in(seen, self.config, timeout_s=0.6 * self.config.page_timeout_s)  # the worker's own limit is later
+        if unread:
+            notes.append(f"the picture seems to hold text, which stays unread: {unread}")
         name = "" if _CAMERA_NAME.match(path.stem) else title
         text = "\n".join(dict.fromkeys(line for line in [name, *_embedded_text(picture), words] if line)) or path.stem
         element = Element(
             "image", text, page=page, data=encode_small(seen, self.config.image_px),
             metadata={"width": size[0], "height": size[1], "format": picture.format or ""},
         )
-        return Part(number, (element,), title=title, total=pages, notes=tuple(note + ocr_notes))
+        return Part(number, (element,), title=title, total=pages, notes=tuple(notes))
 
     def _decode(self, path: Path, picture: OpenedImage, number: int) -> tuple[Image, tuple[int, int], list[str]]:
         # OCR reads fine print, so it needs more pixels than the stored picture does.
-        longest = max(self.config.image_px, _OCR_PX if self._reads_text() else 0)
+        longest = max(self.config.image_px, OCR_PX if reads_text(self.config) else 0)
         size, notes = picture.size, []
         try:
             seen = upright_rgb(picture, longest)
@@ -104,23 +106,6 @@ class ImageExtractor:
             notes = [f"{path.name} is cut short; what could be decoded is kept"]
         turned = _exif(picture).get(274) in (5, 6, 7, 8)
         return seen, size[::-1] if turned else size, notes
-
-    def _reads_text(self) -> bool:
-        return self.config.ocr and ocr.available()
-
-    def _ocr(self, picture: Image) -> tuple[str, list[str]]:
-        if not self.config.ocr or not holds_text(picture):
-            return "", []
-        if not ocr.available():
-            return "", ["the picture seems to hold text, and tesseract is not installed to read it"]
-        buffer = io.BytesIO()
-        picture.convert("L").save(buffer, "PNG", compress_level=1)
-        try:
-            timeout_s = 0.6 * self.config.page_timeout_s  # the worker's own limit must not fire first
-            words = ocr.ocr(buffer.getvalue(), language=self.config.ocr_language, timeout_s=timeout_s)
-        except ExtractionError as error:
-            return "", [f"the picture's text stays unread: {error}"]
-        return "\n".join(line for line in words.splitlines() if _is_worded(line))[:_MAX_WORDS_CHARS], []
 
 
 def open_picture(path: Path, max_pixels: int) -> OpenedImage:
@@ -199,6 +184,26 @@ def holds_text(picture: Image) -> bool:
         return False
     across = np.abs(np.diff(pixels, axis=1))
     return bool((across <= 2).mean() > 0.6 and (across > 48).mean() > 0.004)
+
+
+def reads_text(config: Config) -> bool:
+    """Whether text in pictures is wanted and can be read here."""
+    return config.ocr and ocr.available()
+
+
+def words_in(picture: Image, config: Config, *, timeout_s: float) -> tuple[str, str]:
+    """Text in a picture that looks as if it held any, and why it could not be read; both "" for a photograph."""
+    if not config.ocr or not holds_text(picture):
+        return "", ""
+    if not ocr.available():
+        return "", "tesseract is not installed (apt-get install tesseract-ocr)"
+    buffer = io.BytesIO()
+    picture.convert("L").save(buffer, "PNG", compress_level=1)
+    try:
+        words = ocr.ocr(buffer.getvalue(), language=config.ocr_language, timeout_s=timeout_s)
+    except ExtractionError as error:
+        return "", str(error)
+    return "\n".join(line for line in words.splitlines() if _is_worded(line))[:_MAX_WORDS_CHARS], ""
 
 
 def stem_words(path: Path) -> str:

@@ -4,12 +4,14 @@ Frames are looked at four times a second. One is kept at a cut (colour histogram
 the frame before), or when config.frame_interval_s has passed since the last one kept and it differs
 from it; near-duplicates are dropped. A slot of 26 s is a part, as in `audio.py`. The state that enters a
 slot is the last frame looked at before it, so that a reader who starts at any slot, by seeking, finds
-the same frames as one who saw the whole film. (Learned shot detectors lost: a model more, for cuts
+the same frames as one who saw the whole film. A kept frame that looks written on, such as a slide, carries its
+words, read by tesseract where it is installed. (Learned shot detectors lost: a model more, for cuts
 that a histogram finds.)
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +26,7 @@ from ultrafast_rag.extract import audio
 from ultrafast_rag.extract.audio import SLOT_S, sound_elements, speech_element
 from ultrafast_rag.extract.clip import clip_bytes
 from ultrafast_rag.extract.frames import STEP_S, film_stream, frame_at, looks, shown_picture
-from ultrafast_rag.extract.image import encode_small
+from ultrafast_rag.extract.image import OCR_PX, encode_small, reads_text, words_in
 from ultrafast_rag.extract.media import media_duration_s, media_title, open_media, suffix_notes
 from ultrafast_rag.types import Element, Part, Segment
 
@@ -39,6 +41,7 @@ _CUT_HISTOGRAM = 0.35  # share of pixels in other bins than before
 _CUT_DIFFERENCE = 40.0  # mean grey levels
 _SAME_SPOTS, _SAME_STEP = 6, 8.0  # of 256 gradients, those that may differ by more than so many grey levels
 _SAME_DIFFERENCE = 5.0  # mean grey levels
+_WORDS_SHARE = 0.4  # of a part's time for reading the words of its frames; decoding needs the rest
 _BLACK = 10.0  # brightest pixel of a frame that shows nothing, such as a fade
 
 
@@ -89,7 +92,8 @@ class VideoExtractor:
         """Yield a part for each slot of about 26 s: its sounds, then its frames, each in time order.
 
         "sound" elements as `AudioExtractor` finds them, or "speech" from a .vtt or .srt beside the file;
-        "frame" elements hold a JPEG or PNG, start_s, and end_s at the next frame kept or the slot's end.
+        "frame" elements hold a JPEG or PNG, the words seen in it, start_s, and end_s at the next frame kept or the
+        slot's end.
         metadata of a frame: width, height, duration_s (0.0 where unknown). A file with sound alone gives
         the sounds. Raises CorruptError, UnsupportedError, ExtractionError.
         """
@@ -107,33 +111,40 @@ class VideoExtractor:
         if not has_sound and not cues:
             notes.append("the film has no sound")
         spoken = _cue_slots(cues, start_part) if cues else _sound_slots(path, start_part) if has_sound else iter(())
-        shown = self._frame_slots(path, start_part, duration_s) if has_film else iter(())
+        shown = self._frame_slots(path, start_part, duration_s, notes) if has_film else iter(())
         if has_film and (has_sound or cues):
             spoken, shown = _or_note(spoken, "sound", notes), _or_note(shown, "pictures", notes)
         total = int(duration_s // SLOT_S) + 1 if duration_s else None
         yield from _parts(spoken, shown, start_part, title, total, notes)
 
-    def _frame_slots(self, path: Path, start_part: int, duration_s: float) -> Iterator[tuple[Element, ...]]:
+    def _frame_slots(self, path: Path, start_part: int, duration_s: float, notes: list[str]) -> Iterator[tuple[Element, ...]]:
         """Frame elements of each slot from `start_part` on."""
-        slot, picked = start_part, _Picked(self.config.frame_interval_s, self.config.image_px)
+        # words need more pixels than the stored picture has
+        longest_px = max(self.config.image_px, OCR_PX if reads_text(self.config) else 0)
+        slot, picked = start_part, _Picked(self.config.frame_interval_s, longest_px)
         at = -1.0
         for at, frame in looks(path, start_part * SLOT_S):
             while at >= (slot + 1) * SLOT_S:
-                yield self._elements(picked.finish(), (slot + 1) * SLOT_S, duration_s)
+                yield self._elements(picked.finish(), (slot + 1) * SLOT_S, duration_s, notes)
                 slot += 1
             picked.look(at, frame, only_remember=at < start_part * SLOT_S)
         if at >= start_part * SLOT_S or start_part == 0:
             end_s = max(duration_s, at + STEP_S)
-            yield self._elements(picked.finish(), min((slot + 1) * SLOT_S, end_s), duration_s)
+            yield self._elements(picked.finish(), min((slot + 1) * SLOT_S, end_s), duration_s, notes)
 
-    def _elements(self, kept: list[_Kept], end_s: float, duration_s: float) -> tuple[Element, ...]:
+    def _elements(self, kept: list[_Kept], end_s: float, duration_s: float, notes: list[str]) -> tuple[Element, ...]:
         found = []
+        deadline = time.monotonic() + _WORDS_SHARE * self.config.page_timeout_s
         for frame, after in zip(kept, [*kept[1:], None], strict=False):
             until_s = after.start_s if after else end_s
             width, height = frame.size
             metadata = {"width": width, "height": height, "duration_s": round(duration_s, 3)}
             data = encode_small(frame.picture, self.config.image_px)
-            found.append(Element("frame", "", start_s=frame.start_s, end_s=until_s, data=data, metadata=metadata))
+            words, unread = words_in(frame.picture, self.config, timeout_s=max(0.0, deadline - time.monotonic()))
+            note = f"frames that seem to hold text stay unread: {unread}"
+            if unread and note not in notes:
+                notes.append(note)
+            found.append(Element("frame", words, start_s=frame.start_s, end_s=until_s, data=data, metadata=metadata))
         return tuple(found)
 
 
@@ -209,12 +220,14 @@ def _parts(
 ) -> Iterator[Part]:
     """Slot by slot from both streams until both end; the last part knows the total."""
     held: Part | None = None
+    said = set(notes) if number else set[str]()  # the file's own notes came with its first part
     while True:
         sounds, frames = next(spoken, None), next(shown, None)
         if held is not None:
             ended = sounds is None and frames is None
             length = number if ended else max(total, number + 1) if total else None
-            yield Part(held.number, held.elements, title, length, notes=tuple(notes) if held.number == 0 else ())
+            yield Part(held.number, held.elements, title, length, notes=tuple(note for note in notes if note not in said))
+            said.update(notes)
             held = None
         if sounds is None and frames is None:
             return
