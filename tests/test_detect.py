@@ -26,6 +26,8 @@ PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 20
         ("clip.mp4", b"\0\0\0\x18ftypisom\0\0\0\0", "video", "video/mp4"),
         ("song.m4a", b"\0\0\0\x18ftypisom\0\0\0\0", "audio", "audio/mp4"),
         ("shot.heic", b"\0\0\0\x18ftypheic\0\0\0\0", "image", "image/heic"),
+        ("shot.avif", b"\0\0\0\x1cftypavif\0\0\0\0avifmif1miaf", "image", "image/avif"),
+        ("shot.bin", b"\0\0\0\x1cftypmif1\0\0\0\0mif1avifmiaf", "image", "image/avif"),
         ("notes", b"plain words", "text", "text/plain"),
         ("notes.md", b"# title\n", "markdown", "text/markdown"),
         ("main.rs", b"fn main() {}\n", "code", "text/x-rust"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import os
 import struct
@@ -11,11 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
+from PIL import Image, ImageDraw, ImageFont, PngImagePlugin, features
 
 from ultrafast_rag.config import Config
+from ultrafast_rag.encode.pixels import PixelSpec, decode
 from ultrafast_rag.errors import CorruptError, ExtractionError, MissingExtraError, UnsupportedError
 from ultrafast_rag.extract import ocr
+from ultrafast_rag.extract.detect import detect
 from ultrafast_rag.extract.image import ImageExtractor, holds_text, stem_words
 from ultrafast_rag.types import Element, Part
 
@@ -61,10 +64,23 @@ def test_picture_matches_a_plain_resize(tmp_path: Path) -> None:
     assert difference.mean() < 2.0
 
 
+def _can_write(suffix: str) -> bool:
+    if suffix == "avif":
+        return bool(features.check("avif"))
+    if suffix == "heic" and importlib.util.find_spec("pillow_heif"):
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+    return suffix != "heic" or importlib.util.find_spec("pillow_heif") is not None
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "webp", "png", "tif", "avif", "heic"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_rotation_shows_the_picture_as_the_camera_held_it(tmp_path: Path, orientation: int) -> None:
-    upright = Image.new("RGB", (64, 32), "white")
-    upright.paste((255, 0, 0), (0, 0, 16, 16))  # a red corner, top left
+def test_exif_rotation_shows_the_picture_as_the_camera_held_it(tmp_path: Path, orientation: int, suffix: str) -> None:
+    if not _can_write(suffix):
+        pytest.skip(f"nothing here writes {suffix}")
+    upright = Image.new("RGB", (128, 64), "white")
+    upright.paste((255, 0, 0), (0, 0, 32, 32))  # a red corner, top left
     undo = {
         2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
         5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_270,
@@ -72,12 +88,18 @@ def test_exif_rotation_shows_the_picture_as_the_camera_held_it(tmp_path: Path, o
     stored = upright.transpose(undo[orientation]) if orientation > 1 else upright
     exif = Image.Exif()
     exif[274] = orientation
-    stored.save(tmp_path / "a.jpg", quality=95, exif=exif)
-    _, element, picture = read(tmp_path / "a.jpg")
-    assert (element.metadata["width"], element.metadata["height"]) == (64, 32)
-    corner = np.asarray(picture.convert("RGB"))[4, 4]
+    path = tmp_path / f"a.{suffix}"
+    stored.save(path, quality=95, exif=exif.tobytes())  # HEIC turns by boxes of its own, written from these bytes
+    assert detect(path).extractor == "image"
+    _, element, picture = read(path)
+    assert (element.metadata["width"], element.metadata["height"]) == (128, 64)
+    corner = np.asarray(picture.convert("RGB"))[8, 8]
     assert corner[0] > 200
     assert corner[1] < 60
+    asked = decode(path.read_bytes(), PixelSpec(64, 64, squash=True), max_pixels=10**6)  # as a question's picture
+    assert asked[4, 4, 0] > 200
+    assert asked[4, 4, 1] < 60
+    assert asked[60, 60].min() > 200
 
 
 def test_alpha_is_laid_on_white(tmp_path: Path) -> None:

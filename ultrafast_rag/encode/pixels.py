@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ultrafast_rag.errors import CorruptError, WeightsError
+from ultrafast_rag.errors import CorruptError, WeightsError, require
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 Pixels = npt.NDArray[np.uint8]
@@ -66,13 +66,16 @@ class PixelSpec:
 
 
 def decode(image: bytes, spec: PixelSpec, *, max_pixels: int) -> Pixels:
-    """uint8 (side, side, 3). Raises CorruptError when the picture cannot be decoded or has over max_pixels."""
+    """uint8 (side, side, 3). Raises CorruptError when the picture cannot be decoded or has over max_pixels.
+
+    MissingExtraError for HEIC without its extra: a question's picture comes as it is, an index holds JPEG and PNG.
+    """
     from PIL import Image, ImageOps
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns where we raise
-            with Image.open(io.BytesIO(image), formats=list(FORMATS)) as picture:
+            with Image.open(io.BytesIO(image), formats=_formats(image)) as picture:
                 if picture.width * picture.height > max_pixels:
                     size = f"{picture.width} x {picture.height}"
                     raise CorruptError(f"the picture has {size} pixels, over the limit of {max_pixels}")
@@ -81,6 +84,15 @@ def decode(image: bytes, spec: PixelSpec, *, max_pixels: int) -> Pixels:
     except (*_BROKEN, Image.DecompressionBombError) as error:
         raise CorruptError(f"the picture cannot be decoded: {error}") from error
     return _fitted(rgb, spec)
+
+
+def _formats(image: bytes) -> list[str]:
+    if image[4:8] != b"ftyp":
+        return list(FORMATS)
+    if any(brand in image[8:32] for brand in (b"avif", b"avis")):
+        return ["AVIF"]
+    require("pillow_heif", package="pillow-heif", extra="heic").register_heif_opener()
+    return ["HEIF"]
 
 
 def _on_white(picture: Any) -> Any:

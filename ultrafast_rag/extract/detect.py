@@ -21,7 +21,7 @@ from ultrafast_rag.ports import Extractor
 ExtractorName = Literal["pdf", "image", "audio", "video", "text", "markdown", "html", "code", "office"]
 
 READS = (
-    "PDF; pictures (jpg, png, webp, tiff, bmp, gif, heic); recordings and films that FFmpeg decodes; "
+    "PDF; pictures (jpg, png, webp, tiff, bmp, gif, avif, heic); recordings and films that FFmpeg decodes; "
     "plain text, Markdown, HTML, source code; docx, pptx, xlsx"
 )
 _CLASSES: dict[str, tuple[str, str]] = {
@@ -121,6 +121,7 @@ _EITHER: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\x1aE\xdf\xa3", "webm"),
     (0, b"0&\xb2u\x8ef\xcf\x11", "x-ms-asf"),
 )
+_STILLS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"heif", b"mif1", b"msf1", b"avif", b"avis")
 _REFUSED: tuple[tuple[bytes, str], ...] = (
     (b"\xd0\xcf\x11\xe0", "an old or password-protected Office file; save it without a password as docx, pptx or xlsx"),
     (b"{\\rtf", "an RTF file; save it as docx or PDF"),
@@ -208,8 +209,9 @@ def _by_magic(path: Path, head: bytes, suffix: str) -> Detected | None:
 
 
 def _by_container(head: bytes, suffix: str) -> Detected | None:
-    if head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"heif", b"mif1", b"msf1", b"avif"):
-        return Detected("image/avif" if head[8:12] == b"avif" else "image/heic", "image")
+    if head[4:8] == b"ftyp" and head[8:12] in _STILLS:
+        is_avif = any(brand in head[8:32] for brand in (b"avif", b"avis"))  # mif1 stands before either
+        return Detected("image/avif" if is_avif else "image/heic", "image")
     for offset, magic, kind in _EITHER:
         if head[offset : offset + len(magic)] == magic:
             is_sound = suffix in _AUDIO_SUFFIXES or (kind == "ogg" and suffix != ".ogv") or head[8:11] in (b"M4A", b"M4B")

@@ -114,10 +114,7 @@ def open_picture(path: Path, max_pixels: int) -> OpenedImage:
     from PIL import UnidentifiedImageError
 
     head = _head(path)
-    formats = list(FORMATS)
-    if head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS:
-        require("pillow_heif", package="pillow-heif", extra="heic").register_heif_opener()
-        formats = ["HEIF"]
+    formats = _formats(head, path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns where we raise
@@ -133,6 +130,22 @@ def open_picture(path: Path, max_pixels: int) -> OpenedImage:
         raise CorruptError(f"{path.name}: the picture's header is broken: {error}", path=str(path)) from error
     _check_size(picture, path, max_pixels)
     return picture
+
+
+def _formats(head: bytes, path: Path) -> list[str]:
+    """Pillow's names of what it may be. Raises MissingExtraError for HEIC, UnsupportedError for an AVIF without a reader."""
+    if head[4:8] != b"ftyp":
+        return list(FORMATS)
+    if b"avif" in head[8:] or b"avis" in head[8:]:
+        from PIL import features
+
+        if not features.check("avif"):
+            raise UnsupportedError(f"{path.name} is AVIF, which this Pillow does not read: pip install -U pillow", path=str(path))
+        return ["AVIF"]
+    if head[8:12] in _HEIF_BRANDS:
+        require("pillow_heif", package="pillow-heif", extra="heic").register_heif_opener()
+        return ["HEIF"]
+    return list(FORMATS)
 
 
 def upright_rgb(picture: Image, longest_px: int) -> Image:
