@@ -10,6 +10,7 @@ import pytest
 from ultrafast_rag.index import ann
 from ultrafast_rag.index.dense import DenseIndex
 from ultrafast_rag.index.store import PartCommit, Store
+from ultrafast_rag.index.vectors import to_single
 from ultrafast_rag.types import Chunk
 
 DIM = 32
@@ -115,7 +116,7 @@ def test_rows_after_the_build_are_found_and_deleted_ones_are_not(store):
     assert len(dense.search(late[0], 200).chunk_ids) == 200
 
 
-@pytest.mark.parametrize("kind", ["exact", "rabitq", "sq8"])
+@pytest.mark.parametrize("kind", ["exact", "rabitq", "sq8", "ivfpq"])
 @pytest.mark.parametrize("pages", [[0, 39], [0, 5_400]])
 def test_filters_return_only_what_they_allow(store, kind, pages):
     rows = clustered(6_000)
@@ -183,6 +184,14 @@ def test_choices_beyond_exact_are_recorded_with_their_measurement(store, monkeyp
     monkeypatch.setattr("ultrafast_rag.index.dense._AUTO_ROWS", 1_000)
     monkeypatch.setattr("ultrafast_rag.index.dense._EXACT_MS", -1.0)  # no scan is fast enough
     info = DenseIndex(store, "text").build()
-    assert info["kind"] in ("rabitq", "sq8")
+    assert info["kind"] in ("ivfpq", "sq8")
     assert info["recall"] >= ann.RECALL_GOAL
     assert info["bytes_per_vector"] < 4 * DIM + 8 * 20
+
+
+def test_half_precision_rows_widen_to_what_numpy_makes_of_them():
+    every = np.arange(65_536, dtype=np.uint16).view(np.float16)
+    rows = every[np.isfinite(every)][:63_000].reshape(-1, 90)
+    rows = rows[np.abs(rows.astype(np.float32)).max(axis=1) > 0]
+    plain = rows.astype(np.float32)
+    np.testing.assert_array_equal(to_single(rows), plain / np.sqrt(np.einsum("ij,ij->i", plain, plain))[:, None])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ultrafast_rag.config import Config
-from ultrafast_rag.search import DESCRIBES, Searcher, add_visual, convex, rrf, union
+from ultrafast_rag.search import DESCRIBES, Searcher, add_visual, convex, known_or, rrf, union
 from ultrafast_rag.types import Chunk, Ranking
 
 
@@ -44,6 +44,19 @@ def test_rrf_sums_reciprocal_ranks():
 
 def test_union_keeps_each_id_once_in_order_of_appearance():
     assert union(np.array([5, 3]), np.array([3, 9, 5])).tolist() == [5, 3, 9]
+
+
+def test_only_ids_that_a_ranking_lacks_are_scored():
+    asked = []
+
+    def score(ids):
+        asked.append(ids.tolist())
+        return ids.astype(np.float32) / 10
+
+    scores = known_or(ranking((7, 9.0), (3, 8.0)), np.array([3, 5, 7, 9]), score)
+    assert scores.tolist() == pytest.approx([8.0, 0.5, 9.0, 0.9])
+    assert asked == [[5, 9]]
+    assert known_or(ranking(), np.array([4]), score).tolist() == pytest.approx([0.4])
 
 
 def test_clip_raises_the_picture_that_stands_out_and_no_text():

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from ultrafast_rag.errors import StorageError
 from ultrafast_rag.index import ann
 from ultrafast_rag.index.store import Store
-from ultrafast_rag.index.vectors import HalfVectors, RowChunks, SpaceView
+from ultrafast_rag.index.vectors import HalfVectors, RowChunks, SpaceView, to_single
 from ultrafast_rag.types import ChunkIds, Mask, Ranking, Vectors
 
 Kind = Literal["auto", "exact", "ivfpq", "rabitq", "sq8"]
@@ -114,7 +114,7 @@ class DenseIndex:
             self._buffer = grown
         for first in range(have, count, 16_384):
             last = min(first + 16_384, count)
-            self._buffer[first:last] = ann.to_single(vectors[start + first : start + last])
+            self._buffer[first:last] = to_single(vectors[start + first : start + last])
         return self._buffer[:count]
 
     def _load(self, view: SpaceView) -> tuple[Any, ann.Tuning | None]:
@@ -162,7 +162,7 @@ class DenseIndex:
         if self.kind == "auto" and exact_ms <= _EXACT_MS:
             self.info = _exact_info(len(vectors), exact_ms, "a full scan is fast")
             return None, None
-        for kind in ("rabitq", "sq8") if self.kind == "auto" else (self.kind,):
+        for kind in ("ivfpq", "sq8") if self.kind == "auto" else (self.kind,):
             start = time.perf_counter()
             index = ann.build(vectors, kind)
             tuning = ann.tune(index, vectors, kind, time.perf_counter() - start)
@@ -212,7 +212,7 @@ class DenseIndex:
         if rows is not None and allowed is not None:  # the best allowed rows may lie in farther cells
             nprobe = int(nprobe * min(8.0, len(rows) / max(int(rows.sum()), 1)))
         found = np.sort(ann.candidates(state.index, query, max(state.tuning.depth, 4 * k), nprobe=nprobe, allowed_rows=bits))
-        scores = np.concatenate([ann.to_single(state.view.vectors[found]) @ query, tail])
+        scores = np.concatenate([to_single(state.view.vectors[found]) @ query, tail])
         return _best(scores, np.concatenate([owners[found], owners[state.matrix_from :]]), k)
 
     def score(self, vector: Vectors, chunk_ids: ChunkIds) -> Vectors:
@@ -239,7 +239,7 @@ def _exact_info(rows: int, exact_ms: float, reason: str) -> dict[str, Any]:
 def _gathered(state: _State, rows: npt.NDArray[np.int64]) -> Vectors:
     if state.matrix_from == 0 and len(state.matrix) == len(state.view.chunk_ids):
         return state.matrix[rows]
-    return ann.to_single(state.view.vectors[rows]) if len(rows) else np.empty((0, state.view.vectors.shape[1]), np.float32)
+    return to_single(state.view.vectors[rows]) if len(rows) else np.empty((0, state.view.vectors.shape[1]), np.float32)
 
 
 def _grown(index: Any, vectors: HalfVectors) -> Any:
@@ -262,7 +262,7 @@ def _scan_ms(matrix: Vectors) -> float:
 
 def _scan_file(vectors: HalfVectors, query: Vectors, rows: Mask | None) -> Vectors:
     """Cosine of every row, read from the file in blocks: slow, in flat memory, until an index is built."""
-    scores = np.concatenate([ann.to_single(vectors[s : s + 16_384]) @ query for s in range(0, len(vectors), 16_384)])
+    scores = np.concatenate([to_single(vectors[s : s + 16_384]) @ query for s in range(0, len(vectors), 16_384)])
     return scores if rows is None else np.where(rows, scores, -np.inf)
 
 

@@ -3,7 +3,7 @@
 New chunks become a small segment of their own; segments of like size are merged, so adding to a large
 index costs in proportion to what is added. Chunk count, document frequency and average length are
 summed over segments at query time: the scores are those of an index built at once. Chunks that were
-deleted since a segment was made still count in these sums until `rebuild`, as in Lucene.
+deleted since a segment was made still count in these sums until the derived files are made anew, as in Lucene.
 The score is Lucene's BM25: idf * tf / (tf + k1 (1 - b + b dl/avgdl)), idf = ln(1 + (N - df + 0.5)/(df + 0.5)).
 Source: Robertson & Zaragoza 2009; Kamphuis et al., ECIR 2020 for the variant.
 """
@@ -33,6 +33,8 @@ _LANGUAGE_SHARE = 0.03  # languages rarer than this in the collection are not tr
 _HASHES_KEPT = 1_000_000
 _SAMPLE_STEP = 16
 
+TermLists = tuple[Segment, Vectors, list[tuple[np.float32, slice]]]
+
 
 class LexicalIndex:
     """`ports.LexicalIndex`. Thread-safe; picks up commits, also other processes', by itself.
@@ -51,6 +53,7 @@ class LexicalIndex:
         self._languages: Counter[str] = Counter()
         self._generation = -1
         self._loaded = False
+        self._asked: tuple[int, str, list[TermLists]] = (-1, "", [])
 
     @property
     def chunks(self) -> int:
@@ -190,11 +193,21 @@ class LexicalIndex:
             result.append((segment, scores))
         return result
 
-    def _lists(self, query: str) -> list[tuple[Segment, Vectors, list[tuple[np.float32, slice]]]]:
-        """Each segment that holds a term of the query, with its length norms, and each term's idf and place in the postings."""
-        asked = Counter(self.question_terms(query))
+    def _lists(self, query: str) -> list[TermLists]:
+        """Each segment that holds a term of the query, with its length norms, and each term's idf and place in the postings.
+
+        The last query's are kept: a search asks for them twice, to rank and to score what the other legs found.
+        """
         with self._guard:
-            segments, norms = list(self._segments), list(self._norms)
+            generation, segments, norms = self._generation, list(self._segments), list(self._norms)
+        if self._asked[:2] == (generation, query):
+            return self._asked[2]
+        lists = self._look_up(query, segments, norms)
+        self._asked = (generation, query, lists)
+        return lists
+
+    def _look_up(self, query: str, segments: list[Segment], norms: list[Vectors]) -> list[TermLists]:
+        asked = Counter(self.question_terms(query))
         if not asked or not segments:
             return []
         terms = np.array([postings.hash_term(term) for term in asked], dtype=np.uint64)
