@@ -16,6 +16,7 @@ import threading
 import warnings
 import zlib
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,12 +67,12 @@ class ImageExtractor:
         path = Path(path)
         picture = open_picture(path, self.config.max_image_pixels)
         with contextlib.closing(picture):
-            pages = min(_page_count(picture, path), _MAX_PAGES)
+            pages, broken = _page_count(picture)
             for number in range(start_part, pages):
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # Pillow warns of each oddity; what matters is raised or noted
                     part = self._part(path, picture, number, pages)
-                yield part
+                yield replace(part, notes=(*part.notes, broken)) if broken and number == pages - 1 else part
 
     def _part(self, path: Path, picture: OpenedImage, number: int, pages: int) -> Part:
         page = number + 1 if pages > 1 else None
@@ -121,7 +122,7 @@ def open_picture(path: Path, max_pixels: int) -> OpenedImage:
             picture = PillowImage.open(path, formats=formats)
     except UnidentifiedImageError as error:
         known = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"RIFF", b"II*\0", b"MM\0*")
-        if head.startswith(known):
+        if head.startswith(known) or head[4:8] == b"ftyp":
             raise CorruptError(f"{path.name}: the picture's header is broken", path=str(path)) from error
         raise UnsupportedError(f"{path.name} is not a {', '.join(FORMATS)} picture", path=str(path)) from error
     except PillowImage.DecompressionBombError as error:
@@ -253,15 +254,25 @@ def _too_large(path: Path, pixels: str, max_pixels: int) -> str:
     )
 
 
-def _page_count(picture: Image, path: Path) -> int:
+def _page_count(picture: OpenedImage) -> tuple[int, str]:
+    """Pages of a TIFF, 1 of anything else; and why there may be more, where the list of them is broken."""
     if picture.format != "TIFF":
-        return 1
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return int(getattr(picture, "n_frames", 1))
-    except _BROKEN as error:
-        raise CorruptError(f"{path.name}: the TIFF's page list is broken: {error}", path=str(path)) from error
+        return 1, ""
+    pages = 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            while pages < _MAX_PAGES:
+                picture.seek(pages)
+                pages += 1
+        except EOFError:
+            broken = ""
+        except _BROKEN as error:
+            broken = f"the list of pages is broken after page {pages}: {' '.join(str(error).split())}"
+        else:
+            broken = f"only the first {pages} pages were read"
+        picture.seek(0)
+    return pages, broken
 
 
 def _seek(picture: Image, number: int, path: Path, max_pixels: int) -> None:
@@ -284,11 +295,11 @@ def _decode_truncated(path: Path, number: int, longest_px: int, max_pixels: int,
                     _seek(again, number, path, max_pixels)
                 picture = upright_rgb(again, longest_px)
         except _BROKEN as error:
-            raise CorruptError(f"{path.name} cannot be decoded: {cause}", path=str(path)) from error
+            raise CorruptError(f"{path.name} cannot be decoded: {' '.join(str(cause).split())}", path=str(path)) from error
         finally:
             ImageFile.LOAD_TRUNCATED_IMAGES = before
     if len(picture.getcolors(2) or [0, 0]) == 1:  # nothing but the decoder's filling
-        raise CorruptError(f"{path.name} cannot be decoded: {cause}", path=str(path)) from cause
+        raise CorruptError(f"{path.name} cannot be decoded: {' '.join(str(cause).split())}", path=str(path)) from cause
     return picture
 
 

@@ -20,7 +20,7 @@ FORMATS = (
 _FAMILIES = {
     "wav": {".wav", ".wave"}, "mp3": {".mp3", ".mp2", ".mpga"}, "flac": {".flac"}, "aac": {".aac"}, "avi": {".avi"},
     "ogg": {".ogg", ".oga", ".opus", ".ogv", ".spx"}, "mov": {".mov", ".mp4", ".m4a", ".m4b", ".m4v", ".3gp", ".3g2", ".qt"},
-    "matroska": {".mkv", ".mka", ".webm", ".mks"}, "asf": {".wma", ".wmv", ".asf"}, "aiff": {".aif", ".aiff", ".aifc"},
+    "matroska": {".mkv", ".mka", ".webm", ".weba", ".mks"}, "asf": {".wma", ".wmv", ".asf"}, "aiff": {".aif", ".aiff", ".aifc"},
 }
 
 
@@ -62,7 +62,7 @@ def suffix_notes(container: Any, path: Path) -> list[str]:
     kinds = set(container.format.name.split(","))
     promised = [kind for kind, suffixes in _FAMILIES.items() if path.suffix.lower() in suffixes]
     known = [kind for kind in _FAMILIES if kind in kinds]
-    if promised and known and promised != known:
+    if path.suffix and known and promised != known:
         return [f"{path.name} is named {path.suffix} but holds {known[0]}; it was read as what it holds"]
     return []
 
