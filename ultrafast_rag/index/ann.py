@@ -115,15 +115,13 @@ def candidates(
 
 
 def sample_queries(vectors: HalfVectors, count: int = _SAMPLE_QUERIES) -> Vectors:
-    """As far from any passage as questions are: sums of three stored vectors, one a little heavier, cosine about 0.7.
+    """A little farther from any passage than questions are: sums of four stored vectors, one heavier, cosine about 0.6.
 
-    A stored vector moved at random is too easy where near copies abound: the noise is at a right angle to
-    every cell's centre, and the copies lie in the cell that is found first. (At 1 M chunks, 14 copies of each,
-    such a sample promised recall 0.995 and real questions got 0.92.)
+    What reaches the goal on these reaches it on real questions, whose best passage lies at 0.67: at 1 M chunks, 14 near
+    copies of each, 0.990 here is 0.992 there. Stored vectors moved at random, and sums of three, were too easy: 0.995 was 0.95.
     """
     rng = np.random.default_rng(_SEED)
-    first, second, third = (to_single(vectors[rng.integers(0, len(vectors), min(count, len(vectors)))]) for _ in range(3))
-    mixed = first + 0.7 * second + 0.7 * third
+    mixed = sum(weight * to_single(vectors[rng.integers(0, len(vectors), min(count, len(vectors)))]) for weight in (1, 0.8, 0.8, 0.8))
     return np.asarray(mixed / np.linalg.norm(mixed, axis=1, keepdims=True), dtype=np.float32)
 
 
