@@ -120,7 +120,8 @@ def test_a_folder_of_bad_media_is_a_line_each_and_costs_no_memory(folder: Path, 
         again = rag.ingest(folder)
     bad = {"cut_head.jpg": "header", "huge_header.png": "2500000000 pixels", "bomb.gif": "pixels", "zero.wav": "no sound",
            "empty.wav": "empty", "cut.mp4": "cannot be opened", "corrupt.mkv": "cannot be opened",
-           "corrupt.ogg": "cannot be opened", "cut.avif": "broken", "cut.heic": "cannot be decoded", "many_frames.gif": ""}  # fmt: skip
+           "corrupt.ogg": "cannot be opened", "cut.avif": "broken", "cut.heic": "cannot be decoded",
+           "many_frames.gif": ""}  # fmt: skip
     present = {path.name for path in folder.iterdir()}
     for name in bad.keys() & present - {"many_frames.gif"}:
         assert bad[name] in failed[name], name

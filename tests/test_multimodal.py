@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pymupdf
 import pytest
 from PIL import Image
 
@@ -89,3 +90,28 @@ def test_a_spoken_sentence_is_found_with_its_second(rag):
         found += hit.start_s < row["end_s"] and hit.end_s > row["start_s"]
     assert found >= 4  # of five: the demo model's word error rate is 0.04, and one word can be the one asked for
     assert "green box" in rag.query("Where is the key kept?").text
+
+
+def test_a_picture_finds_itself_in_a_document_and_the_words_around_it(rag):
+    chart = rag.search("bar chart of rainfall by month", k=1)[0]
+    with pymupdf.open(DATA / "samples/larkholm_handbook.pdf") as document:
+        shot = document[chart.page - 1].get_pixmap(dpi=110, clip=pymupdf.Rect(chart.bbox)).tobytes("png")
+    hit = rag.search(shot, k=1, neighbours=True)[0]
+    assert (hit.chunk_id, hit.page) == (chart.chunk_id, 6)
+    assert "October is the wettest month" in hit.text
+    assert all(hit.neighbours)
+
+
+def test_pages_as_pictures_are_found_by_a_picture_of_them(tmp_path, public_data):
+    """A scan, and slides whose page is more than its words."""
+    folder = public_data / "pdf_varied/docling"
+    scan, slides = folder / "ocr/sources/ocr_test.pdf", folder / "odf/sources/odf_presentation_01.odp.pdf"
+    models = {"image_model": str(DATA / "models/demo-clip"), "speech_model": None}
+    with UltraFastRAG(tmp_path / "index", index_pages=True, quiet=True, **models) as rag:
+        assert rag.ingest(scan, slides).failed == ()
+        for path, page in ((scan, 1), (slides, 1), (slides, 2), (slides, 3)):
+            with pymupdf.open(path) as document:
+                shot = document[page - 1].get_pixmap(dpi=90).tobytes("png")
+            hit = rag.search(shot, k=1)[0]
+            assert (Path(hit.source).name, hit.page, hit.metadata.get("whole_page")) == (path.name, page, True)
+            assert rag.search(shot, k=1).evidence(hit).media_type.startswith("image/")

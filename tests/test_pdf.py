@@ -231,6 +231,18 @@ def test_pdf_index_pages_adds_each_page_as_a_picture(tmp_path):
     assert whole.text == "Some words on a slide"
 
 
+def test_pdf_index_pages_shows_a_scanned_page_once(tmp_path):
+    document = pymupdf.open()
+    document.new_page().insert_image((0, 0, 595, 842), stream=photo(), keep_proportion=False)
+    page = document.new_page()
+    page.insert_text((72, 100), "A page with a photograph beside its words, and so two pictures.", fontsize=11)
+    page.insert_image((72, 200, 300, 400), stream=photo(shade=10))
+    path = save(tmp_path, document)
+    scan, mixed = read(path, Config(index_pages=True, ocr=False))
+    assert [e.metadata.get("whole_page") for e in of_kind([scan], "image")] == [True]
+    assert [e.metadata.get("whole_page") for e in of_kind([mixed], "image")] == [None, True]
+
+
 def test_pdf_resumes_at_a_page(tmp_path):
     document = pymupdf.open()
     for number in range(6):

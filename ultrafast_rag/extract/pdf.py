@@ -35,6 +35,7 @@ from ultrafast_rag.types import BBox, Element, Part
 _SHRINK_EVERY = 16  # pages between two clearings of MuPDF's store
 _OCR_DPI = 200
 _OCR_PIXELS = 12_000_000
+_PAGE_SHARE = 0.9  # of a page; a picture this large is the page
 _TOOL_TITLES = ("untitled", "document", "slide 1", "powerpoint presentation", "none", "title")
 
 
@@ -149,9 +150,7 @@ class _Reader:
         groups, found = figures.claim(groups, turned)
         blocks = self._paragraphs(groups, number)
         elements = _placed(blocks, found, number)
-        if self._config.index_pages:
-            elements.append(self._whole_page(page, number, figures, " ".join(e.text for e in elements)[:500]))
-        return elements
+        return self._with_page(elements, page, number, figures, " ".join(e.text for e in elements))
 
     def _paragraphs(self, groups: list[list[Line]], number: int) -> list[Block]:
         body = body_size(self._sizes)
@@ -185,13 +184,20 @@ class _Reader:
             if (text := join_lines_of(block))
         ]
         elements += figures.pictures_of_scan(" ".join(words.split())[:1000])
-        if self._config.index_pages:
-            elements.append(self._whole_page(page, number, figures, words[:500]))
-        return elements
+        return self._with_page(elements, page, number, figures, words)
 
-    def _whole_page(self, page: Any, number: int, figures: PageFigures, text: str) -> Element:
-        data = figures.render(tuple(page.rect)) if figures.is_drawable([]) else None
-        return Element("image", text, page=number, bbox=tuple(page.rect), data=data, metadata={"whole_page": True})
+    def _with_page(self, elements: list[Element], page: Any, number: int, figures: PageFigures, text: str) -> list[Element]:
+        """The page as a picture too, where that is wanted, in place of pictures that fill it."""
+        if not self._config.index_pages or not figures.is_drawable([]):
+            return elements
+        least = _PAGE_SHARE * page.rect.width * page.rect.height
+        kept = [e for e in elements if not (e.kind == "image" and e.bbox and _area(e.bbox) >= least)]
+        shown, whole = figures.render(tuple(page.rect)), {"whole_page": True}
+        return [*kept, Element("image", text[:500], page=number, bbox=tuple(page.rect), data=shown, metadata=whole)]
+
+
+def _area(box: BBox) -> float:
+    return (box[2] - box[0]) * (box[3] - box[1])
 
 
 def join_lines_of(block: str) -> str:
