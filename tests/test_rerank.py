@@ -70,3 +70,19 @@ def test_a_classifier_of_many_classes_is_no_reranker(tmp_path):
         open_reranker(config, plan_device(config))
     with pytest.raises(ConfigError, match="rerank_model"):
         open_reranker(Config(), plan_device(Config(device="cpu")))
+
+
+def test_8bit_layers_are_used_quietly_and_stay_near_float32_or_the_reason_is_noted(tmp_path, caplog):
+    make_model(tmp_path, 1)
+    passages = ["the cat sat", "a dog", "the red cat sat on the green mat", "boiling water"]
+    exact, quantized = (
+        open_reranker(config, plan_device(config))
+        for config in (Config(rerank_model=str(tmp_path), device="cpu", quantization=bits) for bits in ("none", "8bit"))
+    )
+    scores = quantized.score("who sat on the mat", passages)
+    np.testing.assert_allclose(scores, exact.score("who sat on the mat", passages), atol=0.5)
+    assert not [record for record in caplog.records if record.name.startswith("bitsandbytes")]
+    if "rerank-8bit" in quantized.fingerprint:
+        assert "Linear8bitLt" in {type(layer).__name__ for layer in quantized._model.modules()}
+    else:
+        assert any("8bit" in note for note in quantized.notes)

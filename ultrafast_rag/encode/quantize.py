@@ -1,16 +1,41 @@
-"""8-bit linear layers by bitsandbytes, for models that transformers does not load.
+"""8-bit and 4-bit linear layers by bitsandbytes.
 
-transformers' own models go through its BitsAndBytesConfig; openai-whisper and open_clip have layers of
-their own, so theirs are replaced one by one here.
+transformers' own models go through its BitsAndBytesConfig (`bits_options`); openai-whisper and open_clip
+have layers of their own, so theirs are replaced one by one (`to_8bit`).
 """
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from ultrafast_rag.errors import EncodingError, require
 
 _LEAST = 1024  # weights; below this a layer gains nothing
+# said of every layer at every call, or of kernels that a CPU does without; nothing a user can act on
+_SAID_TOO_OFTEN = ("MatMul8bitLt: inputs will be cast", "Failed to load CPU gemm_4bit_forward")
+
+
+def bits_options(bits: str, device: str) -> dict[str, Any]:
+    """What transformers' from_pretrained needs for "8bit" or "4bit" layers. MissingExtraError without bitsandbytes."""
+    torch, transformers = require("torch"), require("transformers")
+    _bitsandbytes()
+    half = torch.float16 if device != "cpu" else torch.bfloat16
+    chosen = {"load_in_8bit": True} if bits == "8bit" else {"load_in_4bit": True, "bnb_4bit_compute_dtype": half}
+    return {"quantization_config": transformers.BitsAndBytesConfig(**chosen), "device_map": {"": device}, "dtype": half}
+
+
+def _bitsandbytes() -> Any:
+    """The package, with two of its log lines held back; its other warnings come through."""
+    for name in ("bitsandbytes.autograd._functions", "bitsandbytes.backends.cpu.ops"):
+        logger = logging.getLogger(name)
+        if _tells_more not in logger.filters:
+            logger.addFilter(_tells_more)
+    return require("bitsandbytes")
+
+
+def _tells_more(record: logging.LogRecord) -> bool:
+    return not str(record.msg).startswith(_SAID_TOO_OFTEN)
 
 
 def to_8bit(model: Any, device: str) -> int:
@@ -19,7 +44,7 @@ def to_8bit(model: Any, device: str) -> int:
     Layers whose weights are used without calling them (inside torch's MultiheadAttention) are left as
     they are. Raises EncodingError when bitsandbytes cannot run here, MissingExtraError without it.
     """
-    torch, bitsandbytes = require("torch"), require("bitsandbytes")
+    torch, bitsandbytes = require("torch"), _bitsandbytes()
     half = torch.float16 if device != "cpu" else torch.bfloat16
     replaced = 0
     try:

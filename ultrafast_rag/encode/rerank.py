@@ -15,8 +15,9 @@ import numpy as np
 from ultrafast_rag.config import Config
 from ultrafast_rag.device import DevicePlan
 from ultrafast_rag.encode.batching import Governor, run_governed
+from ultrafast_rag.encode.quantize import bits_options
 from ultrafast_rag.encode.weights import Weights, resolve
-from ultrafast_rag.errors import ConfigError, EncodingError, WeightsError, require
+from ultrafast_rag.errors import ConfigError, EncodingError, MissingExtraError, WeightsError, require
 
 _CPU_BATCH_TOKENS = 1024  # as for passages
 _GPU_BATCH_TOKENS = 16_384
@@ -24,26 +25,34 @@ _MAX_TOKENS = 512  # pairs are cut to it, or to the model's own limit where that
 
 
 class CrossEncoder:
-    """A reranker behind `ports.Reranker`. Scores are the model's logits: higher is better, unbounded."""
+    """A reranker behind `ports.Reranker`. Scores are the model's logits: higher is better, unbounded.
 
-    def __init__(self, weights: Weights, plan: DevicePlan, *, batch_tokens: int | None = None) -> None:
+    precision: "8bit", "4bit" or a torch type by name. notes: why not all that was asked for is in use.
+    """
+
+    def __init__(
+        self, weights: Weights, plan: DevicePlan, *, precision: str, batch_tokens: int | None = None, notes: Sequence[str] = ()
+    ) -> None:
+        self.notes = list(notes)
         self._torch, transformers = require("torch"), require("transformers")
         from tokenizers import Tokenizer
 
         from ultrafast_rag.encode.torch_engine import quiet
 
         self._device = plan.devices[0]
-        dtype = plan.dtype if plan.on_gpu else "float32"
+        quantized = precision in ("8bit", "4bit")
+        options = bits_options(precision, self._device) if quantized else {"dtype": getattr(self._torch, precision)}
         path = weights.path / "tokenizer.json"
         if not path.is_file():
             raise WeightsError(f"{weights.model_id} has no tokenizer.json; save its fast tokenizer beside the weights")
         with quiet(transformers):
             try:
-                self._model = transformers.AutoModelForSequenceClassification.from_pretrained(
-                    str(weights.path), dtype=getattr(self._torch, dtype), attn_implementation=plan.attention,
-                    local_files_only=True, use_safetensors=True, trust_remote_code=False).to(self._device).eval()
-            except (ValueError, OSError, RuntimeError) as error:
+                model = transformers.AutoModelForSequenceClassification.from_pretrained(
+                    str(weights.path), attn_implementation=plan.attention, local_files_only=True, use_safetensors=True,
+                    trust_remote_code=False, **options)
+            except (ValueError, OSError, RuntimeError, ImportError) as error:
                 raise EncodingError(f"{weights.model_id} cannot be loaded as a reranker: {error}") from error
+        self._model = (model if quantized else model.to(self._device)).eval()
         self._labels = int(self._model.config.num_labels)
         if self._labels > 2:
             raise EncodingError(f"{weights.model_id} sorts into {self._labels} classes; a reranker has one output, or no and yes")
@@ -54,7 +63,7 @@ class CrossEncoder:
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(limit, strategy="longest_first")
         self._governor = Governor(batch_tokens or (_GPU_BATCH_TOKENS if plan.on_gpu else _CPU_BATCH_TOKENS))
-        self.fingerprint = f"{weights.name}@{weights.revision}|rerank-{dtype}|{limit}"
+        self.fingerprint = f"{weights.name}@{weights.revision}|rerank-{precision}|{limit}"
 
     def score(self, question: str, passages: Sequence[str]) -> list[float]:
         """One score a passage, in order. Raises EncodingError when the model gives something that is no number."""
@@ -89,8 +98,17 @@ class CrossEncoder:
 
 
 def open_reranker(config: Config, plan: DevicePlan) -> CrossEncoder:
-    """Load `config.rerank_model`. Raises ConfigError when none is named, WeightsError when it is not to be found."""
+    """Load `config.rerank_model`; 8-bit that cannot be had falls back to the plan's type, with a note.
+
+    Raises ConfigError when none is named, WeightsError when it is not to be found, EncodingError when it cannot be loaded.
+    """
     if config.rerank_model is None:
         raise ConfigError("no reranker is named; set Config(rerank_model='cross-encoder/ms-marco-MiniLM-L6-v2') or a folder")
     weights = resolve(config.rerank_model, kind="rerank", offline=config.offline, cache_dir=Path(config.cache_dir))
-    return CrossEncoder(weights, plan, batch_tokens=config.batch_tokens)
+    plain, notes = plan.dtype if plan.on_gpu else "float32", list[str]()
+    if plan.quantization != "none":
+        try:
+            return CrossEncoder(weights, plan, precision=plan.quantization, batch_tokens=config.batch_tokens)
+        except (EncodingError, MissingExtraError) as error:
+            notes.append(f"{weights.name}: {plan.quantization} is not used: {error}")
+    return CrossEncoder(weights, plan, precision=plain, batch_tokens=config.batch_tokens, notes=notes)

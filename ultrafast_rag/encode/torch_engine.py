@@ -17,6 +17,7 @@ import numpy as np
 from ultrafast_rag.config import Config
 from ultrafast_rag.device import DevicePlan
 from ultrafast_rag.encode.batching import Governor, batches, run_governed
+from ultrafast_rag.encode.quantize import bits_options
 from ultrafast_rag.encode.tokens import EncoderSpec
 from ultrafast_rag.errors import EncodingError, require
 from ultrafast_rag.types import Vectors
@@ -168,10 +169,7 @@ def load_model(spec: EncoderSpec, name: str, device: str, *, attention: str) -> 
     if name in _DTYPES:
         options |= {"dtype": getattr(torch, _DTYPES[name])}
     else:
-        require("bitsandbytes")
-        half = torch.float16 if device != "cpu" else torch.bfloat16
-        bits = {"load_in_8bit": True} if name == "torch-8bit" else {"load_in_4bit": True, "bnb_4bit_compute_dtype": half}
-        options |= {"quantization_config": transformers.BitsAndBytesConfig(**bits), "device_map": {"": device}, "dtype": half}
+        options |= bits_options(name.removeprefix("torch-"), device)
     with quiet(transformers):
         try:
             model = transformers.AutoModel.from_pretrained(str(spec.weights.path), attn_implementation=attention, **options)

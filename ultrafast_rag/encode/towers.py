@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ultrafast_rag.encode.pixels import Pixels, PixelSpec
-from ultrafast_rag.encode.quantize import to_8bit
+from ultrafast_rag.encode.quantize import bits_options, to_8bit
 from ultrafast_rag.errors import EncodingError, WeightsError, require
 from ultrafast_rag.types import Vectors
 
@@ -193,13 +193,7 @@ class _Normal:
 def _load_hf(folder: Path, precision: Precision, device: str, attention: str) -> Any:
     torch, transformers = require("torch"), require("transformers")
     options: dict[str, Any] = {"local_files_only": True, "use_safetensors": True, "attn_implementation": attention}
-    half = torch.float16 if device != "cpu" else torch.bfloat16
-    if precision in ("8bit", "4bit"):
-        require("bitsandbytes")
-        bits = {"load_in_8bit": True} if precision == "8bit" else {"load_in_4bit": True, "bnb_4bit_compute_dtype": half}
-        options |= {"quantization_config": transformers.BitsAndBytesConfig(**bits), "device_map": {"": device}, "dtype": half}
-    else:
-        options |= {"dtype": getattr(torch, precision)}
+    options |= bits_options(precision, device) if precision in ("8bit", "4bit") else {"dtype": getattr(torch, precision)}
     kind = _model_type(folder)
     if kind != "clip":
         raise WeightsError(f"{folder.name} holds a {kind or 'nameless'} model; set Config(image_model=...) to a CLIP checkpoint")
