@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ultrafast_rag.errors import require
-from ultrafast_rag.index.vectors import HalfVectors, to_single
+from ultrafast_rag.index.vectors import HalfVectors, cosines, to_single
 from ultrafast_rag.types import Vectors
 
 VERSION = 1
@@ -173,7 +173,7 @@ def _measure(
     for query, expected in zip(queries, truth):
         start = time.perf_counter()
         rows = np.sort(candidates(index, query, depth, nprobe=nprobe))
-        scores = to_single(vectors[rows]) @ query
+        scores = cosines(to_single(vectors[rows]), query)
         times.append(time.perf_counter() - start)
         found += len(np.intersect1d(rows[np.argsort(-scores)[: len(expected)]], expected))
     return found / truth.size, float(np.median(times)) * 1000

