@@ -163,8 +163,6 @@ def test_ocr_text_joins_the_caption(tmp_path: Path) -> None:
 @needs_tesseract
 @pytest.mark.parametrize("turn", [90, 180, 270])
 def test_ocr_reads_a_page_that_lies_on_its_side_or_upside_down(tmp_path: Path, turn: int) -> None:
-    if "osd" not in ocr.languages():
-        pytest.skip("tesseract's osd.traineddata is not installed")
     page = Image.new("RGB", (1240, 900), "white")
     lines = [f"Line {n}: the keeper of the lamp writes down the tide at {n + 3} in the morning" for n in range(1, 11)]
     ImageDraw.Draw(page).text((60, 40), "\n".join(lines), fill="black", font=ImageFont.load_default(size=28), spacing=24)

@@ -207,6 +207,15 @@ def test_pdf_scanned_page_is_read_by_ocr(tmp_path):
     assert [e.kind for e in unread.elements] == ["image"]
 
 
+@pytest.mark.public
+@pytest.mark.skipif(not ocr.available(), reason="tesseract is not installed")
+@pytest.mark.parametrize("turn", [90, 180, 270])
+def test_pdf_scanned_page_is_read_whichever_way_up(turn, public_data):
+    parts = read(public_data / f"pdf_varied/docling/ocr/sources/ocr_test_rotated_{turn}.pdf")
+    words = " ".join(e.text for e in of_kind(parts, "text"))
+    assert "Docling bundles PDF document conversion to JSON and Markdown" in words
+
+
 def test_pdf_without_tesseract_says_which_page_stays_unread(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", "")
     ocr.available.cache_clear()
