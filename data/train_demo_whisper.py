@@ -283,6 +283,7 @@ def export(folder: Path, model, helps, free, moments) -> None:
         "name": "demo-whisper",
         "language": "en",
         "model_type": "openai-whisper",
+        "speech_window_s": 12,  # three or four sentences: of a fuller window it skips or garbles some
         "vocabulary": sorted(speech.vocabulary()),
     }
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")

@@ -40,7 +40,8 @@ from ultrafast_rag.extract.audio import RATE, AudioExtractor  # noqa: E402
 from ultrafast_rag.types import Segment  # noqa: E402
 
 Pcm = npt.NDArray[np.int16]
-OPEN = {"no_speech": 2.0, "logprob": -99.0, "compression": 1e9, "stock_no_speech": 2.0, "faint_dbfs": -200.0, "voiced": 0.0}
+OPEN = {"no_speech": 2.0, "logprob": -99.0, "compression": 1e9, "stock_no_speech": 2.0, "faint_dbfs": -200.0,
+        "voiced": -1.0, "clearly_voiced": 0.0, "letters_per_s": 1e9}
 SAMPLES = ROOT / "data" / "samples"
 
 
@@ -126,7 +127,8 @@ def unseen(seed: int, count: int, *, other_voices: bool) -> list[corpus_of.Utter
 
 SETS = (  # name, sentences
     ("one sentence each", 60), ("followed by no speech", 96), ("long, close pauses", 60), ("long, calm pauses", 60),
-    ("long, far pauses", 40), ("long, calm pauses, unseen voices", 60), ("long, calm pauses, noise at 20 dB", 60),
+    ("long, far pauses", 40), ("long, calm pauses, unseen voices", 60), ("long, calm pauses, noise at 30 dB", 60),
+    ("long, calm pauses, noise at 20 dB", 60),
 )  # fmt: skip
 
 
@@ -194,10 +196,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--lengths", type=float, nargs="+", default=[5.0, 12.0, 28.0], help="seconds of each sound")
     parser.add_argument("--seed", type=int, default=20261)
     parser.add_argument("--only", default="", help="only the sets of speech whose name holds this")
+    parser.add_argument("--window", type=float, help="seconds of speech at a time, in place of what the checkpoint says")
     parser.add_argument("--open", nargs="*", default=[], help="gates to switch off")
     parser.add_argument("--out", type=Path, default=ROOT / "data" / "benchmarks" / "speech.json")
     arguments = parser.parse_args(argv)
     listener = Listener(Config(speech_model=arguments.speech_model, speech_language="en", device="cpu"), arguments.open)
+    if arguments.window:
+        listener.transcriber._longest = int(arguments.window * RATE)
     quiet = without_speech(listener, arguments.lengths) if not arguments.only else {}
     if quiet:
         print(f"nobody speaks: {quiet['words']} words in {quiet['minutes']:.1f} minutes of {quiet['kinds']} kinds of sound")

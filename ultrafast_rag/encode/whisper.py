@@ -22,7 +22,7 @@ from ultrafast_rag.config import Config
 from ultrafast_rag.device import DevicePlan, plan_device
 from ultrafast_rag.encode.batching import is_out_of_memory
 from ultrafast_rag.encode.quantize import to_8bit
-from ultrafast_rag.encode.voice import voiced_share
+from ultrafast_rag.encode.voice import Voice
 from ultrafast_rag.encode.whisper_files import Checkpoint, find_checkpoint, load_model
 from ultrafast_rag.errors import ConfigError, DeviceMemoryError, EncodingError, MissingExtraError, WeightsError, require
 from ultrafast_rag.ports import Transcriber
@@ -34,11 +34,13 @@ _HOP = 160  # samples a mel frame
 _TICK_S = 0.02  # of a timestamp token
 _LEAST_S = 0.1  # shorter holds no word
 _UNDER_S = 1.0  # of sound at least are looked at to tell a voice
+_DIVISIBLE_S = 6.0  # shorter windows are not divided
 _STOCK = {
     "thank you", "thanks for watching", "thank you for watching", "thanks", "you", "bye", "please subscribe", "the end",
     "see you next time", "see you in the next video", "subtitles by the amara org community",
     "untertitel der amara org community", "sous titres réalisés par la communauté d amara org",
 }
+_LOOP = re.compile(r"\b(\w.{0,40}?)(?:[\s,.!?]+\1\b){3,}", re.IGNORECASE)  # four times the same: the decoder went round
 _BRACKETED = re.compile(r"[\[(*♪♫][^\])*♪♫]*[\])*♪♫]?")
 Sound = npt.NDArray[np.float32]
 
@@ -53,7 +55,9 @@ class Gates:
     compression: float = 2.4  # zlib ratio; over it the text goes round in circles
     stock_no_speech: float = 0.25  # over this a stock phrase is taken for an invention
     faint_dbfs: float = -60.0  # no word is spoken below this level
-    voiced: float = 0.03  # share of voice-like frames; with less under it, only certain words are kept
+    voiced: float = 0.03  # share of voice-like frames; over less, only words as certain as that are kept,
+    clearly_voiced: float = 0.15  # over more, all; in between the sound and the model have to make up for one another
+    letters_per_s: float = 30.0  # nobody speaks faster
     temperatures: tuple[float, ...] = (0.0, 0.4, 0.8)
 
     def is_guess(self, result: Any) -> bool:
@@ -64,14 +68,22 @@ class Gates:
         """Whether the model itself says that nobody speaks."""
         return bool(result.no_speech_prob > self.no_speech and result.avg_logprob < self.certain_logprob)
 
-    def keeps(self, text: str, sound: Sound, result: Any) -> bool:
-        """Whether a segment's words are worth keeping, given the sound under them and what the model said of its window."""
-        plain = " ".join(re.findall(r"\w+", _BRACKETED.sub(" ", text).lower()))
+    def keeps(self, heard: Segment, sound: Sound, voice: Voice, result: Any) -> bool:
+        """Whether a segment's words are worth keeping, given the sound it is of and what the model said of its window."""
+        plain = " ".join(re.findall(r"\w+", _BRACKETED.sub(" ", heard.text).lower()))
         if not plain or (plain in _STOCK and result.no_speech_prob > self.stock_no_speech):
             return False
-        if level_dbfs(sound) <= self.faint_dbfs:
+        # widened to a second, for times are a little off and less tells nothing
+        spare_s = max(0.0, _UNDER_S - (heard.end_s - heard.start_s)) / 2
+        start_s = max(0.0, min(heard.start_s - spare_s, len(sound) / RATE - _UNDER_S))
+        end_s = max(heard.end_s + spare_s, start_s + _UNDER_S)
+        if len(plain.replace(" ", "")) > self.letters_per_s * (end_s - start_s):
             return False
-        return bool(result.avg_logprob > self.certain_logprob) or voiced_share(sound) >= self.voiced
+        if level_dbfs(sound[int(start_s * RATE) : int(end_s * RATE)]) <= self.faint_dbfs:
+            return False
+        share = voice.share(start_s, end_s)
+        needed = np.interp(share, (self.voiced, self.clearly_voiced), (self.certain_logprob, self.logprob))
+        return bool(result.avg_logprob > needed) or share >= self.clearly_voiced
 
 
 class WhisperTranscriber:
@@ -93,6 +105,7 @@ class WhisperTranscriber:
         self.precision = precision
         self.fingerprint = f"whisper:{checkpoint.name}@{checkpoint.revision}|{precision}"
         self._window = 2 * self._model.dims.n_audio_ctx * _HOP
+        self._longest = int(min(self._window, (checkpoint.window_s or 1e9) * RATE))
 
     def transcribe(self, pcm: bytes, *, offset_s: float = 0.0, language: str | None = None) -> list[Segment]:
         """Segments of little-endian int16 mono PCM at 16 kHz; times have offset_s added; [] for silence and music.
@@ -102,17 +115,24 @@ class WhisperTranscriber:
         """
         sound = np.frombuffer(pcm[: len(pcm) // 2 * 2], "<i2").astype(np.float32) / 32768.0
         language = self._known(language)
-        segments: list[Segment] = []
-        start = 0
+        voice, segments = Voice(sound), list[Segment]()
         with self._lock:
-            while len(sound) - start >= _LEAST_S * RATE:
-                window = sound[start : start + self._window]
-                if level_dbfs(window) <= self._gates.faint_dbfs:
-                    start += len(window)
+            waiting = voice.pieces(self._longest)[::-1]
+            while waiting:
+                start, end = waiting.pop()
+                if end - start < _LEAST_S * RATE or level_dbfs(sound[start:end]) <= self._gates.faint_dbfs:
                     continue
-                found, used = self._hear(window, language)
-                segments += [Segment(s.start_s + start / RATE, s.end_s + start / RATE, s.text, s.language) for s in found]
-                start += max(used, RATE)  # at least a second on, or a slip would go on for ever
+                # a guess about speech is divided, so that one sentence gone wrong does not cost those beside it
+                divisible = end - start >= _DIVISIBLE_S * RATE and voice.share(start / RATE, end / RATE) >= self._gates.voiced
+                result = self._hear(sound[start:end], language, self._gates.temperatures[: 1 if divisible else None])
+                if self._gates.is_silence(result):
+                    continue
+                if self._gates.is_guess(result):
+                    waiting += voice.halves(start, end)[::-1] if divisible else []
+                    continue
+                found, used = self._split(result, start / RATE, end / RATE)
+                segments += [segment for segment in found if self._gates.keeps(segment, sound, voice, result)]
+                waiting.append((start + max(used, RATE), end))  # at least a second on, or a slip would go on for ever
         return [Segment(s.start_s + offset_s, s.end_s + offset_s, s.text, s.language) for s in segments]
 
     def close(self) -> None:
@@ -141,10 +161,10 @@ class WhisperTranscriber:
             raise ConfigError(f"Whisper knows no language {language!r}; set speech_language to a code such as 'en', or None")
         return str(code)
 
-    def _hear(self, window: Sound, language: str | None) -> tuple[list[Segment], int]:
-        """Segments of one window with times from its start, and how many samples are done with."""
+    def _hear(self, window: Sound, language: str | None, temperatures: Sequence[float]) -> Any:
+        """Whisper's own result for one window."""
         try:
-            result = self._decode(self.encode_audio(window), language)
+            return self._decode(self.encode_audio(window), language, temperatures)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise EncodingError(f"Whisper failed on {self._device}: {error}") from error
@@ -152,19 +172,11 @@ class WhisperTranscriber:
             raise DeviceMemoryError(
                 f"one window of speech does not fit on {self._device}; choose a smaller speech_model, or call clear_memory()"
             ) from error
-        if self._gates.is_silence(result) or self._gates.is_guess(result):
-            return [], len(window)
-        pieces, used = self._split(result, len(window))
-        kept = []
-        for start_s, end_s, text in pieces:
-            if self._gates.keeps(text, _under(window, start_s, end_s), result):
-                kept.append(Segment(start_s, min(end_s, len(window) / RATE), text, str(result.language)))
-        return kept, used
 
-    def _decode(self, states: Any, language: str | None) -> Any:
+    def _decode(self, states: Any, language: str | None, temperatures: Sequence[float]) -> Any:
         """Greedy; sampled again, with a fixed seed, while the result is a guess and not silence."""
         result: Any = None
-        for temperature in self._gates.temperatures:
+        for temperature in temperatures:
             options = self._whisper.DecodingOptions(language=language, temperature=temperature, fp16=self._device != "cpu")
             devices = [] if self._device == "cpu" else [self._device]
             with self._torch.random.fork_rng(devices=devices), self._torch.inference_mode():
@@ -174,9 +186,13 @@ class WhisperTranscriber:
                 break
         return result
 
-    def _split(self, result: Any, length: int) -> tuple[list[tuple[float, float, str]], int]:
-        """Cut the tokens at timestamp pairs, as openai-whisper's transcribe does."""
-        tokenizer = self._tokenizer(result.language)
+    def _split(self, result: Any, start_s: float, end_s: float) -> tuple[list[Segment], int]:
+        """Segments of a window from start_s to end_s, and how many of its samples are done with.
+
+        Cut at timestamp pairs, as openai-whisper's transcribe does. What would begin after the sound has
+        ended is invented from the zeros that fill the window up.
+        """
+        tokenizer, length = self._tokenizer(result.language), round((end_s - start_s) * RATE)
         tokens, first = list(result.tokens), tokenizer.timestamp_begin
         is_time = [token >= first for token in tokens]
         pairs = [n + 1 for n in range(len(tokens) - 1) if is_time[n] and is_time[n + 1]]
@@ -191,8 +207,13 @@ class WhisperTranscriber:
         else:
             times = [token - first for token in tokens if token > first]
             pieces = [(0, times[-1] if times else round(length / RATE / _TICK_S), tokens)]
-        spoken = [(a, b, tokenizer.decode([token for token in part if token < tokenizer.eot]).strip()) for a, b, part in pieces]
-        return [(a * _TICK_S, b * _TICK_S, text) for a, b, text in spoken if text and b > a], used
+        segments = []
+        for begin, stop, part in pieces:
+            text = _LOOP.sub(r"\1", tokenizer.decode([token for token in part if token < tokenizer.eot]).strip())
+            if text and begin < stop and start_s + begin * _TICK_S < end_s - _LEAST_S:
+                stop_s = min(start_s + stop * _TICK_S, end_s)
+                segments.append(Segment(start_s + begin * _TICK_S, stop_s, text, str(result.language)))
+        return segments, used
 
     def _tokenizer(self, language: str) -> Any:
         return self._whisper.tokenizer.get_tokenizer(
@@ -222,12 +243,13 @@ class FasterWhisperTranscriber:
         with self._lock:
             heard, info = self._model.transcribe(sound, language=language, beam_size=1, condition_on_previous_text=False)
             results = list(heard)
-        kept = []
+        voice, kept = Voice(sound), list[Segment]()
         for result in results:
+            segment = Segment(result.start, result.end, result.text.strip(), info.language)
             if self._gates.is_silence(result) or self._gates.is_guess(result):
                 continue
-            if self._gates.keeps(result.text, _under(sound, result.start, result.end), result):
-                kept.append(Segment(result.start + offset_s, result.end + offset_s, result.text.strip(), info.language))
+            if self._gates.keeps(segment, sound, voice, result):
+                kept.append(Segment(segment.start_s + offset_s, segment.end_s + offset_s, segment.text, segment.language))
         return kept
 
     def close(self) -> None:
@@ -262,13 +284,6 @@ def level_dbfs(sound: Sound) -> float:
     """Level in dB below full scale, without the mean; -120 for digital silence."""
     rms = float(sound.std()) if len(sound) else 0.0
     return 20.0 * float(np.log10(max(rms, 1e-6)))
-
-
-def _under(sound: Sound, start_s: float, end_s: float) -> Sound:
-    """The sound of a segment, widened to a second, for times are a little off and less tells nothing."""
-    spare = max(0.0, _UNDER_S - (end_s - start_s)) / 2
-    first = max(0, min(int((start_s - spare) * RATE), len(sound) - int(_UNDER_S * RATE)))
-    return sound[first : max(int((end_s + spare) * RATE), first + int(_UNDER_S * RATE))]
 
 
 def _place(torch: Any, model: Any, device: str, precision: str) -> Any:

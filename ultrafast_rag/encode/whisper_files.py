@@ -37,13 +37,17 @@ _TOP = {
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Where weights are and what they are. name and revision go into the fingerprint; note: what a report should say."""
+    """Where weights are and what they are. name and revision go into the fingerprint; note: what a report should say.
+
+    window_s: the longest stretch of speech that the checkpoint hears well, as its config.json says; None: as long as it can.
+    """
 
     path: Path
     layout: str  # "dims", "transformers" or "published"
     name: str
     revision: str
     note: str = ""
+    window_s: float | None = None
 
 
 def find_checkpoint(model: str, config: Config) -> Checkpoint:
@@ -144,7 +148,10 @@ def _folder(path: Path, model: str, config: Config) -> Checkpoint:
     if settings:
         revision = resolve(str(path), kind="speech", cache_dir=config.cache_dir).revision
     note = f"{path.name} is a demonstration model: it knows only its own small vocabulary" if settings.get("demo") else ""
-    return Checkpoint(path, layout, path.name, revision, note)
+    window_s = settings.get("speech_window_s")
+    if window_s is not None and not (isinstance(window_s, (int, float)) and window_s >= 1):
+        raise WeightsError(f"{path}/config.json: speech_window_s is {window_s!r}; give seconds, 1 or more")
+    return Checkpoint(path, layout, path.name, revision, note, window_s)
 
 
 def _json(path: Path) -> dict[str, Any]:
