@@ -84,11 +84,11 @@ def open_gates(transcriber: Any, names: Sequence[str]) -> None:
     transcriber._gates = dataclasses.replace(transcriber._gates, **{name: OPEN[name] for name in names})
 
 
-def without_speech(listener: Listener, lengths_s: Sequence[float]) -> dict[str, Any]:
+def without_speech(listener: Listener, lengths_s: Sequence[float], seed: int) -> dict[str, Any]:
     """Words invented by kind of sound."""
     invented, examples, seconds = Counter[str](), [], 0.0
-    for seed, length_s in enumerate(lengths_s):
-        for name, pcm in sounds.corpus(length_s, seed):
+    for k, length_s in enumerate(lengths_s):
+        for name, pcm in sounds.corpus(length_s, seed + k):
             seconds += length_s
             for segment in listener.hear_pcm(pcm):
                 invented[name] += len(normal(segment.text)) or 1
@@ -193,8 +193,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--speech-model", default=str(ROOT / "data" / "models" / "demo-whisper"))
-    parser.add_argument("--lengths", type=float, nargs="+", default=[5.0, 12.0, 28.0], help="seconds of each sound")
-    parser.add_argument("--seed", type=int, default=20261)
+    parser.add_argument("--lengths", type=float, nargs="+", default=[5.0, 12.0, 20.0, 28.0], help="seconds of each sound")
+    parser.add_argument("--seed", type=int, default=5150)
     parser.add_argument("--only", default="", help="only the sets of speech whose name holds this")
     parser.add_argument("--window", type=float, help="seconds of speech at a time, in place of what the checkpoint says")
     parser.add_argument("--open", nargs="*", default=[], help="gates to switch off")
@@ -203,7 +203,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     listener = Listener(Config(speech_model=arguments.speech_model, speech_language="en", device="cpu"), arguments.open)
     if arguments.window:
         listener.transcriber._longest = int(arguments.window * RATE)
-    quiet = without_speech(listener, arguments.lengths) if not arguments.only else {}
+    quiet = without_speech(listener, arguments.lengths, arguments.seed) if not arguments.only else {}
     if quiet:
         print(f"nobody speaks: {quiet['words']} words in {quiet['minutes']:.1f} minutes of {quiet['kinds']} kinds of sound")
         print(json.dumps(plain(quiet["by_kind"])), *quiet["examples"], sep="\n  ")

@@ -122,9 +122,12 @@ class WhisperTranscriber:
                 start, end = waiting.pop()
                 if end - start < _LEAST_S * RATE or level_dbfs(sound[start:end]) <= self._gates.faint_dbfs:
                     continue
-                # a guess about speech is divided, so that one sentence gone wrong does not cost those beside it
-                divisible = end - start >= _DIVISIBLE_S * RATE and voice.share(start / RATE, end / RATE) >= self._gates.voiced
-                result = self._hear(sound[start:end], language, self._gates.temperatures[: 1 if divisible else None])
+                # A guess about speech is divided, so that one sentence gone wrong does not cost those beside it. A short one
+                # is tried again at higher temperatures; what has no voice is not, for none of its words would be certain.
+                spoken = voice.share(start / RATE, end / RATE) >= self._gates.voiced
+                divisible = spoken and end - start >= _DIVISIBLE_S * RATE
+                tries = self._gates.temperatures if spoken and not divisible else self._gates.temperatures[:1]
+                result = self._hear(sound[start:end], language, tries)
                 if self._gates.is_silence(result):
                     continue
                 if self._gates.is_guess(result):
