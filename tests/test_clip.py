@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
 import os
@@ -208,13 +209,17 @@ def test_fingerprint_follows_the_weights(folder: Path, tmp_path: Path) -> None:
     assert encoder_for(other).fingerprint != first
 
 
-def test_8bit_is_close_or_falls_back_with_a_reason(folder: Path) -> None:
-    encoder = encoder_for(folder, quantization="8bit", engine="auto")
+@pytest.mark.parametrize("engine", ["auto", "torch-bf16"])
+def test_8bit_is_close_or_falls_back_with_a_reason(folder: Path, engine: str, caplog: pytest.LogCaptureFixture) -> None:
+    encoder = encoder_for(folder, quantization="8bit", engine=engine)
     exact = encoder_for(folder)
     images = [photo(n) for n in range(6)]
     assert (encoder.encode_images(images) * exact.encode_images(images)).sum(axis=1).min() > 0.98
     assert (encoder.encode_texts(TEXTS) * exact.encode_texts(TEXTS)).sum(axis=1).min() > 0.98
-    if "8bit" in encoder.fingerprint:
+    assert not [record for record in caplog.records if record.name.startswith("bitsandbytes")]
+    if engine == "auto" and importlib.util.find_spec("openvino") and importlib.util.find_spec("nncf"):
+        assert encoder.precision == "openvino-int8"  # the fast form of it on a CPU
+    elif "8bit" in encoder.fingerprint:
         kinds = {type(module).__name__ for module in encoder._towers[0].model.modules()}
         assert "Linear8bitLt" in kinds
     else:
@@ -389,6 +394,35 @@ def test_towers_are_converted_once_and_a_damaged_one_again(folder: Path, tmp_pat
         again = opened()
     assert len(told) == 3
     assert np.allclose(again.encode_texts(TEXTS), before, atol=1e-6)
+
+
+@pytest.mark.public
+@pytest.mark.reference
+def test_int8_pictures_stay_near_float32_on_photographs_it_was_not_calibrated_on(vit_b_32: Path, public_data: Path) -> None:
+    pytest.importorskip("nncf")
+    images = [path.read_bytes() for path in sorted((public_data / "images").rglob("*.jpg"))]
+    for model in (vit_b_32, DEMO):
+        encoder, exact = encoder_for(model, engine="openvino-int8"), encoder_for(model).encode_images(images)
+        assert encoder.precision == "openvino-int8"
+        cosines = (encoder.encode_images(images) * exact).sum(axis=1)
+        assert cosines.mean() > 0.995
+        assert cosines.min() > 0.98
+
+
+def test_int8_that_strays_from_float32_is_not_used(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import ultrafast_rag.encode.towers_openvino as towers
+
+    convert = towers.convert_once
+
+    def strays(path: Path, module: str, task: dict[str, Any], **options: Any) -> Any:
+        if task["kind"] == "int8":
+            raise EncodingError("int8 is too far from float32 with these weights: mean cosine 0.5000")
+        return convert(path, module, task, **options)
+
+    monkeypatch.setattr(towers, "convert_once", strays)
+    encoder = encoder_for(folder, engine="openvino-int8")
+    assert encoder.precision in ("openvino-bf16", "openvino-f32")
+    assert "too far from float32" in encoder.notes[0]
 
 
 def test_torch_stands_in_when_towers_cannot_be_converted(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,7 +70,7 @@ def clip_rows(folder: Path, pictures: list[bytes], texts: list[str], arguments: 
     half = "torch-f16" if on_gpu else "torch-bf16"
     encoders: list[tuple[str, int | None]] = [("torch-f32", None), (half, None)]
     if not on_gpu:
-        encoders += [("openvino-f32", None), ("openvino-bf16", None)]
+        encoders += [("openvino-f32", None), ("openvino-bf16", None), ("openvino-int8", None)]
         encoders += [("openvino-bf16", budget) for budget in (512, 2048, 8192)]
     for engine, budget in encoders:
         encoder = open_clip_encoder(folder, engine, arguments.device, budget)

@@ -23,8 +23,8 @@ from ultrafast_rag.encode.hashing import file_sha256
 from ultrafast_rag.encode.openvino import Progress, version
 from ultrafast_rag.encode.pixels import Pixels, decode
 from ultrafast_rag.encode.towers import HfTowers, OpenClipTowers, Towers
+from ultrafast_rag.encode.towers_openvino import INT8, OpenVINOTowers
 from ultrafast_rag.encode.towers_openvino import PREFIX as OPENVINO
-from ultrafast_rag.encode.towers_openvino import OpenVINOTowers
 from ultrafast_rag.encode.weights import Weights, resolve
 from ultrafast_rag.errors import ConfigError, EncodingError, MissingExtraError, WeightsError, require
 from ultrafast_rag.types import Vectors
@@ -171,10 +171,13 @@ def open_image_encoder(
 
 
 def _precisions(config: Config, plan: DevicePlan, converts: bool) -> list[str]:
-    """What to try, in this order."""
-    wanted: list[str] = [] if plan.quantization == "none" else [plan.quantization]
+    """What to try, in this order. 8-bit on a CPU is OpenVINO's: bitsandbytes saves memory there and costs time."""
+    wanted = [] if plan.quantization == "none" else [str(plan.quantization)]
     if converts and not plan.on_gpu and not config.engine.startswith("torch-") and version():
-        wanted.append(OPENVINO + ("bf16" if plan.dtype == "bfloat16" and plan.cpu.bf16 else "f32"))
+        if plan.quantization == "8bit" or config.engine == INT8:
+            wanted.insert(0, INT8)
+        if not wanted or wanted == [INT8]:
+            wanted.append(OPENVINO + ("bf16" if plan.dtype == "bfloat16" and plan.cpu.bf16 else "f32"))
     return [*wanted, plan.dtype]
 
 

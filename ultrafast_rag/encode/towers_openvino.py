@@ -3,8 +3,8 @@
 Each tower is converted once and kept like the text encoder (see `openvino.py`), in 16 bits: half the file to
 check at each start, and its vectors stay within a cosine of 0.9999 of float32's, which the conversion holds it
 to. Normalising the pixels is part of the graph. On 2 cores with AVX-512 BF16 pictures go 1.4 times as fast as
-in torch with bf16 (tests/benchmarks/media.py). int8 is left out: what it costs depends on the
-weights, and there are no pictures here to judge a user's own by.
+in torch with bf16, in int8 about twice as fast again (tests/benchmarks/media.py). int8 is for those who ask for it: what it
+costs depends on the weights, and the pictures it is calibrated on and held to are drawn ones.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -29,25 +30,31 @@ from ultrafast_rag.errors import EncodingError, require
 from ultrafast_rag.types import Vectors
 
 PREFIX = "openvino-"
-_RECIPE = 1  # raise when conversion changes what comes out
+INT8 = PREFIX + "int8"
+_RECIPE = 2  # raise when conversion changes what comes out
 _TEXT_STEP = 8  # lengths are padded to multiples: kernels are prepared for each shape
 _MOST_PICTURES = 24  # a request; more at once is no faster
 _MIN_COSINE = 0.9999  # converted, in float32, against torch
 _PROBES = 6
+_DRAWN = 48  # pictures to calibrate int8 on, and as many others to judge it by
+_MIN_COSINE_INT8 = 0.99  # on average; where the quantized layers suit the weights it is 0.999
 
 
 class OpenVINOTowers:
     """Both towers on the CPU; each is compiled when first used. Safe to call from several threads.
 
-    precision: "openvino-f32" or "openvino-bf16". Raises MissingExtraError without openvino (or torch, when there is
-    something to convert), EncodingError when conversion fails.
+    precision: "openvino-f32", "openvino-bf16" or "openvino-int8" (pictures; texts are then in bf16 or float32).
+    Raises MissingExtraError without openvino (or torch, nncf, when there is something to convert), EncodingError
+    when conversion fails or int8 is too far from float32.
     """
 
     def __init__(
         self, weights: Weights, precision: str, plan: DevicePlan, cache_dir: Path, *, progress: Progress | None = None
     ) -> None:
         self._weights, self._cache_dir, self._progress = weights, cache_dir, progress
-        self._hint, self._cores = precision.removeprefix(PREFIX), plan.cpu.cores
+        self._kinds = {"text": "f16", "image": "int8" if precision == INT8 else "f16"}
+        self._hint = "bf16" if precision != PREFIX + "f32" and plan.cpu.bf16 else "f32"
+        self._cores = plan.cpu.cores
         with ThreadPoolExecutor(2) as threads:  # most of a conversion is the import of torch, on one core
             image = None if self._folder("image").is_dir() else threads.submit(self._converted, "image")
             stated = self._converted("text")
@@ -112,43 +119,104 @@ class OpenVINOTowers:
             self._queues[part] = queue
         return self._queues[part]
 
-    def _folder(self, part: str) -> Path:
+    def _folder(self, part: str, kind: str = "") -> Path:
         slug = re.sub(r"[^A-Za-z0-9.-]+", "_", self._weights.name)
-        return self._cache_dir / "engines" / f"{slug}-{self._weights.revision}-clip-{part}-f16-ov{version()}-r{_RECIPE}"
+        name = f"{slug}-{self._weights.revision}-clip-{part}-{kind or self._kinds[part]}-ov{version()}-r{_RECIPE}"
+        return self._cache_dir / "engines" / name
 
-    def _converted(self, part: str) -> dict[str, Any]:
-        task = {"folder": str(self._weights.path), "kind": f"clip {part}"}
-        return convert_once(self._folder(part), __name__, task, needs=("torch", "transformers"),
-                            what=f"the {part} tower of {self._weights.name} for this CPU", progress=self._progress)
+    def _converted(self, part: str, kind: str = "") -> dict[str, Any]:
+        kind, source = kind or self._kinds[part], ""
+        needs: tuple[str, ...] = ("torch", "transformers")
+        if kind == "int8" and not self._folder(part).is_dir():
+            self._converted(part, "f16")
+            needs, source = ("nncf",), str(self._folder(part, "f16"))
+        task = {"folder": str(self._weights.path), "part": part, "kind": kind, "source": source}
+        return convert_once(self._folder(part, kind), __name__, task, needs=needs,
+                            what=f"the {part} tower of {self._weights.name} for this CPU ({kind})", progress=self._progress)
 
 
 # below: the child process
 
 
 def _child(task: dict[str, Any]) -> None:
-    """Trace one tower, save it, and hold it to torch's own vectors."""
     import logging
 
+    for name in ("openvino", "transformers", "nncf"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    out = Path(task["out"])
+    about = _to_int8(Path(task["source"]), out) if task["kind"] == "int8" else _to_f16(task["part"], Path(task["folder"]), out)
+    (out / "about.json").write_text(json.dumps({**about, "openvino": version(), "recipe": _RECIPE}), encoding="utf-8")
+
+
+def _to_f16(part: str, folder: Path, out: Path) -> dict[str, Any]:
+    """Trace one tower, save it, and hold it to torch's own vectors."""
     import openvino
     import torch
 
-    for name in ("openvino", "transformers"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    towers, out = HfTowers(Path(task["folder"]), "float32", "cpu", attention="eager"), Path(task["out"])
-    tower, probes = _image_tower(towers) if task["kind"] == "clip image" else _text_tower(towers)
+    towers = HfTowers(folder, "float32", "cpu", attention="eager")
+    tower, probes = _image_tower(towers) if part == "image" else _text_tower(towers)
     with torch.no_grad():
         example = tuple(torch.from_numpy(array[:3]) for array in probes)
         model = openvino.convert_model(tower, example_input=example)
         openvino.save_model(model, str(out / "model.xml"), compress_to_fp16=True)
         compiled = openvino.Core().compile_model(str(out / "model.xml"), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         ours, theirs = compiled(list(probes))[0], tower(*map(torch.from_numpy, probes)).numpy()
-    cosine = float(((ours * theirs).sum(1) / np.linalg.norm(ours, axis=1) / np.linalg.norm(theirs, axis=1)).min())
+    cosine = float(_cosines(ours, theirs).min())
     if not cosine >= _MIN_COSINE:
         raise EncodingError(f"the converted model differs from torch: cosine {cosine:.5f}")
-    about = {"kind": task["kind"], "dim": towers.dim, "max_tokens": towers.max_tokens, "image_tokens": towers.image_tokens,
-             "image_size": int(towers.model.config.vision_config.image_size), "min_cosine_to_torch": cosine,
-             "openvino": version(), "recipe": _RECIPE}
-    (out / "about.json").write_text(json.dumps(about), encoding="utf-8")
+    return {"part": part, "kind": "f16", "dim": towers.dim, "max_tokens": towers.max_tokens, "side": towers.spec.side,
+            "image_tokens": towers.image_tokens, "image_size": int(towers.model.config.vision_config.image_size),
+            "min_cosine_to_torch": cosine}
+
+
+def _cosines(ours: Any, theirs: Any) -> Any:
+    return (ours * theirs).sum(1) / np.linalg.norm(ours, axis=1) / np.linalg.norm(theirs, axis=1)
+
+
+def _to_int8(source: Path, out: Path) -> dict[str, Any]:
+    """NNCF post-training quantization, calibrated on some drawn pictures and held to float32 on others."""
+    import nncf
+    import openvino
+
+    stated = json.loads((source / "manifest.json").read_text(encoding="utf-8"))
+    core = openvino.Core()
+    model = core.read_model(str(source / "model.xml"))
+    known, unseen = (_drawn(stated["side"], seed) for seed in (0, 1))
+    batches = [{0: known[at : at + 8]} for at in range(0, _DRAWN, 8)]
+    quantized = nncf.quantize(model, nncf.Dataset(batches), model_type=nncf.ModelType.TRANSFORMER, subset_size=len(batches))
+    openvino.save_model(quantized, str(out / "model.xml"), compress_to_fp16=False)
+    exact, ours = (core.compile_model(kind, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(unseen)[0] for kind in (model, quantized))
+    cosine = float(_cosines(ours, exact).mean())
+    if not cosine >= _MIN_COSINE_INT8:
+        raise EncodingError(f"int8 is too far from float32 with these weights: mean cosine {cosine:.4f}")
+    return {"part": "image", "kind": "int8", "nncf": metadata.version("nncf"), "mean_cosine_to_float32": cosine}
+
+
+def _drawn(side: int, seed: int) -> Pixels:
+    """Pictures of three kinds in turn: noise at all scales, as in photographs; shapes on a ground; lines on a page."""
+    from PIL import Image, ImageDraw
+
+    rng, pictures = np.random.default_rng(seed), []
+    for n in range(_DRAWN):
+        if n % 3 == 0:
+            octaves = [rng.normal(0, 1 / cells, (cells, cells, 3)) for cells in (3, 6, 12, 24, 48, side)]
+            grown = [[Image.fromarray(o[..., c].astype(np.float32)).resize((side, side), 3) for c in range(3)] for o in octaves]
+            noise = sum(np.stack([np.asarray(channel) for channel in octave], axis=-1) for octave in grown)
+            pictures.append(np.clip(rng.uniform(60, 190, 3) + rng.uniform(80, 250) * noise, 0, 255).astype(np.uint8))
+            continue
+        picture = Image.new("RGB", (side, side), (250, 250, 250) if n % 3 == 2 else tuple(rng.integers(0, 256, 3).tolist()))
+        draw = ImageDraw.Draw(picture)
+        for _ in range(int(rng.integers(3, 40))):
+            (x, y), (width, height) = rng.integers(0, side, 2).tolist(), rng.integers(2, max(3, side // 3), 2).tolist()
+            color = tuple(rng.integers(0, 256, 3).tolist())
+            if n % 3 == 2:
+                draw.rectangle((x, y, x + width, y + max(1, side // 100)), fill=(30, 30, 30))
+            elif rng.random() < 0.5:
+                draw.ellipse((x, y, x + width, y + height), fill=color)
+            else:
+                draw.rectangle((x, y, x + width, y + height), fill=color)
+        pictures.append(np.asarray(picture))
+    return np.stack(pictures)
 
 
 def _image_tower(towers: HfTowers) -> tuple[Any, tuple[Any, ...]]:
