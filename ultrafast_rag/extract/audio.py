@@ -6,8 +6,9 @@ part: it depends on its own sound alone, so a reader that starts again anywhere 
 and memory stays flat for a file of any length. Stretches without a voice are left out.
 
 Voice activity by energy against an adaptive noise floor, with hysteresis. It errs on the side of
-hearing too much: whether a sound is speech the transcriber decides. Models for it (Silero, WebRTC)
-lost: another download or build for what the transcriber's own gates do again.
+hearing too much: whether a sound is speech the transcriber decides, by what it hears and by a detector
+of voices (`encode/voice.py`), next to the model so that reading stays light. A trained detector
+(Silero, WebRTC) is not used here: another download or build for what these do together.
 """
 
 from __future__ import annotations
