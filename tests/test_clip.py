@@ -409,7 +409,7 @@ def test_int8_pictures_stay_near_float32_on_photographs_it_was_not_calibrated_on
         assert cosines.min() > 0.98
 
 
-def test_int8_that_strays_from_float32_is_not_used(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_int8_that_strays_from_float32_is_not_used(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import ultrafast_rag.encode.towers_openvino as towers
 
     convert = towers.convert_once
@@ -420,7 +420,7 @@ def test_int8_that_strays_from_float32_is_not_used(folder: Path, monkeypatch: py
         return convert(path, module, task, **options)
 
     monkeypatch.setattr(towers, "convert_once", strays)
-    encoder = encoder_for(folder, engine="openvino-int8")
+    encoder = encoder_for(folder, engine="openvino-int8", cache_dir=tmp_path)
     assert encoder.precision in ("openvino-bf16", "openvino-f32")
     assert "too far from float32" in encoder.notes[0]
 
