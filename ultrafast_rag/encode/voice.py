@@ -6,10 +6,11 @@ pitch instead of gliding. What a single note or a bird does now and then, speech
 the frames decides. The features are those of Scheirer & Slaney, ICASSP 1997, and of pitch trackers by
 autocorrelation (Boersma 1993).
 
-Measured on 24 s of each of 48 kinds of noise, machines, weather and music, and on 3 s pieces of human speech
-(English, German, French; clean, in pink noise of the same loudness, under music 5 dB below it): speech has from
-2.7 % (noise as loud as the voice; 10 % when clean) to 75 % of such frames, noise, hum, wind and applause none,
-held notes at most 2 %. Whispering has none either: the transcriber keeps what it is certain of all the same.
+Measured on 48 s of each of 48 kinds of noise, machines, weather and music, and on 3 s pieces of human speech
+(English, German, French): clean speech has 19 % or more of such frames, 21 % over a telephone, 9 % in pink noise
+5 dB below it or music 5 dB below it, 3.3 % in noise as loud as itself; noise, hum, wind, rain, applause and drums
+have none, melodies and chords at most 3 %, quick arpeggios up to 14 %, a band with drums, seldom, over 40 %.
+Whispering has none either: the transcriber keeps what it is certain of all the same.
 """
 
 from __future__ import annotations
