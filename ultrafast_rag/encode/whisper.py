@@ -55,8 +55,8 @@ class Gates:
 
     Measured one at a time with the demo Whisper on 52 minutes in which nobody speaks (`tests/benchmarks/transcription.py
     --open NAME`): 12 words invented; without `voiced` and `clearly_voiced` 798, without `no_speech` 25, without
-    `letters_per_s` or `logprob` and `compression` 20. None costs a word of clean speech; in noise 20 dB below it
-    `letters_per_s` costs 1.4 words in a hundred, `voiced` 0.7.
+    `letters_per_s` or `logprob` and `compression` 20. `voiced`, `no_speech` and `letters_per_s` cost no word of clean
+    speech; in noise 20 dB below it `letters_per_s` costs 1.4 words in a hundred, `voiced` 0.7.
     """
 
     no_speech: float = 0.6  # over this it is silence, unless the words are nearly certain:
