@@ -26,6 +26,8 @@ VISUAL_WEIGHT = 0.45  # of a picture that surely stands out, beside the text leg
 FEW_PICTURES, SURE_OF_FEW = 8, 0.4  # among so few, standing out means little
 DUPLICATE_OVERLAP = 0.9  # Jaccard of word sets from which two passages are the same
 
+_START_S = 1e-4  # for the caller to get into the model, which gives up the interpreter's lock; else it would wait for the words
+
 DESCRIBES = "describes"  # metadata of a chunk that stands for another one: that one's id
 
 Floats = npt.NDArray[np.float32]
@@ -91,7 +93,7 @@ class Searcher:
         return self._reader.allowed(wanted) if wanted else None
 
     def _by_text(self, query: str, pool: int, alpha: float, allowed: Mask | None) -> tuple[ChunkIds, Floats, Floats, Floats]:
-        words = self._beside.submit(self._lexical.search, query, pool, allowed=allowed) if alpha < 1 else None
+        words = self._beside.submit(self._words, query, pool, allowed) if alpha < 1 else None
         vector = self._text_encoder().encode_queries([query])[0] if alpha > 0 else None
         dense = self._dense.search(vector, pool, allowed=allowed) if vector is not None else _nothing()
         seen = self._see(query, pool, allowed) if alpha > 0 else None
@@ -111,6 +113,10 @@ class Searcher:
             scores = add_visual(scores, seen[1](ids), seen[0].scores, alpha=alpha)
         order = np.argsort(-scores, kind="stable")
         return ids[order], scores[order], cosines[order], bm25[order]
+
+    def _words(self, query: str, pool: int, allowed: Mask | None) -> Ranking:
+        time.sleep(_START_S)
+        return self._lexical.search(query, pool, allowed=allowed)
 
     def _see(self, query: str, pool: int, allowed: Mask | None) -> tuple[Ranking, Callable[[ChunkIds], Floats]] | None:
         """The CLIP leg: its best, and a scorer for the union's ids."""

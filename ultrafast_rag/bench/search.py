@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> Result:
             rows.append(row_of(size, min(size, len(texts)), outcome.value, outcome.peak_mb))
     notes = (
         f"{len(texts):,} distinct sentences{'' if folder else ' of ' + HANDBOOK.name}; the rest are perturbed copies",
-        "uncached searches after a warm-up, k = 10, one at a time; legs are measured inside a whole search",
+        "uncached searches after a warm-up, k = 10, one at a time; legs are measured inside a whole search, words beside encode",
         "targets: search p50 3 ms at 100 k chunks; at 1 M dense leg p50 2 ms, recall@10 0.99, 75 bytes a vector",
     )
     data = {"measured": details, "targets": {**TARGETS, "dense p50 ms": DENSE_TARGET_MS}}

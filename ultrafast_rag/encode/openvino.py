@@ -41,9 +41,9 @@ from ultrafast_rag.types import Vectors
 NAMES = ("openvino-f32", "openvino-bf16", "openvino-int8")
 BATCH_TOKENS = 1024
 # lengths are padded to multiples, and the last batch's rows to a power of two: kernels are prepared and kept for each
-# shape, some 1 to 3 MB of memory each. Steps of 32 would save 27 MB of a long run and cost 6 % of its speed. A question is
-# short and alone
-_QUESTION_STEP, _LENGTH_STEP = 4, 16
+# shape, some 1 to 3 MB of memory each, and a shape unlike the last one costs a question 0.4 ms. Steps of 32 would save 27 MB
+# of a long run and cost 6 % of its speed; with steps of 4 a question takes 1.3 ms, with these 1.2
+_LENGTH_STEP = 16
 # a question runs on one core: as quick as on two (0.76 and 0.71 ms at best), and twice as quick beside other work
 # (2.3 and 4.5 ms at the median; int8, 16 tokens, EPYC, 2 cores, 2026-11)
 _QUESTION_TOKENS = 64
@@ -99,13 +99,8 @@ class OpenVINOEngine:
         lengths = [len(ids) for ids in token_ids]
         vectors = np.empty((len(token_ids), self.dim), np.float32)
         budget = min(self._budget, max(_QUESTION_TOKENS, sum(lengths) // self._cores))  # work for every core
-        step = _QUESTION_STEP if sum(lengths) <= _QUESTION_TOKENS else _LENGTH_STEP
-
-        def padded(length: int) -> int:
-            return min(-(-length // step) * step, max(length, self._limit))
-
-        plan = list(batches(lengths, budget=budget, max_rows=self._max_rows, padded=padded))
-        inputs = (self._inputs(rows, token_ids, padded(lengths[rows[0]]), budget) for rows in plan)
+        plan = list(batches(lengths, budget=budget, max_rows=self._max_rows, padded=self._padded))
+        inputs = (self._inputs(rows, token_ids, self._padded(lengths[rows[0]]), budget) for rows in plan)
         with self._lock:
             try:
                 self._tokens_run += sum(lengths)
@@ -135,6 +130,9 @@ class OpenVINOEngine:
         for rows, batch in zip(plan, inputs):
             self._queue.start_async(batch, (vectors, rows, batch), share_inputs=True)
         self._queue.wait_all()
+
+    def _padded(self, length: int) -> int:
+        return min(-(-length // _LENGTH_STEP) * _LENGTH_STEP, max(length, self._limit))
 
     def _inputs(self, rows: list[int], token_ids: Sequence[Sequence[int]], width: int, budget: int) -> dict[int, Any]:
         """Ids and mask, (height, width); height: the rows, in a batch that is not full rounded up to a power of two."""
