@@ -143,9 +143,9 @@ class Searcher:
         taken: set[int] = set()
         position = 0
         while len(hits) < k and position < len(ids):
-            batch = slice(position, position + 2 * k)
+            batch = slice(position, position + k + k // 2)  # some repeat an earlier one
             rows = {int(i): n for n, i in enumerate(ids[batch], position)}
-            position += 2 * k
+            position += k + k // 2
             for found in self._reader.chunks(list(rows)):
                 n = rows[found.id]
                 chunk = self._described(found)

@@ -109,7 +109,8 @@ class OpenVINOTowers:
             self._converted(part)  # read only if it still is what was written
             streams = self._cores if part == "image" else 1  # a question is alone, pictures come in numbers
             compiled = self._core.compile_model(str(self._folder(part) / "model.xml"), "CPU", {
-                "INFERENCE_PRECISION_HINT": self._hint, "NUM_STREAMS": str(streams), "INFERENCE_NUM_THREADS": str(self._cores)})
+                "INFERENCE_PRECISION_HINT": self._hint, "NUM_STREAMS": str(streams), "INFERENCE_NUM_THREADS": str(self._cores),
+                "ENABLE_CPU_PINNING": False})  # as in openvino.py: a pinned thread waits for whoever is on its core
             queue = require("openvino").AsyncInferQueue(compiled, streams)
 
             def done(request: Any, target: Vectors) -> None:
