@@ -31,6 +31,7 @@ _SMALLEST_SHARE = 0.008  # of the page
 _CELL = 5.0  # points: drawings closer than about this are one figure
 _MOST_POINTS = 5000.0  # of a page's side; what lies beyond counts as its edge
 _MOST_PATHS = 20_000
+_CLIPPED = 3.0  # times the page
 _MOST_PICTURES = 40  # on one page
 _MAX_ZOOM = 4.0
 _JPEG_QUALITY = 88  # by Pillow, 2 ms a picture; MuPDF takes 7, and 10 for PNG
@@ -52,7 +53,9 @@ class PageFigures:
         self._images: list[dict[str, Any]] = page.get_image_info(xrefs=True) if self._has_images else []
 
     def _on_page(self, box: BBox) -> bool:
-        return box[2] > 0 and box[3] > 0 and box[0] < self._width and box[1] < self._height
+        """Whether any of it is, and it is not a path so large that only what clips it can be seen."""
+        larger = max((box[2] - box[0]) / self._width, (box[3] - box[1]) / self._height)
+        return box[2] > 0 and box[3] > 0 and box[0] < self._width and box[1] < self._height and larger < _CLIPPED
 
     @property
     def is_blank(self) -> bool:

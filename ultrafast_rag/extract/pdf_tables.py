@@ -41,7 +41,8 @@ def find(page: Any, lines: Sequence[Line], paths: Sequence[BBox]) -> list[Table]
     tables: list[Table] = []
     if len(paths) <= _MOST_RULES:
         for area in _grids(paths):
-            _keep(tables, *_grid_tables(page, area))
+            if sum(inside(line, area) for line in lines) >= 2:  # else it is the grid of a chart, or a drawing
+                _keep(tables, *_grid_tables(page, area))
         for area in _ruled(paths):
             if table := _aligned(lines, area):
                 _keep(tables, table)
