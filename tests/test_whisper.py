@@ -175,6 +175,14 @@ def test_words_over_sound_without_a_voice_are_kept_only_when_certain() -> None:
     assert keeps("The bridge opens at nine.", hiss, logprob=-0.2)
 
 
+def test_the_more_the_model_doubts_that_anybody_speaks_the_surer_the_words_must_be(speech: np.ndarray) -> None:
+    words = "The bridge opens at nine."
+    assert keeps(words, speech, logprob=-0.9, no_speech=0.05)
+    assert not keeps(words, speech, logprob=-0.55, no_speech=0.45)
+    assert keeps(words, speech, logprob=-0.3, no_speech=0.45)
+    assert keeps(words, speech, logprob=-0.2, no_speech=0.59)
+
+
 def test_more_letters_than_anybody_speaks_in_the_time_are_dropped(speech: np.ndarray) -> None:
     words = "There are eight purple flowers behind the harbour."
     assert keeps(words, speech, span=(0.0, 2.5))

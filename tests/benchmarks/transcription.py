@@ -194,7 +194,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--speech-model", default=str(ROOT / "data" / "models" / "demo-whisper"))
     parser.add_argument("--lengths", type=float, nargs="+", default=[5.0, 12.0, 20.0, 28.0], help="seconds of each sound")
-    parser.add_argument("--seed", type=int, default=5150)
+    parser.add_argument("--seed", type=int, default=9001, help="chosen before its first run; the gates were set on others")
     parser.add_argument("--only", default="", help="only the sets of speech whose name holds this")
     parser.add_argument("--window", type=float, help="seconds of speech at a time, in place of what the checkpoint says")
     parser.add_argument("--open", nargs="*", default=[], help="gates to switch off")

@@ -61,6 +61,7 @@ class Gates:
 
     no_speech: float = 0.6  # over this it is silence, unless the words are nearly certain:
     certain_logprob: float = -0.25
+    doubtful: float = 0.1  # from here to no_speech the words have to be the surer, the more the model doubts that anybody speaks
     logprob: float = -1.0  # mean per token; below it is a guess
     compression: float = 2.4  # zlib ratio; over it the text goes round in circles
     stock_no_speech: float = 0.25  # over this a stock phrase is taken for an invention
@@ -93,7 +94,8 @@ class Gates:
             return False
         share = voice.share(start_s, end_s)
         needed = np.interp(share, (self.voiced, self.clearly_voiced), (self.certain_logprob, self.logprob))
-        return bool(result.avg_logprob > needed) or share >= self.clearly_voiced
+        doubt = np.interp(result.no_speech_prob, (self.doubtful, self.no_speech), (self.logprob, self.certain_logprob))
+        return bool(result.avg_logprob >= doubt and (result.avg_logprob > needed or share >= self.clearly_voiced))
 
 
 class WhisperTranscriber:
