@@ -53,10 +53,10 @@ Sound = npt.NDArray[np.float32]
 class Gates:
     """When heard text is thrown away. The first four are Whisper's own thresholds, used more strictly.
 
-    Measured one at a time with the demo Whisper on 52 minutes in which nobody speaks (`tests/benchmarks/transcription.py
-    --open NAME`): 12 words invented; without `voiced` and `clearly_voiced` 798, without `no_speech` 25, without
-    `letters_per_s` or `logprob` and `compression` 20. `voiced`, `no_speech` and `letters_per_s` cost no word of clean
-    speech; in noise 20 dB below it `letters_per_s` costs 1.4 words in a hundred, `voiced` 0.7.
+    With the demo Whisper no word is invented in 208 minutes in which nobody speaks (`tests/benchmarks/transcription.py`, four
+    seeds). Each alone, before `doubtful` came, by `--open NAME`: 12 words in 52 minutes; without `voiced` and `clearly_voiced`
+    798, without `no_speech` 25, without `letters_per_s` or `logprob` and `compression` 20. `voiced`, `no_speech` and
+    `letters_per_s` cost no word of clean speech; in noise 20 dB below it the last costs 1.4 words in a hundred, `voiced` 0.7.
     """
 
     no_speech: float = 0.6  # over this it is silence, unless the words are nearly certain:
