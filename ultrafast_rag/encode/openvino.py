@@ -21,7 +21,7 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -92,6 +92,8 @@ class OpenVINOEngine:
         self._precision = "f32" if name == "openvino-f32" or not plan.cpu.bf16 else "bf16"
         self._request = self._compile(streams=1, threads=1).create_infer_request()
         self._queue: Any = None
+        self._compiling: threading.Thread | None = None
+        self._trouble: RuntimeError | None = None
         self._tokens_run = 0
 
     def run(self, token_ids: Sequence[Sequence[int]]) -> Vectors:
@@ -104,32 +106,47 @@ class OpenVINOEngine:
         with self._lock:
             try:
                 self._tokens_run += sum(lengths)
-                few = self._queue is None and self._tokens_run <= _TOKENS_BEFORE_STREAMS
-                if sum(lengths) <= _QUESTION_TOKENS or few or self._cores == 1:
-                    for rows, batch in zip(plan, inputs):
+                few = sum(lengths) <= _QUESTION_TOKENS or self._tokens_run <= _TOKENS_BEFORE_STREAMS
+                for rows, batch in zip(plan, inputs):
+                    queue = None if few or self._cores == 1 else self._streams()
+                    if queue is None:
                         vectors[rows] = self._request.infer(batch, share_inputs=True, share_outputs=True)[0][: len(rows)]
-                else:
-                    self._run_streams(plan, inputs, vectors)
+                    else:
+                        queue.start_async(batch, (vectors, rows, batch), share_inputs=True)
+                if self._queue is not None:
+                    self._queue.wait_all()
             except RuntimeError as error:
                 raise EncodingError(f"{self.name} failed: {str(error).splitlines()[0]}") from error
         return vectors
 
     def close(self) -> None:
         """Drop the compiled models."""
+        if self._compiling is not None:
+            self._compiling.join()
         self._request = self._queue = self._model = None
 
-    def _run_streams(self, plan: Sequence[list[int]], inputs: Iterable[dict[int, Any]], vectors: Vectors) -> None:
-        """One core a stream: no barrier between cores inside a layer, compiled when first needed."""
-        if self._queue is None:
-            self._queue = self._openvino.AsyncInferQueue(self._compile(streams=self._cores, threads=self._cores), self._cores)
+    def _streams(self) -> Any:
+        """A queue with one core a stream: no barrier between cores inside a layer. None until it is compiled.
 
-            def done(request: Any, target: tuple[Vectors, list[int], Any]) -> None:
-                target[0][target[1]] = request.get_output_tensor(0).data[: len(target[1])]
+        That takes a quarter of a second, on another core while this one goes on by itself.
+        """
+        if self._compiling is None:
+            self._compiling = threading.Thread(target=self._open_streams, name="ufr-compile", daemon=True)
+            self._compiling.start()
+        if self._trouble is not None:
+            raise self._trouble
+        return self._queue
 
-            self._queue.set_callback(done)
-        for rows, batch in zip(plan, inputs):
-            self._queue.start_async(batch, (vectors, rows, batch), share_inputs=True)
-        self._queue.wait_all()
+    def _open_streams(self) -> None:
+        def done(request: Any, target: tuple[Vectors, list[int], Any]) -> None:
+            target[0][target[1]] = request.get_output_tensor(0).data[: len(target[1])]
+
+        try:
+            queue = self._openvino.AsyncInferQueue(self._compile(streams=self._cores, threads=self._cores), self._cores)
+            queue.set_callback(done)
+            self._queue = queue
+        except RuntimeError as error:  # raised by whoever asks for the streams
+            self._trouble = error
 
     def _padded(self, length: int) -> int:
         return min(-(-length // _LENGTH_STEP) * _LENGTH_STEP, max(length, self._limit))
