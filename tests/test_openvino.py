@@ -63,10 +63,30 @@ def test_vectors_agree_with_torch_float32(exact, engine, worst, mean, overlap):
 
 def test_streams_and_single_requests_give_the_same_vectors(exact):
     encoder = open_text_encoder(config(engine="openvino-f32"))
+    meanwhile = encoder.encode(TEXTS)  # while the streams are compiled
+    if encoder.engine._cores > 1:
+        encoder.engine._compiling.join()
+        assert encoder.engine._queue is not None
     many = encoder.encode(TEXTS)
-    assert encoder.engine._queue is not None or encoder.engine._cores == 1
     one_by_one = np.concatenate([encoder.encode([text]) for text in TEXTS[:20]])
     assert (many[:20] * one_by_one).sum(1).min() > 0.9999
+    assert (many * meanwhile).sum(1).min() > 0.9999
+
+
+def test_streams_that_cannot_be_compiled_are_an_error_and_no_silence(monkeypatch):
+    encoder = open_text_encoder(config(engine="openvino-f32"))
+    engine = encoder.engine
+    if engine._cores == 1:
+        pytest.skip("one core has no streams")
+
+    def no_memory(**options):
+        raise RuntimeError("no memory for a second copy")
+
+    monkeypatch.setattr(engine, "_compile", no_memory)
+    engine._tokens_run = engines._TOKENS_BEFORE_STREAMS
+    engine._open_streams()
+    with pytest.raises(EncodingError, match="second copy"):
+        encoder.encode(TEXTS)
 
 
 def test_the_default_engine_passes_the_gate_and_says_why(spec):
@@ -165,3 +185,13 @@ def test_the_manifest_says_how_it_was_made(spec):
     assert stated["min_cosine_to_torch"] >= 0.9999
     assert stated["torch_share"] > 0
     assert json.loads((Path(folder_for(spec, "int8", config().cache_dir)) / "manifest.json").read_text())["kind"] == "int8"
+
+
+def test_a_process_that_ends_while_streams_are_compiled_ends_well():
+    code = (
+        "from ultrafast_rag.config import Config\nfrom ultrafast_rag.encode.calibration import calibration_texts\n"
+        "from ultrafast_rag.encode.text import open_text_encoder\n"
+        "open_text_encoder(Config(offline=True, engine='openvino-f32')).encode(calibration_texts()[:40])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -131,7 +131,8 @@ class OpenVINOEngine:
         That takes a quarter of a second, on another core while this one goes on by itself.
         """
         if self._compiling is None:
-            self._compiling = threading.Thread(target=self._open_streams, name="ufr-compile", daemon=True)
+            # no daemon: ended in the middle of a compilation, OpenVINO takes the whole process down with a message
+            self._compiling = threading.Thread(target=self._open_streams, name="ufr-compile", daemon=False)
             self._compiling.start()
         if self._trouble is not None:
             raise self._trouble
