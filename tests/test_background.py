@@ -135,6 +135,7 @@ def test_many_threads_share_one_loop():
 SCRIPT = """
 import asyncio, os, signal, sys, threading
 from ultrafast_rag import background
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background inherits that it is ignored
 threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
 try:
     background.run(asyncio.sleep(60))
