@@ -2,12 +2,14 @@
 
 import io
 
+import numpy as np
 import pytest
 
 from ultrafast_rag.config import Config
 from ultrafast_rag.errors import CorruptError, EncryptedError, ExtractionError
 from ultrafast_rag.extract import ocr
 from ultrafast_rag.extract.pdf import PdfExtractor, render_page
+from ultrafast_rag.extract.pdf_figures import _CELL, _clusters
 from ultrafast_rag.extract.pdf_layout import join_lines
 
 pymupdf = pytest.importorskip("pymupdf")
@@ -377,3 +379,22 @@ def test_pdfium_reads_the_words_where_pymupdf_may_not_be_used(tmp_path):
     (tmp_path / "bad.pdf").write_bytes(b"%PDF-1.4 nothing")
     with pytest.raises(CorruptError):
         list(PdfiumExtractor(Config()).extract(tmp_path / "bad.pdf"))
+
+
+def test_drawings_that_share_a_cell_of_the_grid_are_one_figure():
+    rng = np.random.default_rng(3)
+    corners = rng.uniform(-20, 400, (150, 2))
+    boxes = [(x, y, x + w, y + h) for (x, y), (w, h) in zip(corners.tolist(), rng.uniform(0, 30, (150, 2)).tolist(), strict=True)]
+    cells = [
+        {(c, r) for c in range(int(max(x0, 0) // _CELL), int(max(x1, 0) // _CELL) + 2)
+         for r in range(int(max(y0, 0) // _CELL), int(max(y1, 0) // _CELL) + 2)}
+        for x0, y0, x1, y1 in boxes
+    ]
+    groups = []  # merged until nothing touches
+    for box, covered in zip(boxes, cells, strict=True):
+        touching = [group for group in groups if group[1] & covered]
+        groups = [group for group in groups if not group[1] & covered]
+        groups.append(([box, *(b for group in touching for b in group[0])], covered.union(*(group[1] for group in touching))))
+    expected = sorted(sorted(members) for members, _ in groups)
+    assert sorted(sorted(group) for group in _clusters(boxes)) == expected
+    assert 1 < len(expected) < 150

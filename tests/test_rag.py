@@ -66,6 +66,15 @@ def test_questions_are_answered_from_the_right_document(rag, sources):
     assert rag.search("rule of twelfths function", k=1)[0].source.endswith("tide.py")
 
 
+def test_searches_share_one_thread(rag, sources):
+    rag.ingest(sources)
+    before, used = set(threading.enumerate()), set()
+    for question in ("high tide", "the lamp", "a boat"):
+        assert rag.search(question)
+        used |= {thread for thread in threading.enumerate() if thread.name.startswith("ufr-words")} - before
+    assert len(used) == 1
+
+
 def test_an_unsupported_question_is_not_answered(rag, sources):
     rag.ingest(sources)
     answer = rag.query("Which enzyme unwinds DNA during replication?")

@@ -90,6 +90,7 @@ class UltraFastRAG:
             self._store.close()
             raise
         self._models = Models(self.config, self._store)
+        self._searchers: dict[bool, Searcher] = {}
         self._generators = Generators(
             self.config, plan=lambda: self._models.plan, key=gemini_api_key, picture_of=self._picture_of, asset_of=self._asset_of
         )
@@ -148,17 +149,20 @@ class UltraFastRAG:
         return self._store.asset(chunk.asset) if chunk.asset else None
 
     def _searcher(self) -> Searcher:
-        visual = self._visual if VISUAL_SPACE in self._store.spaces() else None
-        return Searcher(
-            self._store,
-            self._lexical,
-            self._dense,
-            self._models.text,
-            config=self.config,
-            visual=visual,
-            image_encoder=self._models.picture,
-            reranker=self._models.reranker,
-        )
+        """One for an index with pictures, one without: it keeps a thread, which no search should have to start."""
+        pictures = VISUAL_SPACE in self._store.spaces()
+        if pictures not in self._searchers:
+            self._searchers[pictures] = Searcher(
+                self._store,
+                self._lexical,
+                self._dense,
+                self._models.text,
+                config=self.config,
+                visual=self._visual if pictures else None,
+                image_encoder=self._models.picture,
+                reranker=self._models.reranker,
+            )
+        return self._searchers[pictures]
 
     def _writing_text(self) -> TextEncoder:
         encoder = self._models.text()

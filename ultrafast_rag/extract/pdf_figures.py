@@ -54,8 +54,9 @@ class PageFigures:
 
     def _on_page(self, box: BBox) -> bool:
         """Whether any of it is, and it is not a path so large that only what clips it can be seen."""
-        larger = max((box[2] - box[0]) / self._width, (box[3] - box[1]) / self._height)
-        return box[2] > 0 and box[3] > 0 and box[0] < self._width and box[1] < self._height and larger < _CLIPPED
+        if box[2] - box[0] >= _CLIPPED * self._width or box[3] - box[1] >= _CLIPPED * self._height:
+            return False
+        return box[2] > 0 and box[3] > 0 and box[0] < self._width and box[1] < self._height
 
     @property
     def is_blank(self) -> bool:
