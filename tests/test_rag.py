@@ -73,6 +73,8 @@ def test_searches_share_one_thread(rag, sources):
         assert rag.search(question)
         used |= {thread for thread in threading.enumerate() if thread.name.startswith("ufr-words")} - before
     assert len(used) == 1
+    rag.close()
+    assert not used.pop().is_alive()
 
 
 def test_an_unsupported_question_is_not_answered(rag, sources):

@@ -467,6 +467,8 @@ class UltraFastRAG:
     def close(self) -> None:
         """Stop workers, give memory back, release the index. Using the object afterwards is an error."""
         self._index()
+        while self._searchers:
+            self._searchers.popitem()[1].close()
         for name in ("_sandbox", "_cache"):
             if name in self.__dict__:
                 self.__dict__.pop(name).close()

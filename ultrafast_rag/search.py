@@ -56,6 +56,10 @@ class Searcher:
         self._config = config
         self._beside = ThreadPoolExecutor(1, "ufr-words")  # the words are looked up while the model encodes: a fifth of a search
 
+    def close(self) -> None:
+        """End the thread; the searcher cannot be used afterwards."""
+        self._beside.shutdown()
+
     def search(
         self,
         query: str | bytes,
