@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from ultrafast_rag.config import Config
-from ultrafast_rag.search import DESCRIBES, Searcher, add_visual, convex, known_or, rrf, union
-from ultrafast_rag.types import Chunk, Ranking
+from ultrafast_rag.search import Searcher, add_visual, convex, known_or, rrf, union
+from ultrafast_rag.types import DESCRIBES, Chunk, Ranking
 
 
 def f32(*values):

@@ -18,9 +18,8 @@ import numpy.typing as npt
 from ultrafast_rag.errors import CorruptError
 from ultrafast_rag.monitor import StageClock
 from ultrafast_rag.ports import EmbeddingCache, ImageEncoder, TextEncoder
-from ultrafast_rag.types import Chunk, Vectors
+from ultrafast_rag.types import TEXT_SPACE, VISUAL_SPACE, Chunk, Vectors
 
-TEXT_SPACE, VISUAL_SPACE = "text", "visual"
 REMEMBERED = 20_000  # vectors of this run kept for content that repeats before the cache has it
 
 Rows = npt.NDArray[np.int64]

@@ -17,8 +17,7 @@ from ultrafast_rag.index.records import Source as Record
 from ultrafast_rag.index.store import Store
 from ultrafast_rag.passages import commit_passages
 from ultrafast_rag.ports import Tokenizer
-from ultrafast_rag.search import DESCRIBES
-from ultrafast_rag.types import Chunk
+from ultrafast_rag.types import DESCRIBES, Chunk
 
 ENRICHED = "enriched:"
 AT_ONCE = 32  # enrichments encoded and committed together; what is paid for is kept before that, one by one

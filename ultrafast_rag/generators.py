@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ultrafast_rag import background
 from ultrafast_rag.answer.custom import CustomGenerator
 from ultrafast_rag.answer.route import Answerer, Candidate, Extractive, select
 from ultrafast_rag.config import Config
-from ultrafast_rag.device import DevicePlan
-from ultrafast_rag.enrich import Enricher
 from ultrafast_rag.errors import ConfigError
 from ultrafast_rag.limits import Gate
-from ultrafast_rag.prices import cost_usd
+from ultrafast_rag.ports import StructuredModel
 from ultrafast_rag.quota import Quota, QuotaLedger
 from ultrafast_rag.secrets import Secret, find_key
-from ultrafast_rag.types import Chunk, Hit
+from ultrafast_rag.types import Hit
 
 GeneratorChoice = str | Callable[..., Any]
 
@@ -30,20 +27,20 @@ GeneratorChoice = str | Callable[..., Any]
 class Generators:
     """Gemini where a key is found, a local model where one is configured, any function that is passed.
 
-    picture_of: bytes of a hit's picture, or None. key: the user's own, never kept in a config.
+    device: where a local model goes, e.g. "cuda:0". picture_of: bytes of a hit's picture, or None.
+    key: the user's own, never kept in a config.
     """
 
     def __init__(
         self,
         config: Config,
         *,
-        plan: Callable[[], DevicePlan],
+        device: Callable[[], str],
         key: str | Secret | None,
         picture_of: Callable[[Hit], bytes | None],
-        asset_of: Callable[[Chunk], bytes | None],
     ) -> None:
-        self._config, self._plan, self._given = config, plan, key
-        self._picture_of, self._asset_of = picture_of, asset_of
+        self._config, self._device, self._given = config, device, key
+        self._picture_of = picture_of
         self._lock = threading.RLock()
         self._open: dict[str, Any] = {}
 
@@ -57,25 +54,15 @@ class Generators:
         candidates, why = select(setting, gemini=gemini, local=local)
         return Answerer(extractive, candidates, why_extractive=why)
 
-    def enricher(self, folder: Path) -> Enricher:
-        """Gemini behind the shared gate; results lie in `folder`. Raises ConfigError without a key."""
+    def form_filler(self) -> StructuredModel:
+        """Gemini behind the shared gate, for enrichment. Raises ConfigError without a key."""
         gemini = self._gemini()
         if gemini is None:
             raise ConfigError(
                 "enrichment needs Gemini: set GEMINI_API_KEY, or pass gemini_api_key= (never in a notebook that is shared)"
             )
-        from ultrafast_rag.answer.gemini import estimate_tokens
-
         model: Any = gemini.generator
-        return Enricher(
-            model,
-            folder,
-            concurrency=self._config.enrich_concurrency,
-            count_tokens=estimate_tokens,
-            price=lambda usage: cost_usd(self._config.gemini_model, usage),
-            quota=self._quota(),
-            image_of=self._asset_of,
-        )
+        return cast(StructuredModel, model)
 
     def totals(self) -> dict[str, float]:
         """Requests, tokens, dollars and retries of this session; empty when no provider was asked."""
@@ -94,7 +81,8 @@ class Generators:
         if ledger is not None:
             ledger.close()
 
-    def _quota(self) -> Quota:
+    def quota(self) -> Quota:
+        """What the configured model's provider grants a minute and a day."""
         return Quota(rpm=self._config.gemini_rpm, tpm=self._config.gemini_tpm, rpd=self._config.gemini_rpd)
 
     def _gemini(self) -> Candidate | None:
@@ -113,7 +101,7 @@ class Generators:
         config = self._config
         ledger = self._open["ledger"] = QuotaLedger(config.cache_dir / "quota.sqlite3")
         gate = self._open["gate"] = Gate(
-            gate_name(config.gemini_model, key), quota=self._quota(), ledger=ledger, concurrency=config.enrich_concurrency
+            gate_name(config.gemini_model, key), quota=self.quota(), ledger=ledger, concurrency=config.enrich_concurrency
         )
         generator = GeminiGenerator(
             model=config.gemini_model,
@@ -139,7 +127,7 @@ class Generators:
                 generator = LocalGenerator(
                     self._config.local_model,
                     quantization=self._config.quantization,
-                    device=self._plan().devices[0],
+                    device=self._device(),
                     context_tokens=self._config.context_tokens,
                     max_new_tokens=self._config.answer_tokens,
                     offline=self._config.offline,

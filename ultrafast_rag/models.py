@@ -14,11 +14,10 @@ from typing import Any
 
 from ultrafast_rag.config import Config
 from ultrafast_rag.device import DevicePlan, plan_device
-from ultrafast_rag.embed import TEXT_SPACE, VISUAL_SPACE
 from ultrafast_rag.encode.text import SentenceEncoder, open_text_encoder
 from ultrafast_rag.errors import IndexStateError, MissingExtraError, WeightsError
-from ultrafast_rag.index.store import Store
-from ultrafast_rag.ports import ImageEncoder, Reranker, TextEncoder, Transcriber
+from ultrafast_rag.ports import Facts, ImageEncoder, Reranker, TextEncoder, Transcriber
+from ultrafast_rag.types import TEXT_SPACE, VISUAL_SPACE
 from ultrafast_rag.vram import ModelPool, ModelUse, estimate_bytes
 
 FINGERPRINTS = "fingerprints"
@@ -31,8 +30,8 @@ class Models:
     notes: what is missing or reduced, and why, by model.
     """
 
-    def __init__(self, config: Config, store: Store) -> None:
-        self._config, self._store = config, store
+    def __init__(self, config: Config, facts: Facts) -> None:
+        self._config, self._facts = config, facts
         self._lock = threading.RLock()
         self._ports: dict[str, Any] = {}
         self._missing: set[str] = set()
@@ -82,9 +81,9 @@ class Models:
 
     def bind(self, space: str, made_by: str) -> None:
         """Hold the index to the encoder of its first vectors; IndexStateError for another one."""
-        known = self._store.get_meta(FINGERPRINTS, {})
+        known = self._facts.get_meta(FINGERPRINTS, {})
         if space not in known:
-            self._store.set_meta(FINGERPRINTS, {**known, space: made_by})
+            self._facts.set_meta(FINGERPRINTS, {**known, space: made_by})
         elif known[space] != made_by:
             raise IndexStateError(_mismatch(space, known[space], made_by))
 
@@ -122,7 +121,7 @@ class Models:
             return None
 
     def _recorded(self, space: str) -> str | None:
-        made_by: str | None = self._store.get_meta(FINGERPRINTS, {}).get(space)
+        made_by: str | None = self._facts.get_meta(FINGERPRINTS, {}).get(space)
         return made_by
 
     def _open_text(self) -> SentenceEncoder:

@@ -25,6 +25,18 @@ class Extractor(Protocol):
         ...
 
 
+class Facts(Protocol):
+    """Small JSON values that an index keeps about itself."""
+
+    def get_meta(self, name: str, default: Any = None) -> Any:
+        """The value, or `default`."""
+        ...
+
+    def set_meta(self, name: str, value: Any) -> None:
+        """Keep a value, durably."""
+        ...
+
+
 class Tokenizer(Protocol):
     """The encoder's own tokens, so that a chunk is tokenized once."""
 

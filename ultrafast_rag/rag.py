@@ -15,7 +15,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -28,8 +28,8 @@ from ultrafast_rag.capsule import export_capsule, restore_capsule
 from ultrafast_rag.chunk import Chunker
 from ultrafast_rag.config import Config
 from ultrafast_rag.doctor import examine
-from ultrafast_rag.embed import TEXT_SPACE, VISUAL_SPACE, Embedder
-from ultrafast_rag.enrich import EnrichPlan, EnrichReport
+from ultrafast_rag.embed import Embedder
+from ultrafast_rag.enrich import Enricher, EnrichPlan, EnrichReport
 from ultrafast_rag.enriched import ENRICHED, index_enrichments, unenriched
 from ultrafast_rag.errors import ConfigError, IndexStateError
 from ultrafast_rag.evidence import EvidenceFinder
@@ -45,10 +45,11 @@ from ultrafast_rag.passages import AT_ONCE as TEXTS_AT_ONCE
 from ultrafast_rag.passages import Passage, commit_passages
 from ultrafast_rag.pipeline import Pipeline, Ports
 from ultrafast_rag.ports import ImageEncoder, TextEncoder
+from ultrafast_rag.prices import cost_usd
 from ultrafast_rag.progress import progress_bar
 from ultrafast_rag.search import Searcher, check_query
 from ultrafast_rag.sources import PathLike, find_sources
-from ultrafast_rag.types import Answer, Chunk, Document, Hit, Hits, IngestReport, ProgressState, Table
+from ultrafast_rag.types import TEXT_SPACE, VISUAL_SPACE, Answer, Chunk, Document, Hit, Hits, IngestReport, ProgressState, Table
 
 CONFIG = "config"
 EDGES: dict[str, Callable[[Any], Any]] = {}
@@ -92,7 +93,7 @@ class UltraFastRAG:
         self._models = Models(self.config, self._store)
         self._searchers: dict[bool, Searcher] = {}
         self._generators = Generators(
-            self.config, plan=lambda: self._models.plan, key=gemini_api_key, picture_of=self._picture_of, asset_of=self._asset_of
+            self.config, device=lambda: self._models.plan.devices[0], key=gemini_api_key, picture_of=self._picture_of
         )
         self._memory, self._monitor = QueryMemory(), PerformanceMonitor()
         self._ingesting = threading.Lock()
@@ -378,9 +379,22 @@ class UltraFastRAG:
 
     # ---- enrichment
 
+    def _enricher(self) -> Enricher:
+        from ultrafast_rag.answer.gemini import estimate_tokens
+
+        return Enricher(
+            self._generators.form_filler(),
+            self._store.folder,
+            concurrency=self.config.enrich_concurrency,
+            count_tokens=estimate_tokens,
+            price=partial(cost_usd, self.config.gemini_model),
+            quota=self._generators.quota(),
+            image_of=self._asset_of,
+        )
+
     def enrich_plan(self) -> EnrichPlan:
         """What `enrich` would take in requests, tokens, dollars and days; spends nothing."""
-        with closing(self._generators.enricher(self._store.folder)) as enricher:
+        with closing(self._enricher()) as enricher:
             return enricher.plan(unenriched(self._store))
 
     def enrich(self, *, limit_usd: float | None = None, time_budget_s: float | None = None) -> EnrichReport:
@@ -393,7 +407,7 @@ class UltraFastRAG:
 
     async def aenrich(self, *, limit_usd: float | None = None, time_budget_s: float | None = None) -> EnrichReport:
         """`enrich` for a running event loop."""
-        with closing(self._generators.enricher(self._store.folder)) as enricher:
+        with closing(self._enricher()) as enricher:
             run = enricher.run(unenriched(self._store), limit_usd=limit_usd, time_budget_s=time_budget_s)
             embedder = Embedder(self._writing_text, lambda: None, self._cache, StageClock())
             await background.arun(index_enrichments(self._store, run, embedder, self._models.text))

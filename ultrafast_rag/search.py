@@ -19,7 +19,7 @@ import numpy.typing as npt
 from ultrafast_rag.config import Config
 from ultrafast_rag.errors import ConfigError
 from ultrafast_rag.ports import ChunkReader, ImageEncoder, LexicalIndex, Reranker, TextEncoder, VectorIndex
-from ultrafast_rag.types import MODALITIES, Chunk, ChunkIds, Hit, Hits, Mask, Ranking
+from ultrafast_rag.types import DESCRIBES, MODALITIES, Chunk, ChunkIds, Hit, Hits, Mask, Ranking
 
 CANDIDATES = 100  # a leg at least; fusion is exact over the union
 VISUAL_WEIGHT = 0.45  # of a picture that surely stands out, beside the text legs
@@ -28,7 +28,6 @@ DUPLICATE_OVERLAP = 0.9  # Jaccard of word sets from which two passages are the 
 
 _START_S = 1e-4  # for the caller to get into the model, which gives up the interpreter's lock; else it would wait for the words
 
-DESCRIBES = "describes"  # metadata of a chunk that stands for another one: that one's id
 
 Floats = npt.NDArray[np.float32]
 

@@ -26,6 +26,10 @@ ChunkIds = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 """bool (max chunk id + 1,): True where a chunk may be returned."""
 
+TEXT_SPACE, VISUAL_SPACE = "text", "visual"
+DESCRIBES = "describes"
+"""In the metadata of a chunk that stands for another one: that one's id."""
+
 HTML_REPRS: dict[type, Callable[[Any], str]] = {}
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from ultrafast_rag.bench.publicsets import FILES, load
 from ultrafast_rag.bench.settings import HANDBOOK, config_of
 from ultrafast_rag.cache.embeddings import open_embedding_cache
-from ultrafast_rag.embed import TEXT_SPACE, Embedder
+from ultrafast_rag.embed import Embedder
 from ultrafast_rag.encode.text import open_text_encoder
 from ultrafast_rag.errors import ConfigError, require
 from ultrafast_rag.index.dense import DenseIndex
@@ -23,7 +23,7 @@ from ultrafast_rag.models import FINGERPRINTS
 from ultrafast_rag.monitor import StageClock
 from ultrafast_rag.rag import CONFIG
 from ultrafast_rag.sentences import split_sentences
-from ultrafast_rag.types import Chunk, Vectors
+from ultrafast_rag.types import TEXT_SPACE, Chunk, Vectors
 
 BUILT = "bench"
 _SHORTEST = 30  # characters of a sentence that is worth being found

@@ -12,7 +12,6 @@ import numpy as np
 
 from ultrafast_rag.bench.corpus import BUILT
 from ultrafast_rag.bench.settings import config_of
-from ultrafast_rag.embed import TEXT_SPACE
 from ultrafast_rag.encode.text import open_text_encoder
 from ultrafast_rag.index import ann
 from ultrafast_rag.index.dense import DenseIndex
@@ -21,7 +20,7 @@ from ultrafast_rag.index.store import Store
 from ultrafast_rag.models import FINGERPRINTS
 from ultrafast_rag.rag import UltraFastRAG
 from ultrafast_rag.search import Searcher
-from ultrafast_rag.types import Vectors
+from ultrafast_rag.types import TEXT_SPACE, Vectors
 
 RECALL_QUESTIONS = 200
 WARM = 20
