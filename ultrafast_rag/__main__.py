@@ -2,6 +2,6 @@
 
 import sys
 
-from ultrafast_rag.serve.cli import main
+from ultrafast_rag.cli import main
 
 sys.exit(main())

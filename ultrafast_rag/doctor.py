@@ -9,10 +9,10 @@ from typing import Any
 
 from ultrafast_rag.config import Config
 from ultrafast_rag.index.store import Store
-from ultrafast_rag.models import FINGERPRINTS, Models
+from ultrafast_rag.models.pool import ModelUse
+from ultrafast_rag.models.registry import FINGERPRINTS, Models
 from ultrafast_rag.monitor import peak_rss_mb, rss_mb
 from ultrafast_rag.types import Table
-from ultrafast_rag.vram import ModelUse
 
 LIBRARIES = (
     "torch",

@@ -20,35 +20,35 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ultrafast_rag import background
 from ultrafast_rag.answer.extractive import ExtractiveAnswerer
-from ultrafast_rag.cache.embeddings import open_embedding_cache
-from ultrafast_rag.cache.queries import QueryMemory
-from ultrafast_rag.capsule import export_capsule, restore_capsule
-from ultrafast_rag.chunk import Chunker
+from ultrafast_rag.answer.select import GeneratorChoice, Generators
 from ultrafast_rag.config import Config
 from ultrafast_rag.doctor import examine
-from ultrafast_rag.embed import Embedder
-from ultrafast_rag.enrich import Enricher, EnrichPlan, EnrichReport
-from ultrafast_rag.enriched import ENRICHED, index_enrichments, unenriched
+from ultrafast_rag.enrich.enricher import Enricher, EnrichPlan, EnrichReport
+from ultrafast_rag.enrich.indexing import ENRICHED, index_enrichments, unenriched
 from ultrafast_rag.errors import ConfigError, IndexStateError
-from ultrafast_rag.evidence import EvidenceFinder
-from ultrafast_rag.extract.sandbox import Sandbox
-from ultrafast_rag.generators import GeneratorChoice, Generators
+from ultrafast_rag.extract.sandbox.pool import Sandbox
+from ultrafast_rag.index.archive import export_capsule, restore_capsule
 from ultrafast_rag.index.dense import DenseIndex
+from ultrafast_rag.index.embedding_cache import open_embedding_cache
 from ultrafast_rag.index.lexical import LexicalIndex
 from ultrafast_rag.index.records import Source as Record
 from ultrafast_rag.index.store import Store
-from ultrafast_rag.models import Models
+from ultrafast_rag.ingest.chunk import Chunker
+from ultrafast_rag.ingest.embed import Embedder
+from ultrafast_rag.ingest.pipeline import Pipeline, Ports
+from ultrafast_rag.ingest.progress import progress_bar
+from ultrafast_rag.ingest.sources import PathLike, find_sources
+from ultrafast_rag.ingest.texts import AT_ONCE as TEXTS_AT_ONCE
+from ultrafast_rag.ingest.texts import Passage, commit_passages
+from ultrafast_rag.models.registry import Models
 from ultrafast_rag.monitor import PerformanceMonitor, StageClock, peak_rss_mb, rss_mb
-from ultrafast_rag.passages import AT_ONCE as TEXTS_AT_ONCE
-from ultrafast_rag.passages import Passage, commit_passages
-from ultrafast_rag.pipeline import Pipeline, Ports
 from ultrafast_rag.ports import ImageEncoder, TextEncoder
-from ultrafast_rag.prices import cost_usd
-from ultrafast_rag.progress import progress_bar
-from ultrafast_rag.search import Searcher, check_query
-from ultrafast_rag.sources import PathLike, find_sources
+from ultrafast_rag.remote import event_loop
+from ultrafast_rag.remote.prices import cost_usd
+from ultrafast_rag.search.evidence import EvidenceFinder
+from ultrafast_rag.search.query_cache import QueryMemory
+from ultrafast_rag.search.searcher import Searcher, check_query
 from ultrafast_rag.types import TEXT_SPACE, VISUAL_SPACE, Answer, Chunk, Document, Hit, Hits, IngestReport, ProgressState, Table
 
 CONFIG = "config"
@@ -358,7 +358,7 @@ class UltraFastRAG:
         hits = self.search(question, **asked, neighbours=True)
         found = time.perf_counter()
         with self._monitor.measure("answer"):
-            answer = background.run(self._generators.answerer(self._extractive, generator).answer(question, hits))
+            answer = event_loop.run(self._generators.answerer(self._extractive, generator).answer(question, hits))
         answer = replace(answer, timings_s={"search": found - start, **answer.timings_s}, notes=(*hits.notes, *answer.notes))
         if not any("was not used" in note for note in answer.notes):  # a passing failure must not outlive its cause
             self._memory.put(key, answer)
@@ -374,7 +374,7 @@ class UltraFastRAG:
         """Pieces of the answer's text as they are written, then the whole `Answer`, whose text replaces them."""
         hits = await asyncio.to_thread(self.search, question, k=k, neighbours=True)
         answerer = self._generators.answerer(self._extractive, generator)
-        async for piece in background.astream(answerer.stream(question, hits)):
+        async for piece in event_loop.astream(answerer.stream(question, hits)):
             yield piece
 
     # ---- enrichment
@@ -403,14 +403,14 @@ class UltraFastRAG:
         Within the quota and the limits given; results are kept as they come, so a run that was cut
         off goes on without paying twice. Raises ConfigError without a key.
         """
-        return background.run(self.aenrich(limit_usd=limit_usd, time_budget_s=time_budget_s))
+        return event_loop.run(self.aenrich(limit_usd=limit_usd, time_budget_s=time_budget_s))
 
     async def aenrich(self, *, limit_usd: float | None = None, time_budget_s: float | None = None) -> EnrichReport:
         """`enrich` for a running event loop."""
         with closing(self._enricher()) as enricher:
             run = enricher.run(unenriched(self._store), limit_usd=limit_usd, time_budget_s=time_budget_s)
             embedder = Embedder(self._writing_text, lambda: None, self._cache, StageClock())
-            await background.arun(index_enrichments(self._store, run, embedder, self._models.text))
+            await event_loop.arun(index_enrichments(self._store, run, embedder, self._models.text))
             return run.report
 
     # ---- the index

@@ -25,10 +25,10 @@ import numpy as np
 
 from ultrafast_rag.bench.result import write_result
 from ultrafast_rag.config import Config
-from ultrafast_rag.device import plan_device
-from ultrafast_rag.encode.clip import ClipEncoder, open_image_encoder
-from ultrafast_rag.encode.whisper import WhisperTranscriber
-from ultrafast_rag.encode.whisper_files import find_checkpoint
+from ultrafast_rag.models.clip.encoder import ClipEncoder, open_image_encoder
+from ultrafast_rag.models.device import plan_device
+from ultrafast_rag.models.speech.checkpoints import find_checkpoint
+from ultrafast_rag.models.speech.whisper import WhisperTranscriber
 
 WHISPER_BASE = {
     "n_mels": 80, "n_audio_ctx": 1500, "n_audio_state": 512, "n_audio_head": 8, "n_audio_layer": 6, "n_vocab": 51865,

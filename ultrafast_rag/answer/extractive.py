@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ultrafast_rag.language.sentences import split_sentences
 from ultrafast_rag.ports import TextEncoder, WordWeights
-from ultrafast_rag.sentences import split_sentences
 from ultrafast_rag.types import Answer, Citation, Hit, Hits, Vectors
 
 NOT_FOUND = "Not found in these documents."

@@ -24,9 +24,9 @@ from ultrafast_rag.errors import (
     UnavailableError,
     require,
 )
-from ultrafast_rag.limits import Gate
-from ultrafast_rag.prices import cost_usd
-from ultrafast_rag.secrets import Secret
+from ultrafast_rag.remote.limits import Gate
+from ultrafast_rag.remote.prices import cost_usd
+from ultrafast_rag.remote.secrets import Secret
 from ultrafast_rag.types import Completion, Hit, Usage
 
 IMAGE_TOKENS = 1120  # a picture at the default resolution of Gemini 3, ai.google.dev/gemini-api/docs/media-resolution

@@ -25,9 +25,9 @@ from ultrafast_rag.errors import (
     UnavailableError,
     require,
 )
-from ultrafast_rag.limits import Gate
-from ultrafast_rag.prices import cost_usd
-from ultrafast_rag.secrets import Secret
+from ultrafast_rag.remote.limits import Gate
+from ultrafast_rag.remote.prices import cost_usd
+from ultrafast_rag.remote.secrets import Secret
 from ultrafast_rag.types import Hit, Usage
 
 _STOP, _MAX_TOKENS = 1, 2  # values of its FinishReason

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from ultrafast_rag.safetext import choose_mark, mark, strip_links, visible
-from ultrafast_rag.sentences import split_sentences
+from ultrafast_rag.language.safetext import choose_mark, mark, strip_links, visible
+from ultrafast_rag.language.sentences import split_sentences
 from ultrafast_rag.types import Citation, Hit
 
 REFUSAL = "[no answer]"

@@ -15,8 +15,8 @@ from typing import Protocol
 
 from ultrafast_rag.answer.prompt import ReplyCleaner
 from ultrafast_rag.errors import ConfigError, GenerationError
-from ultrafast_rag.limits import metering
 from ultrafast_rag.ports import Generator
+from ultrafast_rag.remote.limits import metering
 from ultrafast_rag.types import Answer, Hit, Hits
 
 COMPLEX = 0.5

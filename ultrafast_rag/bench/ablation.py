@@ -17,11 +17,11 @@ from typing import Any
 from ultrafast_rag.bench.bigpdf import write_pdf
 from ultrafast_rag.bench.child import call
 from ultrafast_rag.bench.ingest import default_sources
+from ultrafast_rag.bench.metrics import judge, load_questions, ndcg_at_k, recall_at_k
 from ultrafast_rag.bench.result import Result, say
 from ultrafast_rag.bench.settings import HANDBOOK, QUESTIONS, TEXT_ONLY, add_settings, fresh_cache, prepare_models, settings_of
 from ultrafast_rag.config import Config
 from ultrafast_rag.errors import ConfigError, require
-from ultrafast_rag.evaluate import judge, load_questions, ndcg_at_k, recall_at_k
 from ultrafast_rag.rag import UltraFastRAG
 from ultrafast_rag.types import Table
 

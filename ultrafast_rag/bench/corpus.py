@@ -11,18 +11,18 @@ import numpy as np
 
 from ultrafast_rag.bench.publicsets import FILES, load
 from ultrafast_rag.bench.settings import HANDBOOK, config_of
-from ultrafast_rag.cache.embeddings import open_embedding_cache
-from ultrafast_rag.embed import Embedder
-from ultrafast_rag.encode.text import open_text_encoder
 from ultrafast_rag.errors import ConfigError, require
 from ultrafast_rag.index.dense import DenseIndex
+from ultrafast_rag.index.embedding_cache import open_embedding_cache
 from ultrafast_rag.index.lexical import LexicalIndex
 from ultrafast_rag.index.records import PartCommit, Source
 from ultrafast_rag.index.store import Store
-from ultrafast_rag.models import FINGERPRINTS
+from ultrafast_rag.ingest.embed import Embedder
+from ultrafast_rag.language.sentences import split_sentences
+from ultrafast_rag.models.registry import FINGERPRINTS
+from ultrafast_rag.models.text.encoder import open_text_encoder
 from ultrafast_rag.monitor import StageClock
 from ultrafast_rag.rag import CONFIG
-from ultrafast_rag.sentences import split_sentences
 from ultrafast_rag.types import TEXT_SPACE, Chunk, Vectors
 
 BUILT = "bench"

@@ -12,12 +12,12 @@ import numpy as np
 
 from ultrafast_rag.bench.child import call
 from ultrafast_rag.bench.corpus import sentences_of
+from ultrafast_rag.bench.metrics import ndcg_at_k
 from ultrafast_rag.bench.publicsets import data_folder, load
 from ultrafast_rag.bench.result import Result, say
 from ultrafast_rag.bench.settings import add_settings, config_of, settings_of
-from ultrafast_rag.encode.text import open_text_encoder
 from ultrafast_rag.errors import UltraFastRAGError
-from ultrafast_rag.evaluate import ndcg_at_k
+from ultrafast_rag.models.text.encoder import open_text_encoder
 from ultrafast_rag.types import Table, Vectors
 
 ENGINES = ("torch-f32", "torch-bf16", "openvino-f32", "openvino-bf16", "openvino-int8")

@@ -24,10 +24,10 @@ from ultrafast_rag.bench.encode import passages
 from ultrafast_rag.bench.publicsets import data_folder
 from ultrafast_rag.bench.result import Result, say
 from ultrafast_rag.bench.settings import add_settings, config_of, settings_of
-from ultrafast_rag.device import gpu_facts
-from ultrafast_rag.encode.clip import open_image_encoder
-from ultrafast_rag.encode.text import open_text_encoder
 from ultrafast_rag.errors import ConfigError, UltraFastRAGError, WeightsError, require
+from ultrafast_rag.models.clip.encoder import open_image_encoder
+from ultrafast_rag.models.device import gpu_facts
+from ultrafast_rag.models.text.encoder import open_text_encoder
 from ultrafast_rag.types import Table
 
 # what a row changes from the default: fp16, length-sorted token-budget batches, every GPU

@@ -12,14 +12,14 @@ import numpy as np
 
 from ultrafast_rag.bench.corpus import BUILT
 from ultrafast_rag.bench.settings import config_of
-from ultrafast_rag.encode.text import open_text_encoder
 from ultrafast_rag.index import ann
 from ultrafast_rag.index.dense import DenseIndex
 from ultrafast_rag.index.lexical import LexicalIndex
 from ultrafast_rag.index.store import Store
-from ultrafast_rag.models import FINGERPRINTS
+from ultrafast_rag.models.registry import FINGERPRINTS
+from ultrafast_rag.models.text.encoder import open_text_encoder
 from ultrafast_rag.rag import UltraFastRAG
-from ultrafast_rag.search import Searcher
+from ultrafast_rag.search.searcher import Searcher
 from ultrafast_rag.types import TEXT_SPACE, Vectors
 
 RECALL_QUESTIONS = 200

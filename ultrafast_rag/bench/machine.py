@@ -7,7 +7,7 @@ import platform
 from importlib import metadata
 from typing import Any
 
-from ultrafast_rag.device import cpu_facts, gpu_facts, gpu_may_be_there
+from ultrafast_rag.models.device import cpu_facts, gpu_facts, gpu_may_be_there
 
 _FLAGS = (
     "avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_int8", "amx_bf16", "asimddp",

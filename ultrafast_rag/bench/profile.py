@@ -20,11 +20,11 @@ from ultrafast_rag.bench.child import call
 from ultrafast_rag.bench.ingest import default_sources
 from ultrafast_rag.bench.result import Result, say
 from ultrafast_rag.bench.settings import add_settings, config_of, fresh_cache, prepare_models, settings_of
-from ultrafast_rag.device import plan_device
-from ultrafast_rag.encode.openvino import converted
-from ultrafast_rag.encode.tokens import EncoderSpec
-from ultrafast_rag.encode.weights import resolve
 from ultrafast_rag.errors import ConfigError, require
+from ultrafast_rag.models.device import plan_device
+from ultrafast_rag.models.text.openvino import converted
+from ultrafast_rag.models.text.tokens import EncoderSpec
+from ultrafast_rag.models.weights import resolve
 from ultrafast_rag.rag import UltraFastRAG
 from ultrafast_rag.types import Table
 

@@ -8,11 +8,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ultrafast_rag.bench.metrics import compare, per_query
 from ultrafast_rag.bench.publicsets import FILES, Collection, data_folder, load
 from ultrafast_rag.bench.result import Result, say
 from ultrafast_rag.bench.settings import add_settings, config_of, settings_of
 from ultrafast_rag.config import Config
-from ultrafast_rag.evaluate import compare, per_query
 from ultrafast_rag.rag import UltraFastRAG
 from ultrafast_rag.types import Table
 

@@ -65,8 +65,8 @@ def run(arguments: argparse.Namespace) -> Result:
 def questions(folder: Path | None, count: int) -> list[str]:
     """Questions of the public collections in equal shares, or of the samples."""
     if folder is None:
+        from ultrafast_rag.bench.metrics import load_questions
         from ultrafast_rag.bench.settings import QUESTIONS
-        from ultrafast_rag.evaluate import load_questions
 
         return [question.question for question in load_questions(QUESTIONS)][:count]
     share = -(-count // len(QUESTION_SETS))

@@ -63,7 +63,7 @@ def prepare_models() -> None:
 
 def open_encoder(settings: dict[str, Any]) -> str:
     """Open the text encoder as an index would; returns its fingerprint."""
-    from ultrafast_rag.encode.text import open_text_encoder
+    from ultrafast_rag.models.text.encoder import open_text_encoder
 
     encoder = open_text_encoder(config_of(settings))
     encoder.encode(["warm"])

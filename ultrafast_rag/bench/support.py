@@ -20,14 +20,14 @@ import numpy.typing as npt
 
 from ultrafast_rag.answer import extractive
 from ultrafast_rag.answer.extractive import ExtractiveAnswerer
+from ultrafast_rag.bench.metrics import contains_answer, load_questions
 from ultrafast_rag.bench.publicsets import Collection, data_folder, load
 from ultrafast_rag.bench.result import Result, say
 from ultrafast_rag.bench.settings import QUESTIONS, SAMPLES, add_settings, config_of, settings_of
 from ultrafast_rag.config import Config
-from ultrafast_rag.evaluate import contains_answer, load_questions
 from ultrafast_rag.index.lexical import LexicalIndex
 from ultrafast_rag.index.store import Store
-from ultrafast_rag.models import Models
+from ultrafast_rag.models.registry import Models
 from ultrafast_rag.rag import UltraFastRAG
 from ultrafast_rag.types import Table
 

@@ -25,10 +25,10 @@ READS = (
     "plain text, Markdown, HTML, source code; docx, pptx, xlsx"
 )
 _CLASSES: dict[str, tuple[str, str]] = {
-    "pdf": ("pdf", "PdfExtractor"),
+    "pdf": ("pdf.reader", "PdfExtractor"),
     "image": ("image", "ImageExtractor"),
-    "audio": ("audio", "AudioExtractor"),
-    "video": ("video", "VideoExtractor"),
+    "audio": ("media.audio", "AudioExtractor"),
+    "video": ("media.video", "VideoExtractor"),
     "text": ("text", "TextExtractor"),
     "markdown": ("text", "MarkdownExtractor"),
     "code": ("text", "CodeExtractor"),
@@ -187,7 +187,7 @@ def open_extractor(path: Path, config: Config) -> Extractor:
     kind = detect(path).extractor
     module, name = _CLASSES[kind]
     if kind == "pdf" and importlib.util.find_spec("pymupdf") is None and importlib.util.find_spec("pypdfium2") is not None:
-        module, name = "pdfium", "PdfiumExtractor"
+        module, name = "pdf.pdfium", "PdfiumExtractor"
     extractor = getattr(importlib.import_module(f"ultrafast_rag.extract.{module}"), name)
     return cast(Extractor, extractor(config))
 

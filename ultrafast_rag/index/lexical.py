@@ -22,9 +22,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ultrafast_rag.index import analysis, postings
+from ultrafast_rag.index import postings
 from ultrafast_rag.index.postings import Segment
 from ultrafast_rag.index.store import Store
+from ultrafast_rag.language import terms as analysis
 from ultrafast_rag.types import ChunkIds, Mask, Ranking, Vectors
 
 _MANIFEST = "lexical.json"

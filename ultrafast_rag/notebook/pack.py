@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from ultrafast_rag.config import Config
-from ultrafast_rag.encode.weights import Kind, resolve
 from ultrafast_rag.errors import ConfigError, StorageError, WeightsError
+from ultrafast_rag.models.weights import Kind, resolve
 from ultrafast_rag.types import Table
 
 MANIFEST = "manifest.json"

@@ -19,7 +19,7 @@ from pathlib import Path
 from platform import machine, python_version, system
 from typing import Literal
 
-from ultrafast_rag.device import gpu_facts, gpu_may_be_there, usable_cores
+from ultrafast_rag.models.device import gpu_facts, gpu_may_be_there, usable_cores
 from ultrafast_rag.notebook.pack import offline_pack, pack_config, verify_pack
 from ultrafast_rag.types import Table
 

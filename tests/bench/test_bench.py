@@ -1,0 +1,244 @@
+"""Benchmarks on tiny inputs: what they say must be what happened, and what they write must name its machine."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import itertools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ultrafast_rag.bench import COMMANDS, run, write_result
+from ultrafast_rag.bench.ablation import plot, row_of, steps
+from ultrafast_rag.bench.bigpdf import write_pdf
+from ultrafast_rag.bench.child import call, peak_mb
+from ultrafast_rag.bench.gpu import transformer_flops
+from ultrafast_rag.bench.publicsets import load
+from ultrafast_rag.bench.result import plain, shown_command
+from ultrafast_rag.bench.settings import fresh_cache, settings_of
+from ultrafast_rag.bench.support import ANSWERABLE, ELSEWHERE, NEAR_MISS, Asked, best_threshold, further_of
+from ultrafast_rag.bench.support import row_of as support_row
+from ultrafast_rag.config import Config
+from ultrafast_rag.errors import ConfigError, UltraFastRAGError
+from ultrafast_rag.types import Table
+
+ROOT = Path(__file__).parent.parent.parent
+WORDS = ("lamp", "tide", "rope", "seal", "fog", "bell")
+
+
+@pytest.fixture
+def collection(tmp_path):
+    """Six paragraphs and their questions in the public layout."""
+    folder = tmp_path / "public"
+    for name in ("xquad", "squad2", "scifact"):
+        (folder / name).mkdir(parents=True)
+    text = "The {} of the island is kept by {} people near the harbour."
+    rows = [{"id": f"d:{w}:0", "text": text.format(w, n + 3)} for n, w in enumerate(WORDS)]
+    asks = [
+        {"id": f"q{w}", "text": f"How many keep the {w}?", "gold": [f"d:{w}:0"], "split": "dev", "answers": [f"{n + 3} people"]}
+        for n, w in enumerate(WORDS)
+    ]
+    for corpus, queries in (
+        ("xquad/corpus.en", "xquad/queries.en"), ("xquad/corpus.de", "xquad/queries.de"), ("xquad/corpus.zh", "xquad/queries.zh"),
+        ("squad2/corpus", "squad2/queries"), ("scifact/corpus", "scifact/queries.train"),
+    ):
+        (folder / f"{corpus}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        (folder / f"{queries}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asks))
+    return folder
+
+
+def test_every_command_has_options_and_help():
+    for command in COMMANDS.values():
+        parser = argparse.ArgumentParser()
+        command.add_arguments(parser)
+        assert command.help
+        # the provider's stand-in of `enrich` has no models, so nothing of Config to set
+        assert ("--set" in parser.format_help()) == (command.name != "enrich")
+        assert callable(importlib.import_module(f"ultrafast_rag.bench.{command.name}").run)
+
+
+def test_listing_the_commands_imports_no_model_library():
+    code = "import sys, ultrafast_rag.bench as b; b.run(['list']); print(*sys.modules)"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert all(name in said for name in COMMANDS)
+    assert not set(said.split()) & {"torch", "faiss", "openvino", "transformers", "pymupdf", "matplotlib"}
+
+
+def test_unknown_benchmark_is_refused_with_the_known_ones():
+    with pytest.raises(ConfigError, match="quality"):
+        run(["speed"])
+
+
+def test_gpu_benchmark_without_a_gpu_says_so():
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [sys.executable, "-m", "ultrafast_rag", "bench", "gpu"], capture_output=True, text=True, env=environment, cwd=ROOT
+    )
+    assert done.returncode == 1
+    assert "needs a CUDA device" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_result_names_machine_versions_date_and_command(tmp_path):
+    path = write_result("x", {"rows": [{"ms": np.float32(1.5), "none": float("nan")}]}, tmp_path, command="c")
+    found = json.loads(path.read_text())
+    assert path == tmp_path / "x.json"
+    assert found["rows"] == [{"ms": 1.5, "none": None}]
+    assert found["machine"]["cores"] >= 1
+    assert found["machine"]["ram_gb"] > 0
+    assert found["versions"]["numpy"] == np.__version__
+    assert found["date"].startswith("20")
+    assert found["command"] == "c"
+
+
+def test_command_shown_holds_no_folder_of_this_machine():
+    shown = shown_command(["quality", "--data", "/srv/private/public", "--out=a.json"])
+    assert shown.endswith("bench quality --data public --out=a.json")
+
+
+def test_plain_keeps_five_digits_and_turns_numpy_to_python():
+    assert plain({"a": np.arange(2), 1: 0.123456789, "p": Path("x")}) == {"a": [0, 1], "1": 0.12346, "p": "x"}
+
+
+def test_settings_parse_json_values_and_refuse_other_shapes():
+    assert settings_of(["alpha=0.5", "index=exact", "cache_embeddings=false", "text_model=a=b"]) == {
+        "alpha": 0.5, "index": "exact", "cache_embeddings": False, "text_model": "a=b"
+    }
+    with pytest.raises(ConfigError, match="NAME=VALUE"):
+        settings_of(["alpha"])
+
+
+def test_fresh_cache_keeps_models_and_drops_embeddings(tmp_path, monkeypatch):
+    for name in ("embeddings", "engines"):
+        (tmp_path / "user" / name).mkdir(parents=True)
+        (tmp_path / "user" / name / "file").write_text(name)
+    monkeypatch.setenv("UFR_CACHE_DIR", str(tmp_path / "user"))
+    fresh = fresh_cache(tmp_path / "fresh")
+    assert (fresh / "engines" / "file").read_text() == "engines"
+    assert not (fresh / "embeddings").exists()
+
+
+def allocate(megabytes: int) -> dict[str, float]:
+    """For the child below: hold some memory, touched."""
+    held = np.ones(megabytes << 17, np.float64)
+    return {"sum": float(held.sum()), "peak_mb": peak_mb()}
+
+
+def fail(text: str) -> None:
+    """For the child below."""
+    raise ConfigError(text)
+
+
+def test_child_reports_its_value_and_its_own_peak_memory():
+    path = os.pathsep.join([str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
+    small, large = (call("test_bench:allocate", {"megabytes": size}, environment={"PYTHONPATH": path}) for size in (1, 200))
+    assert large.value["sum"] == 200 << 17
+    assert 180 < large.peak_mb - small.peak_mb < 230
+    assert large.tree_peak_mb >= large.peak_mb
+
+
+def test_child_that_fails_is_an_error_with_its_words():
+    path = os.pathsep.join([str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
+    with pytest.raises(UltraFastRAGError, match="no such thing"):
+        call("test_bench:fail", {"text": "no such thing"}, environment={"PYTHONPATH": path})
+    with pytest.raises(UltraFastRAGError, match="AttributeError"):
+        call("test_bench:nothing_here", {}, environment={"PYTHONPATH": path})
+
+
+def test_made_pdf_has_its_pages_and_distinct_text(tmp_path):
+    import pymupdf
+
+    with pymupdf.open(write_pdf(tmp_path / "a.pdf", 27)) as document:
+        texts = [page.get_text() for page in document]
+        assert len(document[25].get_images()) == 1
+    assert len(texts) == len(set(texts)) == 27
+    assert min(len(text.split()) for text in texts) > 200
+    assert texts[8].startswith("Chapter 2")
+
+
+def test_collections_load_and_thin_out(collection):
+    squad = load("squad2", collection)
+    assert squad.qrels["qtide"] == {"d:tide:0": 1.0}
+    assert squad.answers["qlamp"] == ["3 people"]
+    assert list(squad.first(3).questions) == ["qlamp", "qrope", "qfog"]
+    with pytest.raises(ConfigError, match="squad2"):
+        load("trec", collection)
+    (collection / "squad2/corpus.jsonl").unlink()
+    with pytest.raises(ConfigError, match=r"corpus\.jsonl"):
+        load("squad2", collection)
+
+
+def test_quality_measures_through_the_public_surface(collection, tmp_path, capsys):
+    out = tmp_path / "quality.json"
+    run(["quality", "--data", str(collection), "--sets", "xquad-en", "--out", str(out), "--json"])
+    (row,) = json.loads(capsys.readouterr().out)["rows"]
+    assert (row["collection"], row["documents"], row["questions"], row["target"]) == ("xquad-en", 6, 6, None)
+    # each question names its paragraph's one telling word, so words alone find it first
+    assert row["lexical"] == row["default"] == 1
+    assert json.loads(out.read_text())["command"].endswith("--out quality.json --json")
+
+
+def test_search_benchmark_fills_up_with_copies_and_agrees_with_an_exact_scan(collection, tmp_path):
+    out = tmp_path / "search.json"
+    run(["search", "--data", str(collection), "--n", "40", "--questions", "5", "--out", str(out), "--set", 'index="exact"'])
+    found = json.loads(out.read_text())
+    distinct, all_chunks = found["rows"]
+    assert (distinct["chunks"], all_chunks["chunks"], all_chunks["distinct"]) == (6, 40, 6)
+    assert all_chunks["recall@10"] == 1
+    assert all_chunks["search p50 ms"] > 0
+    legs = found["measured"][1]["legs_ms"]
+    assert {"words search", "dense search", "fetch chunks"} <= set(legs)
+    assert any(name.startswith("encode") for name in legs)
+
+
+def test_ablation_goes_from_basic_to_default_one_change_at_a_time():
+    named = steps()
+    first, default = Config().replace(**named[0][1]), Config().replace(**named[-2][1])
+    apart = {"cache_dir", "image_model", "speech_model", "quiet"}
+    assert {k: v for k, v in first.to_json().items() if k not in apart} == {
+        k: v for k, v in Config.basic().to_json().items() if k not in apart
+    }
+    assert {k: v for k, v in default.to_json().items() if k not in apart} == {
+        k: v for k, v in Config().to_json().items() if k not in apart
+    }
+    for (_, before), (name, after) in itertools.pairwise(named):
+        assert any(before.get(field) != after.get(field) for field in after), name
+
+
+def test_ablation_rows_and_plot(tmp_path):
+    value = {"engine": "torch-f32", "again_per_minute": 1.0, "first_ms": 2.0, "repeated_ms": 1.0, "load_s": 1.0, "vram_mb": None,
+             "chunks": 3, "ndcg": 0.5, "recall": 1.0}
+    rows: list[dict] = []
+    for name, speed in (("basic", 10.0), ("+ batching", 20.0), ("+ engine", 80.0)):
+        rows.append(row_of(name, {**value, "pages_per_minute": speed}, 100.0, rows))
+    assert [(row["times row above"], row["times basic"]) for row in rows] == [(1, 1), (2, 2), (4, 8)]
+    plot(rows, tmp_path / "a.png")
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    assert "times basic" in str(Table(rows))
+
+
+def test_flops_match_a_count_by_hand():
+    # one layer, dim 2, inner 3, 5 tokens: weights 4*4 + 2*6 = 28; 2*5*28 = 280; attention 4*25*2 = 200
+    assert transformer_flops(5, 2, 3, 1) == 480
+
+
+def test_support_threshold_separates_what_can_be_separated():
+    def asked(kind, cosine, gold):
+        return Asked(kind, np.array([cosine, 0.1]), np.array([0.5, 0.0]), np.array([gold, not gold and kind == ANSWERABLE]))
+
+    questions = [asked(ANSWERABLE, 0.7, True), asked(ANSWERABLE, 0.8, True), asked(ANSWERABLE, 0.9, False)]
+    questions += [asked(ELSEWHERE, 0.2, False), asked(ELSEWHERE, 0.6, False), asked(NEAR_MISS, 0.75, False)]
+    threshold = best_threshold(questions, 1.0)
+    row = support_row(questions, 1.0, threshold)
+    assert 0.6 < threshold <= 0.7
+    assert (row["supported"], row["wrongly"], row["balanced"]) == (1, 0, 1)
+    assert row["near misses"] == 1
+    assert row["best sentence right"] == pytest.approx(2 / 3)
+    assert support_row(questions, 1.0, 0.5)["wrongly"] == 0.5
+    assert further_of(questions, 1.0, 0.1) == {"share of the best": 0.1, "sentences": 2, "hold the answer": 1}

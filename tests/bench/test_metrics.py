@@ -1,0 +1,167 @@
+"""Metrics against examples worked by hand and a second implementation written as matrices."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from ultrafast_rag.bench.metrics import (
+    Question,
+    compare,
+    contains_answer,
+    evaluate_answers,
+    exact_match,
+    judge,
+    load_questions,
+    mrr_at_k,
+    ndcg_at_k,
+    per_query,
+    precision_at_k,
+    qrels_from_feedback,
+    recall_at_k,
+    token_f1,
+)
+from ultrafast_rag.errors import ConfigError
+from ultrafast_rag.types import Answer, Citation, Hit, Hits
+
+QRELS = {"q1": {"a": 3, "b": 2, "c": 1}, "q2": {"x": 1}, "q3": {"z": 1}, "unjudged": {"n": 0}}
+RUN = {"q1": ["b", "n", "a"], "q2": ["n", "x"], "extra": ["a"]}
+
+
+def hit(source="guide.pdf", page=None, start_s=None, end_s=None, chunk_id=1, text="words"):
+    return Hit(chunk_id, "d", source, "text", text, 1.0, page=page, start_s=start_s, end_s=end_s)
+
+
+def test_ndcg_matches_a_hand_worked_example():
+    # q1: DCG = 2/log2(2) + 0 + 3/log2(4) = 3.5; ideal = 3 + 2/log2(3) + 1/2 = 4.7618595
+    # q2: 1/log2(3) = 0.6309298; q3 has no ranking: 0
+    assert per_query("ndcg", QRELS, RUN)["q1"] == pytest.approx(3.5 / 4.7618595, abs=1e-6)
+    assert ndcg_at_k(QRELS, RUN) == pytest.approx((3.5 / 4.7618595 + 0.6309298 + 0) / 3, abs=1e-6)
+
+
+def test_ndcg_cut_below_the_relevant_counts_uses_the_best_possible_cut():
+    assert per_query("ndcg", QRELS, {"q1": ["a"]}, k=1)["q1"] == 1
+    assert per_query("ndcg", QRELS, RUN, k=1)["q1"] == pytest.approx(2 / 3)
+
+
+def test_recall_mrr_and_precision_match_hand_worked_examples():
+    assert recall_at_k(QRELS, RUN) == pytest.approx((2 / 3 + 1 + 0) / 3)
+    assert recall_at_k(QRELS, RUN, k=1) == pytest.approx((1 / 3 + 0 + 0) / 3)
+    assert mrr_at_k(QRELS, RUN) == pytest.approx((1 + 1 / 2 + 0) / 3)
+    assert mrr_at_k(QRELS, RUN, k=1) == pytest.approx(1 / 3)
+    assert precision_at_k(QRELS, RUN, k=2) == pytest.approx((1 / 2 + 1 / 2 + 0) / 3)
+
+
+def test_a_document_listed_twice_counts_once():
+    assert per_query("recall", {"q": {"a": 1, "b": 1}}, {"q": ["a", "a", "b"]}, k=2)["q"] == 1
+    assert per_query("ndcg", {"q": {"a": 1}}, {"q": ["a", "a"]})["q"] == 1
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("seed", range(5))
+def test_metrics_agree_with_matrices_on_random_rankings(seed):
+    rng = np.random.default_rng(seed)
+    queries, documents, k = 30, 40, 10
+    relevance = rng.choice([0, 0, 0, 1, 2], (queries, documents)).astype(float)
+    ranking = np.stack([rng.permutation(documents) for _ in range(queries)])
+    qrels = {str(q): {str(d): relevance[q, d] for d in range(documents)} for q in range(queries)}
+    run = {str(q): [str(d) for d in ranking[q]] for q in range(queries)}
+    gains = np.take_along_axis(relevance, ranking, 1)[:, :k]
+    discount = 1 / np.log2(np.arange(k) + 2)
+    ideal = -np.sort(-relevance, axis=1)[:, :k]
+    first = np.where(gains.any(1), 1 / (1 + (gains > 0).argmax(1)), 0)
+    assert ndcg_at_k(qrels, run) == pytest.approx(((gains @ discount) / (ideal @ discount)).mean())
+    assert recall_at_k(qrels, run) == pytest.approx(((gains > 0).sum(1) / (relevance > 0).sum(1)).mean())
+    assert mrr_at_k(qrels, run) == pytest.approx(first.mean())
+    assert precision_at_k(qrels, run) == pytest.approx((gains > 0).mean())
+
+
+def test_unknown_metric_and_k_are_refused():
+    with pytest.raises(ConfigError, match="ndcg"):
+        per_query("map", QRELS, RUN)
+    with pytest.raises(ConfigError, match="at least 1"):
+        ndcg_at_k(QRELS, RUN, k=0)
+
+
+def test_compare_enumerates_to_the_exact_p_value_on_few_queries():
+    # all 2^6 sign flips of (1,1,1,1,1,1): only two are as extreme as the mean 1
+    a, b = {str(n): 0.0 for n in range(6)}, {str(n): 1.0 for n in range(6)}
+    found = compare(a, b, rounds=40_000)
+    assert found.p_value == pytest.approx(2 / 64, abs=0.004)
+    assert (found.difference, found.low, found.high) == (1, 1, 1)
+    assert "B is better" in str(found)
+
+
+def test_compare_finds_nothing_between_equals_and_is_antisymmetric():
+    rng = np.random.default_rng(1)
+    a = {str(n): value for n, value in enumerate(rng.random(200))}
+    b = {str(n): value for n, value in enumerate(rng.random(200))}
+    same, swapped = compare(a, b), compare(b, a)
+    assert same.p_value > 0.05
+    assert same.low < same.difference < same.high
+    assert swapped.difference == pytest.approx(-same.difference)
+    assert compare(a, a).p_value == 1
+    deviation = np.std(np.array(list(b.values())) - np.array(list(a.values()))) / math.sqrt(200)
+    assert same.high - same.low == pytest.approx(2 * 1.96 * deviation, rel=0.1)
+    with pytest.raises(ConfigError):
+        compare({"1": 0.0}, {"2": 0.0})
+
+
+def test_answer_metrics_follow_squad():
+    assert exact_match("The Eiffel Tower.", ["eiffel tower"]) == 1
+    assert exact_match("Eiffel", ["eiffel tower"]) == 0
+    # words: "in 1911 agnes" against "agnes thorvald": one shared, 2*1/(3+2)
+    assert token_f1("in 1911, Agnes", ["Agnes Thorvald", "nobody"]) == pytest.approx(0.4)
+    assert contains_answer("It has 142 steps, all told.", ["142 steps"])
+    assert not contains_answer("It has 1425 stepsons.", ["142 steps"])
+    assert not contains_answer("anything", [""])
+
+
+def test_questions_are_judged_by_page_and_by_seconds():
+    questions = [
+        Question("a", "x", "guide.pdf", page=4),
+        Question("b", "y", "talk.mp3", start_s=10, end_s=12),
+        Question("c", None, None),
+    ]
+    found = {
+        "a": [hit("/docs/guide.pdf", 3), hit("/docs/guide.pdf", 3, chunk_id=2), hit("C:\\docs\\guide.pdf", 4)],
+        "b": [hit("talk.mp3", start_s=0, end_s=8), hit("other.mp3", start_s=10, end_s=12), hit("talk.mp3", start_s=11, end_s=20)],
+    }
+    qrels, run = judge(questions, found.__getitem__)
+    assert list(qrels) == ["0", "1"]
+    assert per_query("mrr", qrels, run) == {"0": 1 / 2, "1": 1 / 3}  # page 3 counts once
+
+
+def test_answers_are_counted_by_support_gold_words_and_place():
+    questions = [Question("a", "142 steps", "guide.pdf", page=4), Question("b", "Rope", "guide.pdf", page=6), Question("c")]
+    right = hit(page=4, text="It has 142 steps.")
+    given = {
+        "a": Answer("a", "It has 142 steps. [1]", Hits([right]), (Citation(1, right, "It has 142 steps."),)),
+        "b": Answer("b", "Not found in these documents.", Hits(), supported=False),
+        "c": Answer("c", "Not found in these documents.", Hits(), supported=False),
+    }
+    answerable, unanswerable = evaluate_answers(questions, given.__getitem__)
+    assert (answerable["count"], answerable["answered"], answerable["holds the gold answer"]) == (2, 0.5, 0.5)
+    assert answerable["cites the right place"] == 0.5
+    assert (unanswerable["count"], unanswerable["answered"]) == (1, 0.0)
+
+
+def test_questions_load_from_both_shapes_and_keep_what_they_do_not_know(tmp_path):
+    rows = [{"question": "Who?", "answer": "A", "source": "a.pdf", "page": 2, "demo": True}]
+    for shape in (rows, {"questions": rows, "spoken": {}}):
+        path = tmp_path / "questions.json"
+        path.write_text(json.dumps(shape))
+        (question,) = load_questions(path)
+        assert (question.page, question.answerable, question.metadata) == (2, True, {"demo": True})
+    path.write_text('{"a": 1}')
+    with pytest.raises(ConfigError, match="question"):
+        load_questions(path)
+
+
+def test_feedback_becomes_judgements():
+    votes = [("q", 1, 1), ("q", 1, 1), ("q", 2, 1), ("q", 2, -1), ("q", None, 1), ("r", 3, -1)]
+    rows = [{"question": q, "chunk_id": c, "vote": v} for q, c, v in votes]
+    assert qrels_from_feedback(rows) == {"q": {"1": 2.0}}

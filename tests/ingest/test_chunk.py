@@ -1,0 +1,154 @@
+"""Chunks are bounded by sentences and by the encoder's limit, and carry where they came from."""
+
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ultrafast_rag.config import Config
+from ultrafast_rag.ingest.chunk import Chunker
+from ultrafast_rag.language.sentences import split_sentences
+from ultrafast_rag.types import Element, Part
+
+
+class WordTokenizer:
+    """One id a word (the word's length): hand-countable."""
+
+    max_tokens = 256
+
+    def tokenize(self, texts):
+        return [[len(word) for word in re.findall(r"\S+", text)] for text in texts]
+
+
+def chunk(elements, *, title="", **settings):
+    chunker = Chunker(Config(**settings), WordTokenizer())
+    return chunker.start(title=title).chunk(Part(0, tuple(elements), title=title))
+
+
+def prose(sentences, words):
+    return " ".join(" ".join([f"Word{n}"] + ["word"] * (words - 2) + ["end."]) for n in range(sentences))
+
+
+@pytest.mark.parametrize(
+    ("text", "sentences"),
+    [
+        ("One here. Two there! Three?", ["One here.", "Two there!", "Three?"]),
+        ("Dr. Weiss saw Fig. 3 at once. She left.", ["Dr. Weiss saw Fig. 3 at once.", "She left."]),
+        ("It rose 3.5 mm. Then it fell.", ["It rose 3.5 mm.", "Then it fell."]),
+        ("雨が降った。風も吹いた。", ["雨が降った。", "風も吹いた。"]),
+        ("Über alles. Öl brennt.", ["Über alles.", "Öl brennt."]),
+        ('He said "Go." Then left.', ['He said "Go."', "Then left."]),
+        ("", []),
+    ],
+)
+def test_split_sentences_finds_hand_marked_boundaries(text, sentences):
+    assert split_sentences(text) == sentences
+
+
+def test_chunks_hold_whole_sentences_within_the_budget():
+    chunks = chunk([Element("text", prose(20, 10), page=3)], chunk_tokens=35, chunk_overlap=0)
+    assert [len(c.token_ids) for c in chunks] == [30] * 6 + [20]
+    assert all(c.text.endswith("end.") and c.page == 3 for c in chunks)
+
+
+def test_overlap_repeats_the_last_whole_sentence():
+    chunks = chunk([Element("text", prose(6, 10))], chunk_tokens=40, chunk_overlap=1)
+    for before, after in pairwise(chunks):
+        assert split_sentences(before.text)[-1] == split_sentences(after.text)[0]
+
+
+def test_context_travels_with_the_chunk_but_is_not_its_text():
+    elements = [Element("heading", "Tides", level=1), Element("heading", "Spring", level=2), Element("text", "High water came.")]
+    (only,) = chunk(elements, title="Handbook")
+    assert (only.context, only.text) == ("Handbook > Tides > Spring", "High water came.")
+    assert only.token_ids == tuple(WordTokenizer().tokenize(["Handbook Tides Spring High water came."])[0])
+
+
+def test_of_a_long_context_the_innermost_headings_are_encoded():
+    long = " ".join(["outermost"] * 20)
+    elements = [Element("heading", long, level=1), Element("heading", "Neap tides", level=2), Element("text", "Low water.")]
+    (only,) = chunk(elements, title="A handbook of some words")
+    assert only.context == f"A handbook of some words > {long} > Neap tides"
+    assert only.token_ids == tuple(len(word) for word in f"{long} Neap tides Low water.".split())
+    (cut,) = chunk([Element("heading", " ".join(["word"] * 40), level=1), Element("text", "Low water.")])
+    assert len(cut.token_ids) == 24 + 2
+
+
+def test_sections_survive_an_interruption():
+    chunker = Chunker(Config(), WordTokenizer())
+    first = chunker.start(title="T")
+    first.chunk(Part(0, (Element("heading", "A", level=1), Element("heading", "B", level=2), Element("text", "One."))))
+    resumed = chunker.start(title="T", section=first.section)
+    (chunk_b,) = resumed.chunk(Part(1, (Element("text", "Two."),)))
+    assert chunk_b.context == "T > A > B"
+    (chunk_c,) = resumed.chunk(Part(2, (Element("heading", "C", level=2), Element("text", "Three."))))
+    assert chunk_c.context == "T > A > C"
+
+
+def test_a_sentence_over_the_limit_is_cut_and_nothing_is_lost():
+    text = " ".join(f"w{n}" for n in range(1000))
+    chunks = chunk([Element("text", text)], chunk_tokens=50, chunk_overlap=0)
+    assert " ".join(c.text for c in chunks).split() == text.split()
+    assert max(len(c.token_ids) for c in chunks) <= 50
+
+
+def test_a_long_table_repeats_its_header():
+    rows = ["Month | Rain"] + [f"M{n} | {n}" for n in range(60)]
+    chunks = chunk([Element("table", "\n".join(rows), bbox=(0, 0, 9, 9), data=b"crop")], chunk_tokens=60)
+    assert len(chunks) > 1
+    assert all(c.text.startswith("Month | Rain") and c.modality == "table" for c in chunks)
+    assert [c.data for c in chunks] == [b"crop"] + [None] * (len(chunks) - 1)
+
+
+def test_speech_keeps_its_seconds():
+    spoken = [Element("speech", f"Sentence number {n} here.", start_s=n * 5.0, end_s=n * 5.0 + 4) for n in range(4)]
+    chunks = chunk(spoken, chunk_tokens=8, chunk_overlap=0)
+    assert [(c.modality, c.start_s, c.end_s) for c in chunks] == [("audio", 0.0, 9.0), ("audio", 10.0, 19.0)]
+
+
+def test_a_passage_of_speech_is_no_longer_than_one_listens():
+    spoken = [Element("speech", f"Sentence {n}.", start_s=n * 5.0, end_s=n * 5.0 + 4) for n in range(7)]
+    chunks = chunk(spoken, chunk_tokens=100, chunk_overlap=0, speech_chunk_s=15.0)
+    assert [(c.start_s, c.end_s) for c in chunks] == [(0.0, 14.0), (15.0, 29.0), (30.0, 34.0)]
+    long = [Element("speech", "One. Two. Three.", start_s=0.0, end_s=30.0), Element("speech", "Four.", start_s=30.0, end_s=33.0)]
+    assert [c.text for c in chunk(long, chunk_tokens=100, chunk_overlap=0)] == ["One. Two. Three.", "Four."]
+
+
+def test_boxes_are_united():
+    (only,) = chunk([Element("text", "A b.", bbox=(10, 10, 20, 20)), Element("text", "C d.", bbox=(5, 25, 18, 40))])
+    assert only.bbox == (5, 10, 20, 40)
+    assert only.text == "A b.\nC d."
+
+
+def test_fixed_chunks_count_tokens_and_ignore_sentences():
+    chunks = chunk([Element("text", prose(9, 10))], chunker="fixed", chunk_tokens=32, chunk_overlap=0)
+    assert [len(c.token_ids) for c in chunks] == [32, 32, 26]
+
+
+def test_semantic_chunks_break_where_meaning_turns():
+    def embed(ids):
+        vectors = np.zeros((len(ids), 2), np.float32)
+        vectors[np.arange(len(ids)), [0 if n < 5 else 1 for n in range(len(ids))]] = 1
+        return vectors
+
+    chunker = Chunker(Config(chunker="semantic", chunk_tokens=100, chunk_overlap=0), WordTokenizer(), embed=embed)
+    chunks = chunker.start().chunk(Part(0, (Element("text", prose(9, 10)),)))
+    assert [len(c.token_ids) for c in chunks] == [50, 40]
+
+
+def test_a_page_of_headings_alone_is_still_found():
+    (only,) = chunk([Element("heading", "Handbook", level=1), Element("heading", "Station Nine", level=2)])
+    assert only.text == "Handbook\nStation Nine"
+
+
+@given(st.lists(st.text(min_size=1, max_size=400), min_size=1, max_size=5), st.integers(4, 40))
+def test_no_chunk_is_over_the_budget_and_no_word_is_lost(texts, budget):
+    chunks = chunk([Element("text", text) for text in texts], chunk_tokens=budget, chunk_overlap=0)
+    assert all(len(c.token_ids) <= budget for c in chunks)
+    squeezed = "".join("".join(c.text.split()) for c in chunks)
+    assert squeezed == "".join("".join(text.split()) for text in texts)

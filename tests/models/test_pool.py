@@ -1,0 +1,284 @@
+"""The model pool: what stays, what goes, under threads and full devices."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ultrafast_rag.config import Config
+from ultrafast_rag.errors import ConfigError, DeviceMemoryError, WeightsError
+from ultrafast_rag.models.device import CpuFacts, DevicePlan, GpuFacts
+from ultrafast_rag.models.pool import ModelPool, estimate_bytes
+
+GB = 2**30
+CPU = DevicePlan(("cpu",), "float32", "none", False, "sdpa", ("torch-f32",), CpuFacts("test", 2))
+GPU = replace(CPU, devices=("cuda:0",), dtype="float16", gpus=(GpuFacts(0, "T4", (7, 5), 14 * GB, 15 * GB, False, True),))
+
+
+class Model:
+    """A model that remembers whether it was closed."""
+
+    alive = 0
+
+    def __init__(self, name: str) -> None:
+        self.name, self.closed = name, False
+
+    def double(self, value: int) -> int:
+        assert not self.closed
+        return 2 * value
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        self.now += 1.0
+        return self.now
+
+
+def pool_of(limit_gb: float | None, **sizes_gb: float) -> tuple[ModelPool, dict[str, list[Model]]]:
+    pool = ModelPool(Config(), CPU, limit_bytes=None if limit_gb is None else int(limit_gb * GB), clock=Clock())
+    made: dict[str, list[Model]] = {name: [] for name in sizes_gb}
+    for name, size in sizes_gb.items():
+
+        def load(name: str = name) -> Model:
+            made[name].append(Model(name))
+            return made[name][-1]
+
+        pool.register(name, load, size_bytes=int(size * GB))
+    return pool, made
+
+
+def loaded(pool: ModelPool) -> set[str]:
+    return {row.name for row in pool.use() if row.loaded}
+
+
+def test_models_load_on_first_use_once() -> None:
+    pool, made = pool_of(10, text=1, picture=1)
+    assert loaded(pool) == set()
+    for _ in range(3):
+        with pool.lease("text") as model:
+            assert model.double(4) == 8
+    assert len(made["text"]) == 1
+    assert loaded(pool) == {"text"}
+
+
+def test_whisper_goes_before_clip_comes_when_both_do_not_fit() -> None:
+    pool, made = pool_of(1.5, text=0.2, speech=1.0, picture=0.8)
+    for name in ("text", "speech", "text", "picture"):
+        with pool.lease(name):
+            pass
+    assert loaded(pool) == {"text", "picture"}
+    assert made["speech"][0].closed
+    rows = {row.name: row for row in pool.use()}
+    assert "make room for picture" in rows["speech"].reason
+    assert "speech made room" in rows["picture"].reason
+    with pool.lease("speech"):
+        pass
+    assert loaded(pool) == {"text", "speech"}
+    assert rows["speech"].loads == 1
+    assert next(row for row in pool.use() if row.name == "speech").loads == 2
+
+
+def test_least_recently_used_goes_first() -> None:
+    pool, _ = pool_of(3, a=1, b=1, c=1, d=1)
+    for name in ("a", "b", "c", "a", "d"):
+        with pool.lease(name):
+            pass
+    assert loaded(pool) == {"a", "c", "d"}
+
+
+def test_no_limit_on_a_cpu_drops_nothing() -> None:
+    pool, _ = pool_of(None, a=100, b=100)
+    pool.warmup()
+    assert loaded(pool) == {"a", "b"}
+    assert pool.used_bytes("cpu") == 200 * GB
+    assert ModelPool(Config(max_vram_gb=1.0), CPU).limit_bytes is None
+
+
+def test_a_model_in_use_is_never_dropped() -> None:
+    pool, made = pool_of(1.5, speech=1.0, picture=1.0)
+    with pool.lease("speech") as speech, pool.lease("picture") as picture:
+        assert speech.double(1) == 2
+        assert picture.double(1) == 2
+        assert "speech is in use" in next(row.reason for row in pool.use() if row.name == "picture")
+    assert not made["speech"][0].closed
+
+
+def test_a_model_over_the_limit_by_itself_is_a_clear_error() -> None:
+    pool, _ = pool_of(1, huge=3, small=0.5)
+    with pool.lease("small"):
+        pass
+    with pytest.raises(DeviceMemoryError, match=r"huge needs about 3\.00 GB.*smaller model"), pool.lease("huge"):
+        pass
+    with pool.lease("small") as model:
+        assert model.double(2) == 4
+
+
+def test_out_of_memory_while_loading_drops_the_others_and_tries_again() -> None:
+    pool, made = pool_of(10, a=1)
+    attempts: list[int] = []
+
+    def tight() -> Model:
+        attempts.append(1)
+        if not made["a"][0].closed:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB")
+        return Model("tight")
+
+    pool.register("tight", tight, size_bytes=GB)
+    with pool.lease("a"):
+        pass
+    with pool.lease("tight") as model:
+        assert model.name == "tight"
+    assert len(attempts) == 2
+    assert loaded(pool) == {"tight"}
+
+
+def test_out_of_memory_twice_is_a_device_memory_error() -> None:
+    pool, _ = pool_of(10, a=1)
+
+    def never() -> Model:
+        raise RuntimeError("CUDA out of memory.")
+
+    pool.register("never", never, size_bytes=GB)
+    with pytest.raises(DeviceMemoryError, match="does not fit"), pool.lease("never"):
+        pass
+    assert not next(row for row in pool.use() if row.name == "never").loaded
+
+
+def test_loaders_errors_pass_and_leave_the_pool_usable() -> None:
+    pool, _ = pool_of(10, a=1)
+    answers = iter([WeightsError("not here"), None])
+
+    def sometimes() -> Model:
+        if error := next(answers):
+            raise error
+        return Model("sometimes")
+
+    pool.register("sometimes", sometimes, size_bytes=GB)
+    with pytest.raises(WeightsError), pool.lease("sometimes"):
+        pass
+    assert pool.used_bytes("cpu") == 0
+    with pool.lease("sometimes") as model:
+        assert model.name == "sometimes"
+
+
+def test_release_and_close_let_models_go_and_clear_memory_keeps_them() -> None:
+    pool, made = pool_of(10, a=1, b=1)
+    pool.warmup()
+    pool.clear_memory()
+    assert loaded(pool) == {"a", "b"}
+    assert pool.release("a")
+    assert not pool.release("a")
+    assert made["a"][0].closed
+    assert loaded(pool) == {"b"}
+    pool.close()
+    assert made["b"][0].closed
+
+
+def test_warmup_makes_one_small_call() -> None:
+    pool, _ = pool_of(10)
+    calls: list[int] = []
+    pool.register("a", lambda: Model("a"), size_bytes=GB, warm=lambda model: calls.append(model.double(1)))
+    pool.warmup("a")
+    assert calls == [2]
+
+
+def test_stand_in_loads_on_the_first_call_and_again_after_a_drop() -> None:
+    pool, made = pool_of(1.5, a=1, b=1)
+    a, b = pool.lend("a"), pool.lend("b")
+    assert made["a"] == []
+    assert [a.double(1), b.double(2), a.double(3)] == [2, 4, 6]
+    assert a.name == "a"
+    assert len(made["a"]) == 2
+    a.close()
+    assert loaded(pool) == set()
+
+
+def test_unknown_names_are_config_errors() -> None:
+    pool, _ = pool_of(1, a=1)
+    for ask in (pool.lend, pool.release):
+        with pytest.raises(ConfigError, match="known are a"):
+            ask("b")
+
+
+def test_threads_load_a_model_once_and_never_meet_a_closed_one() -> None:
+    pool, made = pool_of(2.1, a=1, b=1, c=1)
+    for name in ("a", "b", "c"):
+        slow = pool._slots[name].load
+        pool._slots[name].load = lambda slow=slow: (time.sleep(0.002), slow())[1]
+    failures: list[BaseException] = []
+
+    def work(seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        try:
+            for _ in range(60):
+                with pool.lease(str(rng.choice(["a", "b", "c"]))) as model:
+                    assert model.double(3) == 6
+        except BaseException as error:  # shown by the assertion below
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    open_models = sum(not model.closed for models in made.values() for model in models)
+    assert open_models == len(loaded(pool))
+
+
+def test_loading_one_model_does_not_hold_up_another() -> None:
+    pool, _ = pool_of(10, quick=1)
+    started, go = threading.Event(), threading.Event()
+
+    def slow() -> Model:
+        started.set()
+        assert go.wait(10)
+        return Model("slow")
+
+    pool.register("slow", slow, size_bytes=GB)
+    thread = threading.Thread(target=pool.warmup, args=("slow",))
+    thread.start()
+    assert started.wait(10)
+    with pool.lease("quick") as model:
+        assert model.double(1) == 2
+    go.set()
+    thread.join()
+    assert loaded(pool) == {"slow", "quick"}
+
+
+def test_limit_follows_config_then_what_is_free() -> None:
+    assert ModelPool(Config(max_vram_gb=4.0), GPU).limit_bytes == 4 * GB
+    pool = ModelPool(Config(), GPU)
+    assert pool.limit_bytes == 14 * GB - (600 << 20)
+    assert "free" in pool.limit_reason
+
+
+def test_devices_have_limits_of_their_own() -> None:
+    pool = ModelPool(Config(), replace(GPU, devices=("cuda:0", "cuda:1")), limit_bytes=GB)
+    pool.register("a", lambda: Model("a"), size_bytes=GB, devices=("cuda:0",))
+    pool.register("b", lambda: Model("b"), size_bytes=GB, devices=("cuda:1",))
+    pool.warmup()
+    assert loaded(pool) == {"a", "b"}
+
+
+def test_sizes_follow_files_then_names(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"\0" * 4_000_000)
+    assert estimate_bytes("x", CPU, folder=tmp_path) == pytest.approx(4_000_000 * 1.15, rel=0.01)
+    assert estimate_bytes("x", GPU, folder=tmp_path) == pytest.approx(2_000_000 * 1.15, rel=0.01)
+    clip = estimate_bytes("openai/clip-vit-base-patch32", GPU)
+    text = estimate_bytes("sentence-transformers/all-MiniLM-L6-v2", GPU)
+    speech = estimate_bytes("base", GPU)
+    assert clip > speech > text
+    assert clip + text + speech < 1.5 * GB
+    assert estimate_bytes("large-v3-turbo", GPU) < estimate_bytes("large", GPU)
+    assert estimate_bytes("someone/unknown", GPU) > speech

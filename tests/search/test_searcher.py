@@ -1,0 +1,163 @@
+"""Fusion by hand-worked numbers; the searcher over small legs whose scores are known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ultrafast_rag.config import Config
+from ultrafast_rag.search.searcher import Searcher, add_visual, convex, known_or, rrf, union
+from ultrafast_rag.types import DESCRIBES, Chunk, Ranking
+
+
+def f32(*values):
+    return np.array(values, np.float32)
+
+
+def ranking(*pairs):
+    return Ranking(np.array([i for i, _ in pairs], np.int64), f32(*(s for _, s in pairs)))
+
+
+def test_convex_is_the_weighted_sum_of_both_normalized_scores():
+    # (0.6 + 1) / 1.6 = 1 and (0.2 + 1) / 1.6 = 0.75; 2 / 8 = 0.25 and 8 / 8 = 1
+    np.testing.assert_allclose(convex(f32(0.6, 0.2), f32(2, 8), alpha=0.6), [0.6 + 0.4 * 0.25, 0.6 * 0.75 + 0.4], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("alpha", "best"), [(0.0, 1), (1.0, 0)])
+def test_alpha_0_is_words_only_and_1_meaning_only(alpha, best):
+    assert int(np.argmax(convex(f32(0.9, 0.1), f32(1, 5), alpha=alpha))) == best
+
+
+def test_a_candidate_without_a_vector_counts_as_opposite():
+    np.testing.assert_allclose(convex(f32(np.nan, 1.0), f32(4, 0), alpha=0.5), [0.5, 0.5])
+
+
+def test_no_match_in_either_leg_divides_by_nothing():
+    assert convex(f32(), f32(), alpha=0.5).shape == (0,)
+    np.testing.assert_allclose(convex(f32(0.5), f32(0), alpha=0.5), [0.5])
+
+
+def test_rrf_sums_reciprocal_ranks():
+    first, second = ranking((7, 9.0), (8, 8.0)), ranking((8, 0.9))
+    np.testing.assert_allclose(rrf(np.array([7, 8, 9]), [first, second], rrf_k=60), [1 / 61, 1 / 62 + 1 / 61, 0], rtol=1e-6)
+
+
+def test_union_keeps_each_id_once_in_order_of_appearance():
+    assert union(np.array([5, 3]), np.array([3, 9, 5])).tolist() == [5, 3, 9]
+
+
+def test_only_ids_that_a_ranking_lacks_are_scored():
+    asked = []
+
+    def score(ids):
+        asked.append(ids.tolist())
+        return ids.astype(np.float32) / 10
+
+    scores = known_or(ranking((7, 9.0), (3, 8.0)), np.array([3, 5, 7, 9]), score)
+    assert scores.tolist() == pytest.approx([8.0, 0.5, 9.0, 0.9])
+    assert asked == [[5, 9]]
+    assert known_or(ranking(), np.array([4]), score).tolist() == pytest.approx([0.4])
+
+
+def test_clip_raises_the_picture_that_stands_out_and_no_text():
+    seen = f32(*([0.2] * 15), 0.36)  # (0.36 - mean) / std = 3.87: sure
+    raised = add_visual(f32(0.95, 0.3, 0.7), f32(np.nan, 0.36, 0.2), seen, alpha=0.65)
+    assert raised[0] == pytest.approx(0.95)
+    assert raised[1] == pytest.approx(0.65 + 0.45)
+    assert raised[2] == pytest.approx(0.7)
+
+
+def test_clip_leaves_the_order_when_no_picture_stands_out():
+    seen = f32(*np.linspace(0.18, 0.22, 16))
+    scores = f32(0.95, 0.7)
+    np.testing.assert_allclose(add_visual(scores, f32(np.nan, 0.22), seen, alpha=0.65), scores, rtol=1e-6)
+
+
+class Legs:
+    """A store, a dense and a lexical index of a few chunks with given scores."""
+
+    def __init__(self, chunks, cosines, bm25):
+        self.by_id = {chunk.id: chunk for chunk in chunks}
+        self.cosines, self.bm25 = cosines, bm25
+
+    def chunks(self, ids):
+        return [self.by_id[i] for i in ids if i in self.by_id]
+
+    def allowed(self, filters):
+        mask = np.zeros(max(self.by_id) + 1, bool)
+        for chunk in self.by_id.values():
+            mask[chunk.id] = chunk.modality in filters.get("modality", [chunk.modality])
+        return mask
+
+    def neighbours(self, chunk):
+        return ("before", "after")
+
+    def document(self, document_id):
+        return None
+
+    def leg(self, scores):
+        class Leg:
+            def search(_, query, k, *, allowed=None):
+                known = sorted(((i, s) for i, s in scores.items() if allowed is None or allowed[i]), key=lambda row: -row[1])
+                return ranking(*known[:k])
+
+            def score(_, query, ids):
+                return f32(*(scores.get(int(i), np.nan) for i in ids))
+
+        return Leg()
+
+
+class Encoder:
+    dim, max_tokens, fingerprint = 2, 256, "test"
+
+    def encode_queries(self, texts):
+        return np.tile(f32(1, 0), (len(texts), 1))
+
+
+def searcher(chunks, cosines, bm25, **settings):
+    legs = Legs(chunks, cosines, bm25)
+    words = legs.leg(bm25)
+    words.score = lambda query, ids: f32(*(bm25.get(int(i), 0.0) for i in ids))
+    return Searcher(legs, words, legs.leg(cosines), Encoder, config=Config(**settings))
+
+
+def chunk(number, text, **fields):
+    return Chunk(text, id=number, source="s.txt", document_id="d", context="Title > Part", **fields)
+
+
+def test_hits_are_fused_over_both_legs_each_once():
+    found = searcher([chunk(1, "one"), chunk(2, "two"), chunk(3, "three")], {1: 0.9, 2: 0.5}, {2: 4.0, 3: 1.0})
+    hits = found.search("q", k=5, alpha=0.5)
+    expected = {1: 0.5 * 1 + 0, 2: 0.5 * 1.5 / 1.9 + 0.5, 3: 0.5 * 0 + 0.5 * 0.25}
+    assert {hit.chunk_id: hit.score for hit in hits} == pytest.approx(expected, rel=1e-5)
+    assert [hit.chunk_id for hit in hits] == [2, 1, 3]
+    assert (hits[0].title, hits[0].section) == ("Title", "Part")
+
+
+def test_near_copies_are_shown_once_and_the_next_best_moves_up():
+    text = "the red beacon on the northern rock flashes twice every nine seconds at night"
+    chunks = [chunk(1, text), chunk(2, text + "."), chunk(3, "something else entirely")]
+    cosines = {1: 0.9, 2: 0.89, 3: 0.2}
+    assert [hit.chunk_id for hit in searcher(chunks, cosines, {}).search("q", k=2, alpha=1)] == [1, 3]
+    kept = searcher(chunks, cosines, {}, collapse_duplicates=False).search("q", k=2, alpha=1)
+    assert [hit.chunk_id for hit in kept] == [1, 2]
+
+
+def test_a_description_is_shown_as_what_it_describes():
+    described = chunk(1, "", modality="image")
+    note = chunk(2, "a kite over the harbour", metadata={DESCRIBES: 1})
+    lost = chunk(3, "of something deleted", metadata={DESCRIBES: 99})
+    hits = searcher([described, note, lost], {2: 0.9, 3: 0.8}, {}).search("q", k=5, alpha=1)
+    assert [(hit.chunk_id, hit.modality) for hit in hits] == [(1, "image")]
+
+
+def test_filters_narrow_before_ranking():
+    chunks = [chunk(1, "one"), chunk(2, "two", modality="table")]
+    hits = searcher(chunks, {1: 0.9, 2: 0.1}, {1: 3.0}).search("q", k=1, alpha=0.5, modality="table")
+    assert [hit.chunk_id for hit in hits] == [2]
+
+
+def test_words_only_asks_no_encoder():
+    found = searcher([chunk(1, "one")], {}, {1: 1.0})
+    found._text_encoder = None
+    assert found.search("q", k=1, alpha=0)[0].chunk_id == 1

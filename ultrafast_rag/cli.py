@@ -1,0 +1,208 @@
+"""Command line: demo, doctor, ingest, search, query, bench, export, restore.
+
+Each command prints for people, or with --json for programs. Errors end in one line that says what
+to do, and exit code 1; a report with failed files exits with 0, because the rest is in the index.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ultrafast_rag.config import Config
+from ultrafast_rag.errors import ConfigError, UltraFastRAGError
+from ultrafast_rag.rag import UltraFastRAG
+from ultrafast_rag.types import Answer, Hits, IngestReport, Table
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    arguments = _parser().parse_args(argv)
+    try:
+        result = arguments.run(arguments)
+    except UltraFastRAGError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; what was committed is safe, the same command goes on from there", file=sys.stderr)
+        return 130
+    if result is not None:
+        print(json.dumps(_plain(result), indent=1, ensure_ascii=False) if arguments.json else str(result))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m ultrafast_rag", description="Ask your documents, with evidence.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    demo = _command(commands, "demo", _demo, "ingest the samples and ask across them, offline")
+    demo.add_argument("--samples", type=Path, default=None, help="folder of samples (default: data/samples)")
+
+    _command(commands, "doctor", _doctor, "what this machine offers, what was chosen and why, what is missing")
+
+    ingest = _command(commands, "ingest", _ingest, "read files and folders into the index")
+    ingest.add_argument("sources", nargs="+", help="files and folders")
+    ingest.add_argument(
+        "--time-budget", type=float, metavar="SECONDS", help="stop in good order; run again to go on"
+    )
+
+    for name, run, text in (("search", _search, "the best passages"), ("query", _query, "an answer with citations")):
+        ask = _command(commands, name, run, f"{text} for a question")
+        ask.add_argument("question", help="in words")
+        ask.add_argument("-k", type=int, help="how many passages to find")
+        ask.add_argument("--alpha", type=float, help="0: words only, 1: meaning only")
+        ask.add_argument("--modality", action="append", help="text, table, image, audio or video; may be repeated")
+        ask.add_argument("--source", help="only from this file (name, path or glob)")
+
+    bench = _command(commands, "bench", _bench, "measure this machine; 'bench list' names the tables")
+    bench.add_argument("rest", nargs=argparse.REMAINDER, help="table and its options")
+
+    export = _command(commands, "export", _export, "write the index to one .tar file")
+    export.add_argument("capsule", type=Path, nargs="?", help="the .tar to write")
+    export.add_argument("--offline-pack", type=Path, metavar="DIR", help="instead: what a session without network needs")
+
+    restore = _command(commands, "restore", _restore, "unpack a capsule into --index")
+    restore.add_argument("capsule", type=Path, help="the .tar to read")
+    return parser
+
+
+def _command(commands: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    parser.set_defaults(run=run)
+    parser.add_argument(
+        "--index", type=Path, default=Path("my_index"), metavar="DIR", help="index folder (default: my_index)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting, e.g. --set ocr_language=deu; may be repeated"
+    )
+    return parser
+
+
+def _settings(pairs: Sequence[str]) -> dict[str, Any]:
+    """NAME=VALUE pairs; a value that reads as JSON is taken as that, any other as text."""
+    settings: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise ConfigError(f"--set takes NAME=VALUE, not {pair!r}")
+        try:
+            settings[name] = json.loads(value)
+        except json.JSONDecodeError:
+            settings[name] = Path(value) if name == "cache_dir" else value
+    return settings
+
+
+def _open(arguments: argparse.Namespace, *, must_exist: bool = True) -> UltraFastRAG:
+    if must_exist and not arguments.index.exists():
+        raise ConfigError(f"there is no index in {arguments.index}; make one with the ingest command, or name another")
+    return UltraFastRAG(arguments.index, **_settings(arguments.set))
+
+
+def _doctor(arguments: argparse.Namespace) -> Table:
+    if arguments.index.exists():
+        with _open(arguments) as rag:
+            return rag.doctor()
+    with UltraFastRAG(**_settings(arguments.set)) as rag:
+        return rag.doctor()
+
+
+def _ingest(arguments: argparse.Namespace) -> IngestReport:
+    with _open(arguments, must_exist=False) as rag:
+        return rag.ingest(*arguments.sources, time_budget_s=arguments.time_budget)
+
+
+def _asked(arguments: argparse.Namespace) -> dict[str, Any]:
+    options = {"k": arguments.k, "alpha": arguments.alpha, "modality": arguments.modality}
+    filters = {"source": arguments.source} if arguments.source else None
+    return {**{name: value for name, value in options.items() if value is not None}, "filters": filters}
+
+
+def _search(arguments: argparse.Namespace) -> Hits:
+    with _open(arguments) as rag:
+        return rag.search(arguments.question, **_asked(arguments))
+
+
+def _query(arguments: argparse.Namespace) -> Answer:
+    with _open(arguments) as rag:
+        return rag.query(arguments.question, **_asked(arguments))
+
+
+def _export(arguments: argparse.Namespace) -> str:
+    if arguments.offline_pack is not None:
+        from ultrafast_rag.notebook.platform import offline_pack
+
+        return f"wrote {offline_pack(arguments.offline_pack, Config().replace(**_settings(arguments.set)))}"
+    if arguments.capsule is None:
+        raise ConfigError("name the .tar to write, or give --offline-pack DIR")
+    with _open(arguments) as rag:
+        return f"wrote {rag.export(arguments.capsule)}"
+
+
+def _restore(arguments: argparse.Namespace) -> str:
+    with UltraFastRAG.restore(arguments.capsule, arguments.index, **_settings(arguments.set)) as rag:
+        return f"restored {rag!r}"
+
+
+def _bench(arguments: argparse.Namespace) -> None:
+    from ultrafast_rag.bench import run
+
+    run([*arguments.rest, *(["--json"] if arguments.json else [])])
+
+
+def _demo(arguments: argparse.Namespace) -> None:
+    samples = arguments.samples or _samples()
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="ultrafast_rag-demo-") as folder:
+        with UltraFastRAG(Path(folder, "index"), **{**_demo_models(samples), **_settings(arguments.set)}) as rag:
+            print(f"Ingesting {samples} ...", flush=True)
+            print(rag.ingest(samples), end="\n\n")
+            for question in _demo_questions(samples):
+                print(f"Q: {question}\n{rag.query(question)}\n", flush=True)
+            for name, fingerprint in rag.stats()["models"].items():
+                print(f"{name} model: {fingerprint}")
+            print(f"All in {time.perf_counter() - start:.1f} s, nothing left this machine.")
+
+
+def _samples() -> Path:
+    """The samples of a checkout: beside the package, or below the current folder."""
+    for folder in (Path("data/samples"), Path(__file__).resolve().parents[1] / "data/samples"):
+        if folder.is_dir():
+            return folder
+    raise ConfigError("data/samples is not here; run this in a checkout, or name a folder of documents: demo --samples DIR")
+
+
+def _demo_models(samples: Path) -> dict[str, str]:
+    """The small checkpoints trained for this demo, where the checkout has them; they say in their config that they are demos."""
+    models = samples.parent / "models"
+    named = {"image_model": models / "demo-clip", "speech_model": models / "demo-whisper"}
+    return {name: str(path) for name, path in named.items() if path.is_dir()}
+
+
+def _demo_questions(samples: Path) -> list[str]:
+    """The labelled questions that are marked for the demo; none for a folder of the user's own."""
+    try:
+        listed = json.loads((samples.parent / "questions.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return []
+    return [row["question"] for row in listed if row.get("demo")]
+
+
+def _plain(value: Any) -> Any:
+    """JSON values of a result; NaN becomes null, bytes are left out."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and value != value:
+        return None
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)

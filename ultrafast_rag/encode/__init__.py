@@ -1,1 +1,0 @@
-"""Chunks, questions and pictures -> vectors; sound -> words."""

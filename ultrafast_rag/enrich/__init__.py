@@ -1,0 +1,1 @@
+"""Chunks -> richer chunks, by a model; paid once."""

@@ -1,0 +1,1 @@
+"""Reader processes with limits."""

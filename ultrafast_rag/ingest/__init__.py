@@ -1,0 +1,1 @@
+"""Sources -> committed chunks."""

@@ -1,0 +1,271 @@
+"""Elements -> chunks: sentence-bounded passages counted in the encoder's own tokens.
+
+Sentences are tokenized once, in one call a part; a chunk's `token_ids` are the concatenation of its
+sentences' ids, which for word-piece vocabularies equals tokenizing the joined text. A chunk never
+crosses a part (a page, a window of sound), so that its citation is exact. The title and the section
+path go into `Chunk.context`: encoded and searched, never shown as the passage.
+
+Four chunkers: "sentence" (default), "fixed" (a token count, blind to sentences: the baseline),
+"semantic" (also breaks where neighbouring sentences drift apart in meaning) and "hierarchical"
+(sentence chunks that remember their section, so that search can widen a hit to it).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ultrafast_rag.config import Config
+from ultrafast_rag.language.sentences import split_sentences
+from ultrafast_rag.ports import Tokenizer
+from ultrafast_rag.types import BBox, Chunk, Element, ElementKind, Modality, Part, Vectors
+
+SPECIAL_TOKENS = 2  # begin and end, added by every encoder we load
+_MODALITY_OF: dict[ElementKind, Modality] = {"table": "table", "image": "image", "frame": "video"}
+# of the context are encoded with a passage, the innermost heading first: whole paths were 30 % of all tokens of a
+# textbook. Word search has the whole path
+CONTEXT_TOKENS = 24
+CONTEXT_SHARE = 0.25  # of a chunk's budget at most
+
+_PIECE = re.compile(r"\s*\S+")
+_ALONE: frozenset[ElementKind] = frozenset({"heading", "table", "image", "frame"})
+
+Embed = Callable[[Sequence[Sequence[int]]], Vectors]
+
+
+@dataclass(frozen=True, slots=True)
+class _Sentence:
+    """A sentence (or a row, or a line of code) with its tokens and the element it stood in."""
+
+    text: str
+    ids: tuple[int, ...]
+    element: Element
+    starts_element: bool
+
+
+class Chunker:
+    """Makes one `DocumentChunker` a document. `embed` is needed by the semantic chunker only."""
+
+    def __init__(self, config: Config, tokenizer: Tokenizer, *, embed: Embed | None = None) -> None:
+        self.kind = config.chunker
+        self.overlap = config.chunk_overlap
+        self.speech_s = config.speech_chunk_s
+        self.tokenizer = tokenizer
+        self.budget = min(config.chunk_tokens, tokenizer.max_tokens - SPECIAL_TOKENS)
+        self.embed = embed
+
+    def start(self, *, title: str = "", section: str = "", film: bool = False) -> DocumentChunker:
+        """A chunker for one document; `section` is where an interrupted one had got to."""
+        return DocumentChunker(self, title=title, section=section, film=film)
+
+
+class DocumentChunker:
+    """Chunks the parts of one document in order, remembering title and section between them."""
+
+    def __init__(self, chunker: Chunker, *, title: str, section: str, film: bool) -> None:
+        self._chunker = chunker
+        self._title = title
+        self._speech: Modality = "video" if film else "audio"
+        self._headings: list[tuple[int, str]] = [(level, name) for level, name in enumerate(section.split(" > "), 1) if name]
+
+    @property
+    def section(self) -> str:
+        """Headings in effect after the last part: 'Chapter > Section'; what `start` takes to resume."""
+        return " > ".join(name for _, name in self._headings)
+
+    def chunk(self, part: Part) -> list[Chunk]:
+        """The part's chunks in reading order; ordinals count within the part."""
+        self._title = part.title or self._title
+        chunks: list[Chunk] = []
+        for group in _groups(part.elements):
+            if group[0].kind == "heading":
+                self._enter(group[0])
+                continue
+            chunks.extend(self._chunk_group(group))
+        chunks.extend(self._lone_headings(part, chunks))
+        return [replace(chunk, ordinal=n, part=part.number) for n, chunk in enumerate(chunks)]
+
+    def _enter(self, heading: Element) -> None:
+        level = max(1, heading.level)
+        self._headings = [(at, name) for at, name in self._headings if at < level]
+        self._headings.append((level, " ".join(heading.text.split())))
+
+    def _context(self) -> str:
+        names = [name for _, name in self._headings]
+        if self._title and (not names or names[0] != self._title):
+            names.insert(0, self._title)
+        return " > ".join(names)
+
+    def _lone_headings(self, part: Part, chunks: list[Chunk]) -> Iterator[Chunk]:
+        """A page of headings alone (a title page, a divider) must still be found."""
+        headings = [element for element in part.elements if element.kind == "heading"]
+        if chunks or not headings:
+            return
+        text = "\n".join(heading.text for heading in headings)
+        ids = self._chunker.tokenizer.tokenize([text])[0]
+        yield self._make([_Sentence(text, tuple(ids), headings[0], True)], "", (), "text")
+
+    def _chunk_group(self, group: Sequence[Element]) -> Iterator[Chunk]:
+        context = self._context()
+        context_ids = self._fit_context(context)
+        budget = self._chunker.budget - len(context_ids)
+        kind = group[0].kind
+        modality = self._modality(kind)
+        if kind in ("image", "frame"):
+            for element in group:
+                ids = self._chunker.tokenizer.tokenize([element.text])[0][:budget] if element.text else []
+                sentence = _Sentence(element.text, tuple(ids), element, True)
+                yield self._make([sentence], context, context_ids, modality)
+            return
+        sentences = list(self._sentences(group, budget))
+        # each piece of a long table repeats its header row, where that leaves room for rows
+        header = sentences[:1] if kind == "table" and len(sentences) > 1 and len(sentences[0].ids) <= budget // 3 else []
+        room = budget - sum(len(sentence.ids) for sentence in header)
+        for number, window in enumerate(self._windows(sentences[len(header) :], room, kind)):
+            chunk = self._make([*header, *window], context, context_ids, modality)
+            yield chunk if number == 0 else replace(chunk, data=None)
+
+    def _modality(self, kind: ElementKind) -> Modality:
+        if kind == "speech":
+            return self._speech
+        return _MODALITY_OF.get(kind, "text")
+
+    def _fit_context(self, context: str) -> tuple[int, ...]:
+        """Tokens of the innermost headings that fit, outermost first; a heading too long by itself is cut."""
+        room = min(CONTEXT_TOKENS, int(self._chunker.budget * CONTEXT_SHARE))
+        names = context.split(" > ") if context else []
+        kept: list[int] = []
+        for ids in reversed(self._chunker.tokenizer.tokenize(names)):
+            if kept and len(ids) + len(kept) > room:
+                break
+            kept = [*ids, *kept][:room]
+        return tuple(kept)
+
+    def _sentences(self, group: Sequence[Element], budget: int) -> Iterator[_Sentence]:
+        """Every sentence of the group with its tokens; one longer than the budget is cut at words."""
+        fixed = self._chunker.kind == "fixed"
+        pieces: list[tuple[str, Element, bool]] = []
+        for element in group:
+            for n, text in enumerate(split_words(element.text) if fixed else split_element(element)):
+                pieces.append((text, element, n == 0))
+        ids = self._chunker.tokenizer.tokenize([text for text, _, _ in pieces])
+        for (text, element, first), tokens in zip(pieces, ids):
+            if len(tokens) <= budget:
+                yield _Sentence(text, tuple(tokens), element, first)
+                continue
+            for n, (cut, cut_ids) in enumerate(self._cut(text, budget)):
+                yield _Sentence(cut, cut_ids, element, first and n == 0)
+
+    def _cut(self, text: str, budget: int) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """Halve at a word (at a character where there are no spaces) until every piece fits."""
+        ids = tuple(self._chunker.tokenizer.tokenize([text])[0])
+        words = _PIECE.findall(text)
+        if len(ids) <= budget or len(text) < 2:
+            yield text.strip(), ids[:budget]
+            return
+        middle = sum(len(word) for word in words[: len(words) // 2]) if len(words) > 1 else len(text) // 2
+        yield from self._cut(text[:middle], budget)
+        yield from self._cut(text[middle:], budget)
+
+    def _windows(self, sentences: list[_Sentence], budget: int, kind: str) -> Iterator[list[_Sentence]]:
+        """Greedy windows of whole sentences; the last `overlap` of one open the next."""
+        overlap = self._chunker.overlap if kind in ("text", "speech") and self._chunker.kind != "fixed" else 0
+        breaks = self._drifts(sentences) if self._chunker.kind == "semantic" and kind == "text" else frozenset()
+        window: list[_Sentence] = []
+        used = fresh = 0
+        for n, sentence in enumerate(sentences):
+            full = used + len(sentence.ids) > budget or self._too_long(window, sentence)
+            if window and (full or (n in breaks and used > budget // 4)):
+                if fresh:
+                    yield window
+                carried = window[-overlap:] if overlap and n not in breaks else []
+                # an overlap that leaves no room for the new sentence would be repeated for nothing
+                while carried and sum(len(s.ids) for s in carried) + len(sentence.ids) > budget:
+                    carried = carried[1:]
+                fits = sum(len(s.ids) for s in carried) <= budget // 3 and not self._too_long(carried, sentence)
+                carried = carried if fits else []
+                window, used, fresh = list(carried), sum(len(s.ids) for s in carried), 0
+            window.append(sentence)
+            used += len(sentence.ids)
+            fresh += 1
+        if window and fresh:
+            yield window
+
+    def _too_long(self, window: Sequence[_Sentence], sentence: _Sentence) -> bool:
+        """Whether a passage of speech would take longer than somebody wants to listen for an answer."""
+        # sentences of one element share its seconds: between them there is no place to break
+        if not window or not sentence.starts_element or sentence.element.kind != "speech":
+            return False
+        start_s, end_s = window[0].element.start_s, sentence.element.end_s
+        return start_s is not None and end_s is not None and end_s - start_s > self._chunker.speech_s
+
+    def _drifts(self, sentences: list[_Sentence]) -> frozenset[int]:
+        """Sentences whose cosine to the one before lies a standard deviation under the mean."""
+        if self._chunker.embed is None or len(sentences) < 4:
+            return frozenset()
+        vectors = self._chunker.embed([sentence.ids for sentence in sentences])
+        cosines = np.einsum("nd,nd->n", vectors[1:], vectors[:-1])
+        return frozenset((np.flatnonzero(cosines < cosines.mean() - cosines.std()) + 1).tolist())
+
+    def _make(
+        self, window: Sequence[_Sentence], context: str, context_ids: tuple[int, ...], modality: Modality
+    ) -> Chunk:
+        first, last = window[0].element, window[-1].element
+        rows = first.kind in ("table", "code")
+        metadata = dict(first.metadata)
+        if self._chunker.kind == "hierarchical":
+            metadata["section"] = context
+        return Chunk(
+            text=_join(window, "\n" if rows else " "),
+            modality=modality,
+            context=context,
+            page=first.page,
+            bbox=_union([s.element.bbox for s in window]),
+            start_s=first.start_s,
+            end_s=last.end_s,
+            token_ids=(*context_ids, *(i for s in window for i in s.ids)),
+            data=first.data,
+            metadata=metadata,
+        )
+
+
+def split_element(element: Element) -> list[str]:
+    """Sentences of prose and speech; lines of code and tables."""
+    if element.kind in ("code", "table"):
+        return [line.rstrip() for line in element.text.split("\n") if line.strip()]
+    return split_sentences(element.text)
+
+
+def split_words(text: str) -> list[str]:
+    """Words with the blanks before them dropped: the units of the fixed chunker."""
+    return text.split()
+
+
+def _groups(elements: Sequence[Element]) -> Iterator[list[Element]]:
+    """Runs of one kind in reading order; a table, a heading and a picture stand alone."""
+    run: list[Element] = []
+    for element in elements:
+        if run and (element.kind in _ALONE or run[0].kind != element.kind):
+            yield run
+            run = []
+        run.append(element)
+    if run:
+        yield run
+
+
+def _join(window: Sequence[_Sentence], glue: str) -> str:
+    text = window[0].text
+    for sentence in window[1:]:
+        text += ("\n" if sentence.starts_element and sentence.element.kind != "speech" else glue) + sentence.text
+    return text
+
+
+def _union(boxes: Sequence[BBox | None]) -> BBox | None:
+    known = [box for box in boxes if box is not None]
+    if not known:
+        return None
+    x0, y0, x1, y1 = zip(*known)
+    return min(x0), min(y0), max(x1), max(y1)

@@ -1,0 +1,386 @@
+"""Sources -> committed chunks: read, encode and commit at the same time, with bounded queues.
+
+Reader threads lease extraction workers and put parts on one queue; the caller's thread chunks and
+encodes (so that an interrupt in a notebook lands there); one committer writes. Each queue is short,
+so memory stays flat however long a document is. What is committed is durable: an interrupted run
+loses the parts still in the queues and nothing else, and the next run reads those again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from ultrafast_rag.config import Config
+from ultrafast_rag.errors import ExtractionError
+from ultrafast_rag.index.records import PartCommit
+from ultrafast_rag.index.store import Store
+from ultrafast_rag.ingest.chunk import Chunker, DocumentChunker
+from ultrafast_rag.ingest.embed import Embedded, Embedder
+from ultrafast_rag.ingest.sources import Source
+from ultrafast_rag.ingest.stages import Overlap
+from ultrafast_rag.monitor import StageClock, rss_mb
+from ultrafast_rag.ports import EmbeddingCache, ImageEncoder, TextEncoder, Transcriber
+from ultrafast_rag.types import Chunk, Element, IngestReport, Part, ProgressState, Segment
+
+PARTS_AHEAD = 24  # parts read but not yet encoded
+GROUPS_AHEAD = 2  # groups encoded but not yet committed
+GROUP_TOKENS = 16_384  # encoded and committed together: sorted by length, 64 k encode a tenth faster than 8 k, and lose more
+GROUP_PICTURES = 32
+NOTES_SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """What the pipeline needs of the stages. The models are callables: an unchanged folder loads none.
+
+    picture and speech give None where no model can be had; the report then says what stays unread.
+    """
+
+    extract: Callable[[Path, int], Iterator[Part]]
+    chunker: Callable[[], Chunker]
+    text: Callable[[], TextEncoder]
+    picture: Callable[[], ImageEncoder | None]
+    speech: Callable[[], Transcriber | None]
+    cache: EmbeddingCache
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts of one run, written by the caller's thread and the committer."""
+
+    documents: int = 0
+    parts: int = 0
+    chunks: int = 0
+    embedded: int = 0
+    cache_hits: int = 0
+    unchanged: int = 0
+    complete: bool = True
+    failed: list[tuple[str, str]] = field(default_factory=list)
+    notes: dict[str, None] = field(default_factory=dict)
+
+    def report(self, stage_seconds: Mapping[str, float], seconds: float) -> IngestReport:
+        """What the run did, for the user."""
+        return IngestReport(
+            documents=self.documents,
+            pages=self.parts,
+            chunks=self.chunks,
+            embedded=self.embedded,
+            cache_hits=self.cache_hits,
+            unchanged=self.unchanged,
+            failed=tuple(self.failed),
+            notes=self.shown_notes(),
+            seconds=seconds,
+            stage_seconds=stage_seconds,
+            complete=self.complete,
+        )
+
+    def shown_notes(self) -> tuple[str, ...]:
+        """The first notes, and how many there are beyond them."""
+        notes = list(self.notes)
+        more = [f"... and {len(notes) - NOTES_SHOWN} more notes"] if len(notes) > NOTES_SHOWN else []
+        return (*notes[:NOTES_SHOWN], *more)
+
+
+@dataclass(slots=True)
+class _Open:
+    """A document on its way. `chunker` remembers its sections."""
+
+    source: Source
+    key: int
+    chunker: DocumentChunker | None
+    section: str
+    title: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """The last thing read of a document; error says why it is not complete."""
+
+    document: _Open
+    error: str = ""
+    interrupted: bool = False
+
+
+@dataclass(slots=True)
+class _Group:
+    """Parts that are encoded and committed together, and the documents that end with them."""
+
+    parts: list[tuple[_Open, Part, list[Chunk]]] = field(default_factory=list)
+    ends: list[_End] = field(default_factory=list)
+    tokens: int = 0
+    pictures: int = 0
+
+    def full(self) -> bool:
+        return self.tokens >= GROUP_TOKENS or self.pictures >= GROUP_PICTURES
+
+
+@dataclass(frozen=True, slots=True)
+class _Encoded:
+    """A group ready to be written."""
+
+    commits: list[PartCommit]
+    ends: list[_End]
+    embedded: Embedded
+
+
+_Read = tuple[_Open, Part] | _End  # what readers put on the queue
+
+
+class Pipeline:
+    """One run over many sources. Not reusable: `run` once."""
+
+    def __init__(
+        self,
+        config: Config,
+        store: Store,
+        ports: Ports,
+        *,
+        clock: StageClock,
+        stop: threading.Event,
+        deadline: float | None = None,
+        on_progress: Callable[[ProgressState], None] | None = None,
+    ) -> None:
+        self._config, self._store, self._ports, self._clock = config, store, ports, clock
+        self._stop, self._deadline, self._on_progress = stop, deadline, on_progress
+        self._started = time.perf_counter()
+        self._sources: Sequence[Source] = ()
+        self._opened: set[str] = set()
+        self._embedder = Embedder(ports.text, ports.picture, ports.cache, clock)
+        self._totals: dict[int, int] = {}
+        self._read_parts: dict[int, int] = {}
+        self.tally = Tally()
+
+    def run(self, sources: Sequence[Source]) -> Tally:
+        """Read, encode and commit every source; failures are in the tally. A full disk or device raises.
+
+        Raises StorageError or EncodingError after the threads have stopped; committed work stays.
+        """
+        self._sources = sources
+        if self._config.pipelined:
+            todo = _Shared(sources)
+            readers = [self._read_all(todo) for _ in range(min(self._config.max_workers, len(sources)))]
+            overlap: Overlap[_Read, _Encoded] = Overlap(items_ahead=PARTS_AHEAD, results_ahead=GROUPS_AHEAD, stop=self._stop)
+            overlap.run(readers, self._encode_all, self._commit)
+        else:
+            for source in sources:
+                read = self._read(source)
+                for encoded in self._encode_all(read if self._config.streaming else iter(list(read))):
+                    self._commit(encoded)
+        self.tally.embedded, self.tally.cache_hits = self._embedder.embedded, self._embedder.cache_hits
+        if self._stopping():
+            self.tally.complete = False
+        return self.tally
+
+    # reading
+
+    def _stopping(self) -> bool:
+        return self._stop.is_set() or (self._deadline is not None and time.monotonic() > self._deadline)
+
+    def _read_all(self, todo: Iterator[Source]) -> Iterator[_Read]:
+        for source in todo:
+            yield from self._read(source)
+
+    def _read(self, source: Source) -> Iterator[_Read]:
+        """A source's new parts, then its end. An unchanged one yields nothing."""
+        if self._stopping():
+            self.tally.complete = False
+            return
+        try:
+            with self._clock.stage("hash"):
+                content_hash = hash_file(source.path)
+        except OSError as error:
+            self.tally.failed.append((source.name, f"cannot be read: {error.strerror or error}"))
+            return
+        progress = self._store.begin(
+            source.name, content_hash=content_hash, stat=(source.size, source.mtime_ns), media_type=source.media_type
+        )
+        if progress.state == "unchanged":
+            self.tally.unchanged += 1
+            self._opened.add(source.name)
+            return
+        document = _Open(source, progress.document_key, None, progress.section)
+        yield from self._read_parts_of(document, progress.next_part)
+
+    def _read_parts_of(self, document: _Open, next_part: int) -> Iterator[_Read]:
+        parts = self._ports.extract(document.source.path, next_part)
+        try:
+            while True:
+                with self._clock.stage("extract"):
+                    part = next(parts, None)
+                if part is None:
+                    break
+                yield document, part
+                if self._stopping():
+                    yield _End(document, interrupted=True)
+                    return
+        except ExtractionError as error:
+            yield _End(document, error=str(error))
+            return
+        yield _End(document)
+
+    # chunking and grouping
+
+    def _grouped(self, items: Iterator[_Read | None]) -> Iterator[_Group]:
+        """Groups large enough to batch well; a lull in the reading ends one early, so no device waits."""
+        group = _Group()
+        for item in items:
+            if item is None:
+                if group.parts or group.ends:
+                    yield group
+                    group = _Group()
+                continue
+            if isinstance(item, _End):
+                group.ends.append(item)
+                continue
+            document, part = item
+            chunks = self._chunk(document, part)
+            group.parts.append((document, part, chunks))
+            group.tokens += sum(len(chunk.token_ids) for chunk in chunks)
+            group.pictures += sum(chunk.data is not None for chunk in chunks)
+            self._report(document, part, len(chunks))
+            if group.full():
+                yield group
+                group = _Group()
+        if group.parts or group.ends:
+            yield group
+
+    def _chunk(self, document: _Open, part: Part) -> list[Chunk]:
+        for note in part.notes:
+            self.tally.notes[f"{Path(document.source.name).name}: {note}"] = None
+        if part.failure:
+            self.tally.failed.append((document.source.name, part.failure))
+        with self._clock.stage("transcribe"):
+            part = self._transcribed(document, part)
+        with self._clock.stage("chunk"):
+            document.title = part.title or document.title
+            if document.chunker is None:
+                film = document.source.media_type.startswith("video")
+                document.chunker = self._ports.chunker().start(title=document.title, section=document.section, film=film)
+            return document.chunker.chunk(part)
+
+    def _transcribed(self, document: _Open, part: Part) -> Part:
+        """The part with its sounds replaced by the words heard in them."""
+        if not any(element.kind == "sound" for element in part.elements):
+            return part
+        transcriber = self._ports.speech()
+        if transcriber is None:
+            self.tally.notes[f"{Path(document.source.name).name}: speech was not transcribed, no speech model is here"] = None
+        heard: list[Element] = []
+        for element in part.elements:
+            if element.kind != "sound":
+                heard.append(element)
+            elif transcriber is not None and element.data:
+                language = self._config.speech_language
+                heard += map(_spoken, transcriber.transcribe(element.data, offset_s=element.start_s or 0.0, language=language))
+        return replace(part, elements=tuple(heard))
+
+    def _report(self, document: _Open, part: Part, chunks: int) -> None:
+        self.tally.parts += 1
+        self._read_parts[document.key] = self._read_parts.get(document.key, 0) + 1
+        if part.total is not None:
+            self._opened.add(document.source.name)
+            self._totals[document.key] = max(part.total - part.number - 1, 0) + self._read_parts[document.key]
+        if self._on_progress is None:
+            return
+        seconds = time.perf_counter() - self._started
+        total = self._parts_total()
+        done = self.tally.parts
+        state = ProgressState(
+            source=document.source.name,
+            documents=self.tally.documents,
+            documents_total=len(self._sources),
+            parts=done,
+            parts_total=total,
+            chunks=self.tally.chunks,
+            seconds=seconds,
+            rss_mb=rss_mb(),
+            eta_s=seconds / done * (total - done) if total else None,
+        )
+        self._on_progress(state)
+
+    def _parts_total(self) -> int | None:
+        """Parts of all sources, supposing that a byte of those not opened yet holds as many as of those that are."""
+        opened = sum(source.size for source in self._sources if source.name in self._opened)
+        if not self._totals or not opened:
+            return None
+        left = sum(source.size for source in self._sources) - opened
+        known = sum(self._totals.values())
+        return known + round(known / opened * left)
+
+    # encoding and committing
+
+    def _encode_all(self, items: Iterator[_Read | None]) -> Iterator[_Encoded]:
+        return map(self._encode, self._grouped(items))
+
+    def _encode(self, group: _Group) -> _Encoded:
+        embedded = self._embedder.embed([chunk for _, _, chunks in group.parts for chunk in chunks])
+        for note in embedded.notes:
+            self.tally.notes[note] = None
+        commits, start = [], 0
+        for document, part, chunks in group.parts:
+            vectors, numbers = embedded.of(start, start + len(chunks))
+            start += len(chunks)
+            section = document.chunker.section if document.chunker else ""
+            commit = PartCommit(
+                document_key=document.key,
+                part_number=part.number,
+                chunks=chunks,
+                vectors=vectors,
+                vector_chunks=numbers,
+                title=document.title,
+                total=part.total,
+                section=section,
+                failure=part.failure,
+            )
+            commits.append(commit)
+        return _Encoded(commits, group.ends, embedded)
+
+    def _commit(self, encoded: _Encoded) -> None:
+        with self._clock.stage("commit"):
+            if encoded.commits:
+                self._store.commit(encoded.commits)
+            self.tally.chunks += sum(len(commit.chunks) for commit in encoded.commits)
+            for end in encoded.ends:
+                self._finish(end)
+        with self._clock.stage("cache"):
+            self._embedder.remember(encoded.embedded)
+
+    def _finish(self, end: _End) -> None:
+        if end.interrupted:
+            self.tally.complete = False
+        elif end.error:
+            self._store.fail(end.document.key)
+            self.tally.failed.append((end.document.source.name, end.error))
+        else:
+            self._store.finish(end.document.key)
+            self.tally.documents += 1
+
+
+class _Shared(Iterator[Source]):
+    """One iterator that several reader threads take from."""
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self._sources, self._lock = iter(sources), threading.Lock()
+
+    def __next__(self) -> Source:
+        with self._lock:
+            return next(self._sources)
+
+
+def hash_file(path: Path) -> str:
+    """sha256 of a file's bytes, in hex, read in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _spoken(segment: Segment) -> Element:
+    metadata = {"spoken_language": segment.language} if segment.language else {}
+    return Element("speech", segment.text, start_s=segment.start_s, end_s=segment.end_s, metadata=metadata)

@@ -1,0 +1,39 @@
+"""Passages that are chunked already -> committed documents of one chunk each, in one transaction a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from ultrafast_rag.index.records import PartCommit, Source
+from ultrafast_rag.index.store import Store
+from ultrafast_rag.ingest.embed import Embedder, searchable
+from ultrafast_rag.ports import Tokenizer
+from ultrafast_rag.types import Chunk
+
+AT_ONCE = 1024
+
+Passage = tuple[Source, Chunk]
+"""A document's record, whose content hash tells whether it changed, and its only chunk."""
+
+
+def commit_passages(store: Store, embedder: Embedder, tokenizer: Callable[[], Tokenizer], passages: Sequence[Passage]) -> int:
+    """Commit those that are new or changed, in their order; returns how many. No model is asked for the rest."""
+    return sum(_commit(store, embedder, tokenizer, passages[at : at + AT_ONCE]) for at in range(0, len(passages), AT_ONCE))
+
+
+def _commit(store: Store, embedder: Embedder, tokenizer: Callable[[], Tokenizer], batch: Sequence[Passage]) -> int:
+    states = store.begin_many([record for record, _ in batch])
+    fresh = [(passage, state) for passage, state in zip(batch, states) if state.state != "unchanged"]
+    if not fresh:
+        return 0
+    ids = tokenizer().tokenize([searchable(chunk) for (_, chunk), _ in fresh])
+    chunks = [replace(chunk, token_ids=tuple(tokens)) for ((_, chunk), _), tokens in zip(fresh, ids)]
+    embedded = embedder.embed(chunks)
+    commits = []
+    for n, ((record, _), state) in enumerate(fresh):
+        vectors, numbers = embedded.of(n, n + 1)
+        commits.append(PartCommit(state.document_key, 0, [chunks[n]], vectors, numbers, title=record.title, total=1, final=True))
+    store.commit(commits)
+    embedder.remember(embedded)
+    return len(fresh)

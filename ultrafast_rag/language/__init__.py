@@ -1,0 +1,1 @@
+"""Natural language, whatever the stage: sentences, terms, text made safe."""

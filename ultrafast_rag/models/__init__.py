@@ -1,0 +1,1 @@
+"""The models: which there are, what they weigh, where they run."""

@@ -1,0 +1,164 @@
+"""The models of one index: opened on first use, once, and held to what its vectors were made with.
+
+A model that cannot be had is not an error here but a note: pictures are then found by their words,
+recordings by their sidecars. Only the text encoder is indispensable.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+from ultrafast_rag.config import Config
+from ultrafast_rag.errors import IndexStateError, MissingExtraError, WeightsError
+from ultrafast_rag.models.device import DevicePlan, plan_device
+from ultrafast_rag.models.pool import ModelPool, ModelUse, estimate_bytes
+from ultrafast_rag.models.text.encoder import SentenceEncoder, open_text_encoder
+from ultrafast_rag.ports import Facts, ImageEncoder, Reranker, TextEncoder, Transcriber
+from ultrafast_rag.types import TEXT_SPACE, VISUAL_SPACE
+
+FINGERPRINTS = "fingerprints"
+SPEECH = "speech"
+
+
+class Models:
+    """Text encoder, picture encoder, transcriber and reranker, kept within the memory there is.
+
+    notes: what is missing or reduced, and why, by model.
+    """
+
+    def __init__(self, config: Config, facts: Facts) -> None:
+        self._config, self._facts = config, facts
+        self._lock = threading.RLock()
+        self._ports: dict[str, Any] = {}
+        self._missing: set[str] = set()
+        self.notes: dict[str, str] = {}
+
+    @cached_property
+    def plan(self) -> DevicePlan:
+        """What this machine can run, with reasons."""
+        return plan_device(self._config)
+
+    @cached_property
+    def pool(self) -> ModelPool:
+        """Holds the models, and lets idle ones go when the next does not fit."""
+        return ModelPool(self._config, self.plan)
+
+    def text(self) -> TextEncoder:
+        """The sentence encoder, at the precision the index was made with."""
+        encoder: TextEncoder = self._lent(TEXT_SPACE, self._config.text_model, self._open_text)
+        return encoder
+
+    def picture(self) -> ImageEncoder | None:
+        """The CLIP encoder, or None with a note."""
+        encoder: ImageEncoder | None = self._unless_missing(VISUAL_SPACE, self._config.image_model, self._open_picture)
+        return encoder
+
+    def speech(self) -> Transcriber | None:
+        """The transcriber, or None with a note."""
+        transcriber: Transcriber | None = self._unless_missing(SPEECH, self._config.speech_model, self._open_speech)
+        return transcriber
+
+    def reranker(self) -> Reranker | None:
+        """The cross-encoder, or None when none is configured."""
+        if self._config.rerank_model is None:
+            return None
+        reranker: Reranker = self._lent("rerank", self._config.rerank_model, self._open_reranker)
+        return reranker
+
+    def loaded(self) -> dict[str, str]:
+        """Name -> fingerprint of each model that is in memory now."""
+        with self._lock:
+            held = {use.name for use in self.pool.use() if use.loaded} if self._ports else set()
+            return {name: port.fingerprint for name, port in self._ports.items() if name in held}
+
+    def use(self) -> list[ModelUse]:
+        """The pool's row for each model asked for so far."""
+        return self.pool.use() if self._ports else []
+
+    def bind(self, space: str, made_by: str) -> None:
+        """Hold the index to the encoder of its first vectors; IndexStateError for another one."""
+        known = self._facts.get_meta(FINGERPRINTS, {})
+        if space not in known:
+            self._facts.set_meta(FINGERPRINTS, {**known, space: made_by})
+        elif known[space] != made_by:
+            raise IndexStateError(_mismatch(space, known[space], made_by))
+
+    def clear_memory(self) -> None:
+        """Give cached memory back; every model stays loaded."""
+        if self._ports:
+            self.pool.clear_memory()
+
+    def close(self) -> None:
+        """Give all models' memory back."""
+        with self._lock:
+            if self._ports:
+                self.pool.close()
+            self._ports.clear()
+
+    def _lent(self, name: str, model: str, load: Callable[[], Any]) -> Any:
+        """A port that loads on use, the first time now, so that what is missing is known here."""
+        with self._lock:
+            if name not in self._ports:
+                self.pool.register(name, load, size_bytes=estimate_bytes(model, self.plan))
+                with self.pool.lease(name) as opened:
+                    for note in getattr(opened, "notes", ()):
+                        self.notes[name] = note
+                self._ports[name] = self.pool.lend(name)
+            return self._ports[name]
+
+    def _unless_missing(self, name: str, model: str | None, load: Callable[[], Any]) -> Any:
+        if model is None or name in self._missing:
+            return None
+        try:
+            return self._lent(name, model, load)
+        except (WeightsError, MissingExtraError) as error:
+            self._missing.add(name)
+            self.notes[name] = str(error)
+            return None
+
+    def _recorded(self, space: str) -> str | None:
+        made_by: str | None = self._facts.get_meta(FINGERPRINTS, {}).get(space)
+        return made_by
+
+    def _open_text(self) -> SentenceEncoder:
+        recorded = self._recorded(TEXT_SPACE)
+        encoder = open_text_encoder(self._config, self.plan, fingerprint=recorded, progress=self._announce)
+        if recorded is not None and encoder.fingerprint != recorded:
+            encoder.close()
+            raise IndexStateError(_mismatch(TEXT_SPACE, recorded, encoder.fingerprint))
+        return encoder
+
+    def _announce(self, step: str) -> None:
+        """What takes long and happens once: a person should know what they wait for."""
+        if not self._config.quiet:
+            sys.stderr.write(f"{step} (half a minute or so)\n")
+
+    def _open_picture(self) -> ImageEncoder:
+        from ultrafast_rag.models.clip.encoder import open_image_encoder
+
+        encoder = open_image_encoder(self._config, self.plan, progress=self._announce)
+        recorded = self._recorded(VISUAL_SPACE)
+        if recorded is not None and encoder.space != recorded:
+            raise IndexStateError(_mismatch(VISUAL_SPACE, recorded, encoder.space))
+        return encoder
+
+    def _open_speech(self) -> Transcriber:
+        from ultrafast_rag.models.speech.whisper import open_transcriber
+
+        return open_transcriber(self._config, self.plan)
+
+    def _open_reranker(self) -> Reranker:
+        from ultrafast_rag.models.text.rerank import open_reranker
+
+        return open_reranker(self._config, self.plan)
+
+
+def _mismatch(space: str, recorded: str, offered: str) -> str:
+    return (
+        f"this index's {space} vectors were made by {recorded}, and {offered} is loaded; their vectors cannot be compared. "
+        "Open the index with the settings it was made with, or ingest into another folder."
+    )

@@ -1,0 +1,219 @@
+"""Which engine encodes here: CPU flags name the candidates, a short measurement and a quality gate decide.
+
+Each candidate encodes the calibration texts. Those whose nearest neighbours agree with float32's pass;
+the fastest of them is taken and remembered for this machine, these weights and these versions. Speeds
+are this machine's on that text: good for comparing, not for publishing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from ultrafast_rag.config import Config
+from ultrafast_rag.errors import EncodingError
+from ultrafast_rag.models.device import DevicePlan
+from ultrafast_rag.models.text.calibration import calibration_hash, calibration_texts
+from ultrafast_rag.models.text.tokens import EncoderSpec, WordPieces
+from ultrafast_rag.types import Vectors
+
+NEIGHBOURS = 10
+MIN_OVERLAP = 0.90  # of the ten nearest neighbours with float32's, on average
+MIN_GAIN = 1.1  # a less exact engine must be this much faster than a more exact one
+_REPEATS = 2
+_EXACTNESS = ("f32", "f16", "bf16", "int8", "8bit", "4bit")
+
+
+class Engine(Protocol):
+    """What turns framed token ids into unit vectors, float32 (n, dim), order kept."""
+
+    name: str
+    dim: int
+
+    def run(self, token_ids: Sequence[Sequence[int]]) -> Vectors:
+        """Encode any number of texts, each at most the model's limit."""
+        ...
+
+    def close(self) -> None:
+        """Give the memory back."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One engine on the calibration texts; nan where it was not measured. verdict: why it is (not) used."""
+
+    engine: str
+    tokens_per_s: float = float("nan")
+    ratio: float = float("nan")  # to torch float32
+    overlap: float = float("nan")  # of the ten nearest neighbours with float32's
+    cosine: float = float("nan")  # mean, to float32
+    verdict: str = ""
+    chosen: bool = False
+
+    def row(self) -> tuple[str, str, str, str, str, str]:
+        """For a table: engine, tokens/s, ratio, overlap, cosine, verdict."""
+        def shown(value: float, form: str) -> str:
+            return "" if value != value else format(value, form)
+
+        return (self.engine, shown(self.tokens_per_s, ",.0f"), shown(self.ratio, ".1f"), shown(self.overlap, ".3f"),
+                shown(self.cosine, ".4f"), self.verdict)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The engine to use, and every trial, best first."""
+
+    engine: str
+    trials: tuple[Trial, ...]
+
+
+def remembered(spec: EncoderSpec, plan: DevicePlan, config: Config) -> Choice | None:
+    """The choice made before on this machine for these weights and versions, if any."""
+    try:
+        stored = json.loads(_memory(config).read_text(encoding="utf-8"))[_machine_key(spec, plan)]
+        return Choice(stored["engine"], tuple(Trial(**trial) for trial in stored["trials"]))
+    except (OSError, ValueError, KeyError, TypeError):  # never chosen here, or the file is torn: measure again
+        return None
+
+
+def choose(
+    spec: EncoderSpec, plan: DevicePlan, config: Config, make: Callable[[str], Engine], *, torch_share: Callable[[], float]
+) -> Choice:
+    """Measure `plan.engines`, one open at a time, and remember the choice.
+
+    make: opens an engine by name; its EncodingError or ImportError drops that engine with the reason.
+    torch_share: torch float32's speed as a share of openvino-f32's, 0 when unknown.
+    Raises EncodingError when none can be opened.
+    """
+    pieces = WordPieces(spec)
+    framed = pieces.framed(pieces.tokenize(calibration_texts()))
+    measured: list[Trial] = []
+    dropped: list[Trial] = []
+    exact: Vectors | None = None
+    for name in _in_order(plan.engines):
+        if name.startswith("torch-") and measured and exact is not None:
+            continue  # torch encodes only where nothing else does: it has not been faster on any CPU tried
+        try:
+            engine = make(name)
+        except (EncodingError, ImportError) as error:
+            dropped.append(Trial(name, verdict=f"cannot be used: {error}"))
+            continue
+        trial, vectors = _measure(engine, framed, exact)
+        engine.close()
+        measured.append(trial)
+        if exact is None:
+            exact = vectors
+    if not measured:
+        raise EncodingError("no engine can run this model here: " + "; ".join(f"{t.engine} {t.verdict}" for t in dropped))
+    choice = _judge(measured, dropped, torch_share() if measured[0].engine == "openvino-f32" else 0.0)
+    _remember(choice, spec, plan, config)
+    return choice
+
+
+def _in_order(engines: Sequence[str]) -> list[str]:
+    """float32 first: it is what the others are held to. torch last."""
+    reference = [name for name in ("openvino-f32", "torch-f32") if name in engines][:1]
+    others = sorted((name for name in engines if name not in reference), key=lambda name: name.startswith("torch-"))
+    return [*reference, *others]
+
+
+def _judge(measured: Sequence[Trial], dropped: Sequence[Trial], torch_share: float) -> Choice:
+    if torch_share > 0:
+        torch_speed = torch_share * measured[0].tokens_per_s
+        measured = [replace(trial, ratio=trial.tokens_per_s / torch_speed) for trial in measured]
+    winner = _winner(measured)
+    rows = sorted((_judged(trial, winner) for trial in measured), key=lambda trial: -trial.tokens_per_s)
+    if torch_share > 0:
+        rows.append(Trial("torch-f32", torch_speed, 1.0, 1.0, 1.0, "what the others are compared with"))
+    return Choice(winner.engine, (*rows, *dropped))
+
+
+def _measure(engine: Engine, framed: Sequence[Sequence[int]], exact: Vectors | None) -> tuple[Trial, Vectors]:
+    """exact: float32's vectors; None when this engine is float32's."""
+    engine.run(framed)  # kernels are prepared here, as in the first batches of a real run
+    seconds = float("inf")
+    for _ in range(_REPEATS):  # the best of them: other work on the machine only ever slows one down
+        started = time.perf_counter()
+        vectors = engine.run(framed)
+        seconds = min(seconds, time.perf_counter() - started)
+    tokens = sum(len(ids) for ids in framed)
+    overlap, cosine = agreement(vectors, vectors if exact is None else exact)
+    return Trial(engine.name, tokens / seconds, overlap=overlap, cosine=cosine), vectors
+
+
+def agreement(vectors: Vectors, exact: Vectors, *, k: int = NEIGHBOURS) -> tuple[float, float]:
+    """(mean overlap of each row's k nearest other rows with those by `exact`, mean cosine to `exact`)."""
+    def nearest(rows: Vectors) -> np.ndarray:
+        scores = rows @ rows.T
+        np.fill_diagonal(scores, -np.inf)
+        return np.argpartition(-scores, k, axis=1)[:, :k]
+
+    shared = [len(set(ours) & set(theirs)) for ours, theirs in zip(nearest(vectors).tolist(), nearest(exact).tolist())]
+    return float(np.mean(shared)) / k, float((vectors * exact).sum(1).mean())
+
+
+def _passes(trial: Trial) -> bool:
+    return trial.overlap >= MIN_OVERLAP
+
+
+def _winner(trials: Sequence[Trial]) -> Trial:
+    """The fastest that passes, going from the most exact on and asking MIN_GAIN of each step down."""
+    able = sorted((t for t in trials if _passes(t)), key=lambda t: _EXACTNESS.index(t.engine.rsplit("-", 1)[-1]))
+    best = able[0]
+    for trial in able[1:]:
+        if trial.tokens_per_s >= MIN_GAIN * best.tokens_per_s:
+            best = trial
+    return best
+
+
+def _judged(trial: Trial, winner: Trial) -> Trial:
+    if trial is winner:
+        faster = "" if trial.ratio != trial.ratio else f": {trial.ratio:.1f}x torch float32 on this CPU"
+        return replace(trial, chosen=True, verdict=f"chosen{faster}")
+    if not _passes(trial):
+        return replace(trial, verdict=f"only {trial.overlap:.3f} of its neighbours are float32's; {MIN_OVERLAP:.2f} is asked")
+    return replace(trial, verdict="slower" if trial.tokens_per_s < winner.tokens_per_s else "hardly faster, and less exact")
+
+
+def _memory(config: Config) -> Path:
+    return config.cache_dir / "engines" / "choices.json"
+
+
+def _machine_key(spec: EncoderSpec, plan: DevicePlan) -> str:
+    parts = [plan.cpu.name, str(plan.cpu.cores), *sorted(plan.cpu.flags), spec.weights.revision, spec.pooling,
+             str(spec.max_tokens), calibration_hash(), *plan.engines, str(MIN_OVERLAP)]
+    for package in ("openvino", "nncf", "torch"):
+        try:
+            parts.append(metadata.version(package))
+        except metadata.PackageNotFoundError:
+            parts.append("none")
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
+
+
+def _remember(choice: Choice, spec: EncoderSpec, plan: DevicePlan, config: Config) -> None:
+    path = _memory(config)
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # the first choice, or a torn file
+        known = {}
+    known = known if isinstance(known, dict) else {}
+    known[_machine_key(spec, plan)] = {"engine": choice.engine, "trials": [asdict(trial) for trial in choice.trials]}
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".choices-")
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            json.dump(known, stream, indent=1)
+        os.replace(temporary, path)
+    except OSError:
+        return  # a read-only cache folder: measured again next time

@@ -1,0 +1,119 @@
+"""What a sentence encoder's folder says about it, and its tokenizer, read without transformers.
+
+The `tokenizers` library alone loads in milliseconds; importing transformers takes seconds.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from ultrafast_rag.errors import WeightsError
+from ultrafast_rag.models.weights import Weights
+
+Pooling = Literal["mean", "cls"]
+_NO_LIMIT = 1_000_000  # transformers writes 1e30 for "no limit"
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderSpec:
+    """A sentence encoder: weights, vector size, pooling, longest input in tokens (specials included), prompts."""
+
+    weights: Weights
+    dim: int
+    layers: int
+    pooling: Pooling
+    max_tokens: int
+    query_prompt: str = ""
+    passage_prompt: str = ""
+    config: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+    @classmethod
+    def read(cls, weights: Weights) -> EncoderSpec:
+        """From the json files of a Hugging Face or sentence-transformers folder."""
+        config = _json(weights.path / "config.json")
+        if "hidden_size" not in config and "dim" not in config:
+            raise WeightsError(f"{weights.model_id} is not a text encoder: its config.json names no hidden_size")
+        prompts = _json(weights.path / "config_sentence_transformers.json").get("prompts") or {}
+        return cls(
+            weights, dim=int(config.get("hidden_size") or config["dim"]),
+            layers=int(config.get("num_hidden_layers") or config.get("n_layers") or 1), pooling=_pooling(weights),
+            max_tokens=_max_tokens(weights.path, config), query_prompt=str(prompts.get("query") or ""),
+            passage_prompt=str(prompts.get("passage") or prompts.get("document") or ""), config=config)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{path} cannot be read: {error}") from error
+    return value if isinstance(value, dict) else {}
+
+
+def _pooling(weights: Weights) -> Pooling:
+    modes = _json(weights.path / "1_Pooling" / "config.json")
+    chosen = {name for name, on in modes.items() if name.startswith("pooling_mode_") and on is True}
+    if mode := modes.get("pooling_mode"):  # newer sentence-transformers write one name
+        chosen = {f"pooling_mode_{'cls_token' if mode == 'cls' else 'mean_tokens' if mode == 'mean' else mode}"}
+    if not chosen or chosen == {"pooling_mode_mean_tokens"}:
+        return "mean"
+    if chosen == {"pooling_mode_cls_token"}:
+        return "cls"
+    raise WeightsError(f"{weights.model_id} pools by {', '.join(sorted(chosen))}; supported are mean and cls")
+
+
+def _max_tokens(folder: Path, config: Mapping[str, Any]) -> int:
+    """The smallest stated limit: the sentence encoder's own, the tokenizer's, the positions there are."""
+    positions = int(config.get("max_position_embeddings") or 512)
+    if config.get("model_type") in ("roberta", "xlm-roberta", "camembert", "mpnet"):
+        positions -= 2  # their position ids start after the padding id
+    own = _json(folder / "sentence_bert_config.json").get("max_seq_length")
+    tokenizer = _json(folder / "tokenizer_config.json").get("model_max_length")
+    stated = [int(limit) for limit in (own, tokenizer) if isinstance(limit, (int, float)) and 0 < limit < _NO_LIMIT]
+    return min([positions, *stated])
+
+
+class WordPieces:
+    """The encoder's tokenizer. Thread-safe; truncation and padding are done by the caller on ids."""
+
+    def __init__(self, spec: EncoderSpec) -> None:
+        from tokenizers import Tokenizer
+
+        path = spec.weights.path / "tokenizer.json"
+        if not path.is_file():
+            raise WeightsError(f"{spec.weights.model_id} has no tokenizer.json; save its fast tokenizer beside the weights")
+        self._tokenizer = Tokenizer.from_file(str(path))
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self._encode_batch = getattr(self._tokenizer, "encode_batch_fast", self._tokenizer.encode_batch)
+        self.max_tokens = spec.max_tokens
+        self.prefix, self.suffix = self._specials()
+        self.pad_id = int(spec.config.get("pad_token_id") or 0)
+        self.vocabulary_size: int = self._tokenizer.get_vocab_size()
+
+    def _specials(self) -> tuple[list[int], list[int]]:
+        bare = self._tokenizer.encode("a", add_special_tokens=False).ids
+        full = self._tokenizer.encode("a", add_special_tokens=True).ids
+        for start in range(len(full) - len(bare) + 1):
+            if full[start : start + len(bare)] == bare:
+                return full[:start], full[start + len(bare) :]
+        raise WeightsError("this tokenizer rewrites text when it adds special tokens; it cannot be used here")
+
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text, without special tokens, not truncated."""
+        return [encoding.ids for encoding in self._encode_batch(list(texts), add_special_tokens=False)]
+
+    def text(self, token_ids: Sequence[int]) -> str:
+        """Words of the tokens, for messages."""
+        return str(self._tokenizer.decode(list(token_ids)))
+
+    def framed(self, token_ids: Sequence[Sequence[int]], prompt: Sequence[int] = ()) -> list[list[int]]:
+        """With prompt and special tokens, cut to `max_tokens`."""
+        head = [*self.prefix, *prompt]
+        room = self.max_tokens - len(head) - len(self.suffix)
+        return [[*head, *ids[:room], *self.suffix] for ids in token_ids]

@@ -1,0 +1,209 @@
+"""Any Hugging Face encoder in torch, on a CPU or on every GPU there is.
+
+GPU: half-precision weights, one replica and one thread a device, pinned asynchronous copies, and no
+host synchronisation between the first batch and the last. CPU: the same loop, synchronous, in batches
+that fit the cache. Models that transformers can load need nothing else; what pools is in the folder.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ultrafast_rag.config import Config
+from ultrafast_rag.errors import EncodingError, require
+from ultrafast_rag.models.batching import Governor, batches, run_governed
+from ultrafast_rag.models.device import DevicePlan
+from ultrafast_rag.models.quantize import bits_options
+from ultrafast_rag.models.text.tokens import EncoderSpec
+from ultrafast_rag.types import Vectors
+
+CPU_BATCH_TOKENS = 1024  # fits the caches of two cores: 1.6x the tokens/s of 16 384 (EPYC, 2 cores, 2026-11)
+_GPU_BATCH_TOKENS = 65_536  # beyond this a GPU gains nothing more on models of this size
+_COMPILE_LENGTHS = (32, 64, 128, 256, 512)
+_DTYPES = {"torch-f32": "float32", "torch-bf16": "bfloat16", "torch-f16": "float16"}
+
+NAMES = (*_DTYPES, "torch-8bit", "torch-4bit")
+
+
+class TorchEngine:
+    """Framed token ids -> unit vectors.
+
+    name: "torch-f32", "torch-bf16", "torch-f16", "torch-8bit" or "torch-4bit".
+    Raises MissingExtraError for a missing library, EncodingError when the model cannot be loaded so.
+    """
+
+    def __init__(self, spec: EncoderSpec, name: str, plan: DevicePlan, config: Config) -> None:
+        if name not in NAMES:
+            raise EncodingError(f"there is no engine {name!r}; in torch there are {', '.join(NAMES)}")
+        self.spec, self.name, self.dim = spec, name, spec.dim
+        self._pad_id = int(spec.config.get("pad_token_id") or 0)
+        self._max_rows = config.batch_size
+        self._compiled = plan.compile and name in _DTYPES
+        self._replicas = [
+            _Replica(spec, name, device, plan, compiled=self._compiled,
+                     ceiling=config.batch_tokens or _token_budget(spec, name, device, config)) for device in plan.devices]
+
+    def run(self, token_ids: Sequence[Sequence[int]]) -> Vectors:
+        """float32 (n, dim) in the order given. Raises DeviceMemoryError when one text alone does not fit."""
+        if len(self._replicas) == 1 or len(token_ids) < 2 * len(self._replicas):
+            return self._replicas[0].run(token_ids, pad_id=self._pad_id, max_rows=self._max_rows)
+        return self._run_on_all(token_ids)
+
+    def _run_on_all(self, token_ids: Sequence[Sequence[int]]) -> Vectors:
+        """Stretches of similar length from one queue, so that a faster GPU takes more of them."""
+        lengths = [len(ids) for ids in token_ids]
+        budget = 4 * min(replica.governor.ceiling for replica in self._replicas)
+        work: queue.SimpleQueue[list[int]] = queue.SimpleQueue()
+        stretches = list(batches(lengths, budget=max(1, min(budget, sum(lengths) // (2 * len(self._replicas))))))
+        for rows in stretches:
+            work.put(rows)
+        vectors, failures = np.empty((len(token_ids), self.dim), np.float32), list[BaseException]()
+
+        def drain(replica: _Replica) -> None:
+            while not failures:
+                try:
+                    rows = work.get_nowait()
+                except queue.Empty:
+                    return
+                try:
+                    vectors[rows] = replica.run([token_ids[r] for r in rows], pad_id=self._pad_id, max_rows=self._max_rows)
+                except BaseException as error:  # carried to the calling thread below, where it is raised
+                    failures.append(error)
+
+        threads = [threading.Thread(target=drain, args=(replica,), daemon=True) for replica in self._replicas]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if failures:
+            raise failures[0]
+        return vectors
+
+    def close(self) -> None:
+        """Drop the models, so that their memory can be used by others."""
+        self._replicas = []
+
+
+class _Replica:
+    """The model on one device."""
+
+    def __init__(self, spec: EncoderSpec, name: str, device: str, plan: DevicePlan, *, compiled: bool, ceiling: int) -> None:
+        self.torch = require("torch")
+        self.device, self.pooling, self.dim = device, spec.pooling, spec.dim
+        self.on_gpu, self.max_tokens = device != "cpu", spec.max_tokens
+        self.governor = Governor(ceiling)
+        self.model = load_model(spec, name, device, attention=plan.attention)
+        self._compiled = compiled
+        self._masks_4d = self.on_gpu and self._takes_4d_masks()
+        if compiled:
+            self.model = self.torch.compile(self.model, dynamic=False)
+        self._stream = self.torch.cuda.Stream(device) if self.on_gpu else None
+
+    def run(self, token_ids: Sequence[Sequence[int]], *, pad_id: int, max_rows: int | None) -> Vectors:
+        torch, lengths = self.torch, [len(ids) for ids in token_ids]
+        vectors = np.empty((len(token_ids), self.dim), np.float32)
+        with torch.inference_mode():
+            if not self.on_gpu:
+                for rows, out in run_governed(lengths, lambda rows: self._forward(rows, token_ids, pad_id),
+                                              governor=self.governor, max_rows=max_rows, padded=self._padded):
+                    vectors[rows] = out.numpy()
+                return vectors
+            with torch.cuda.device(self.device), torch.cuda.stream(self._stream):
+                done = list(run_governed(lengths, lambda rows: self._forward(rows, token_ids, pad_id), governor=self.governor,
+                                         max_rows=max_rows, padded=self._padded, release=torch.cuda.empty_cache))
+                host = torch.empty((len(token_ids), self.dim), dtype=torch.float32, pin_memory=True)
+                host.copy_(torch.cat([out for _, out in done]), non_blocking=True)
+                torch.cuda.current_stream().synchronize()
+        vectors[[row for rows, _ in done for row in rows]] = host.numpy()
+        return vectors
+
+    def _padded(self, length: int) -> int:
+        """Lengths a kernel likes: few different ones when compiled, multiples of 8 on tensor cores."""
+        if self._compiled:
+            return next((fixed for fixed in _COMPILE_LENGTHS if fixed >= length), length)
+        return min(-(-length // 8) * 8, max(length, self.max_tokens)) if self.on_gpu else length
+
+    def _forward(self, rows: list[int], token_ids: Sequence[Sequence[int]], pad_id: int) -> Any:
+        torch, width = self.torch, self._padded(len(token_ids[rows[0]]))
+        ids = np.full((len(rows), width), pad_id, np.int64)
+        for at, row in enumerate(rows):
+            ids[at, : len(token_ids[row])] = token_ids[row]
+        lengths = torch.tensor([len(token_ids[row]) for row in rows])
+        tokens = torch.from_numpy(ids)
+        if self.on_gpu:
+            tokens, lengths = (t.pin_memory().to(self.device, non_blocking=True) for t in (tokens, lengths))
+        mask = torch.arange(width, device=self.device)[None, :] < lengths[:, None]
+        # a 2-D mask makes transformers ask the device whether any padding is there, which waits for it
+        given = mask[:, None, None, :].expand(-1, 1, width, -1) if self._masks_4d else mask.long()
+        states = self.model(input_ids=tokens, attention_mask=given)[0].float()
+        if self.pooling == "cls":
+            pooled = states[:, 0]
+        else:
+            pooled = (states * mask[..., None]).sum(1) / lengths[:, None]
+        return torch.nn.functional.normalize(pooled, dim=1)
+
+    def _takes_4d_masks(self) -> bool:
+        """True when a ready-made mask gives this architecture the same states as the usual one."""
+        torch = self.torch
+        ids = torch.arange(5, 21, device=self.device).reshape(2, 8)
+        mask = torch.ones_like(ids, dtype=torch.bool)
+        mask[1, 5:] = False
+        with torch.inference_mode():
+            usual = self.model(input_ids=ids, attention_mask=mask.long())[0].float()
+            try:
+                ready = self.model(input_ids=ids, attention_mask=mask[:, None, None, :].expand(-1, 1, 8, -1))[0].float()
+            except (RuntimeError, ValueError, TypeError, IndexError):  # this architecture wants two dimensions
+                return False
+        return bool(torch.allclose(usual[mask], ready[mask], atol=5e-2))
+
+
+def load_model(spec: EncoderSpec, name: str, device: str, *, attention: str) -> Any:
+    """The transformers model in the precision that `name` says, in eval mode on `device`."""
+    torch, transformers = require("torch"), require("transformers")
+    options: dict[str, Any] = {"local_files_only": True, "use_safetensors": True, "trust_remote_code": False}
+    if name in _DTYPES:
+        options |= {"dtype": getattr(torch, _DTYPES[name])}
+    else:
+        options |= bits_options(name.removeprefix("torch-"), device)
+    with quiet(transformers):
+        try:
+            model = transformers.AutoModel.from_pretrained(str(spec.weights.path), attn_implementation=attention, **options)
+        except (ValueError, OSError, RuntimeError, ImportError) as error:
+            raise EncodingError(f"{spec.weights.model_id} cannot be loaded as {name}: {error}") from error
+    model.eval()
+    return model.to(device) if name in _DTYPES else model
+
+
+class quiet:
+    """transformers draws its own progress bars; the caller draws ours."""
+
+    def __init__(self, transformers: Any) -> None:
+        self._logging = transformers.utils.logging
+
+    def __enter__(self) -> None:
+        self._drew, self._level = self._logging.is_progress_bar_enabled(), self._logging.get_verbosity()
+        self._logging.disable_progress_bar()
+        self._logging.set_verbosity_error()
+
+    def __exit__(self, *_: object) -> None:
+        self._logging.set_verbosity(self._level)
+        if self._drew:
+            self._logging.enable_progress_bar()
+
+
+def _token_budget(spec: EncoderSpec, name: str, device: str, config: Config) -> int:
+    """1 024 on a CPU; on a GPU what half of the free memory holds, up to where more brings nothing."""
+    if device == "cpu":
+        return CPU_BATCH_TOKENS
+    torch = require("torch")
+    free, _ = torch.cuda.mem_get_info(torch.device(device))
+    if config.max_vram_gb is not None:
+        free = min(free, int(config.max_vram_gb * 2**30))
+    inner = int(spec.config.get("intermediate_size") or 4 * spec.dim)
+    token_bytes = (4 if name == "torch-f32" else 2) * (6 * spec.dim + 2 * inner)
+    return int(max(spec.max_tokens, min(_GPU_BATCH_TOKENS, free // 2 // token_bytes)))

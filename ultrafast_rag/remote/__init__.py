@@ -1,0 +1,1 @@
+"""What every paid call obeys: keys, rates, quotas, prices, one event loop."""

@@ -1,0 +1,1 @@
+"""A question -> hits with evidence."""

@@ -1,0 +1,81 @@
+"""Hit -> something to see or hear: the page around the passage, the picture, the clip at its second.
+
+Renders happen here and only when a card asks, in a worker process: a hostile page can at worst end
+that worker. What cannot be shown any more (the file moved or changed) is None; the text remains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from ultrafast_rag.errors import UltraFastRAGError
+from ultrafast_rag.extract.detect import media_type
+from ultrafast_rag.extract.media.clip import clip_media_type
+from ultrafast_rag.extract.sandbox.pool import Sandbox
+from ultrafast_rag.index.store import Store
+from ultrafast_rag.types import Evidence, Hit
+
+CROP_PX = 760
+SOUND_S, FILM_S = 15.0, 5.0  # of a recording or film at most
+CLIP_BYTES = 30_000  # what a card of three pieces of evidence has room for
+STILL_PX = 480
+
+
+class EvidenceFinder:
+    """Called with a hit; remembers nothing."""
+
+    def __init__(self, store: Store, sandbox: Callable[[], Sandbox]) -> None:
+        self._store, self._sandbox = store, sandbox
+
+    def __call__(self, hit: Hit) -> Evidence | None:
+        """What to show for a hit, or None; never raises for a file that is gone or broken."""
+        try:
+            if hit.modality == "image":
+                return self._asset(hit)
+            path = Path(hit.source)
+            if not self._unchanged(hit, path):
+                return self._asset(hit)
+            if hit.page is not None and media_type(path) == "application/pdf":
+                return self._crop(hit, path)
+            if hit.start_s is not None:
+                return self._clip(hit, path)
+            return None
+        except (UltraFastRAGError, OSError):
+            return None
+
+    def _unchanged(self, hit: Hit, path: Path) -> bool:
+        """Whether the file is still the one that was read: a crop of another one would prove nothing."""
+        try:
+            stat = path.stat()
+        except OSError:
+            return False
+        return self._store.unchanged(hit.source, (stat.st_size, stat.st_mtime_ns))
+
+    def _asset(self, hit: Hit) -> Evidence | None:
+        chunks = self._store.chunks([hit.chunk_id])
+        data = self._store.asset(chunks[0].asset) if chunks and chunks[0].asset else None
+        if data is None:
+            return None
+        return Evidence(_picture_type(data), data, caption=hit.where)
+
+    def _crop(self, hit: Hit, path: Path) -> Evidence:
+        box = list(hit.bbox) if hit.bbox else None
+        data = self._sandbox().call("pdf.crop.crop_page", path=str(path), page=hit.page, bbox=box, max_px=CROP_PX)
+        return Evidence("image/jpeg", data, caption=hit.where)
+
+    def _clip(self, hit: Hit, path: Path) -> Evidence | None:
+        """The stretch as a player; where a film's does not fit a card, the picture at its start."""
+        start_s, film = hit.start_s or 0.0, hit.modality == "video"
+        longest_s = FILM_S if film else SOUND_S
+        end_s = min(hit.end_s or start_s + longest_s, start_s + longest_s)
+        call = self._sandbox().call
+        data = call("media.clip.clip_bytes", path=str(path), start_s=start_s, end_s=end_s, most_bytes=CLIP_BYTES)
+        if film and len(data) > CLIP_BYTES:
+            data = call("media.frames.frame_at", path=str(path), second=start_s, max_px=STILL_PX)
+            return Evidence(_picture_type(data), data, caption=hit.where)
+        return Evidence(clip_media_type(data), data, caption=hit.where) if data else None
+
+
+def _picture_type(data: bytes) -> str:
+    return "image/png" if data.startswith(b"\x89PNG") else "image/jpeg"

@@ -1,1 +1,0 @@
-"""Doors to the outside: command line and servers."""
