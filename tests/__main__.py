@@ -12,6 +12,7 @@ ROOT = Path(__file__).parent.parent
 NBVAL = ["--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=300", "-p", "no:cacheprovider"]
 CHECKS = (
     ("lint", ["ruff", "check", "."]),
+    ("format", ["ruff", "format", "--check", "."]),
     ("types", ["mypy"]),
     ("tests", ["pytest", "-m", "not slow"]),
     ("slow tests", ["pytest", "-m", "slow"]),

@@ -70,7 +70,10 @@ def quota_error(quota_id: str, retry_s: str, *, limit: int = 5) -> dict:
                         }
                     ],
                 },
-                {"@type": "type.googleapis.com/google.rpc.Help", "links": [{"description": "Learn more", "url": "https://ai.google.dev"}]},
+                {
+                    "@type": "type.googleapis.com/google.rpc.Help",
+                    "links": [{"description": "Learn more", "url": "https://ai.google.dev"}],
+                },
                 {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": retry_s},
             ],
         }

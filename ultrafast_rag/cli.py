@@ -49,9 +49,7 @@ def _parser() -> argparse.ArgumentParser:
 
     ingest = _command(commands, "ingest", _ingest, "read files and folders into the index")
     ingest.add_argument("sources", nargs="+", help="files and folders")
-    ingest.add_argument(
-        "--time-budget", type=float, metavar="SECONDS", help="stop in good order; run again to go on"
-    )
+    ingest.add_argument("--time-budget", type=float, metavar="SECONDS", help="stop in good order; run again to go on")
 
     for name, run, text in (("search", _search, "the best passages"), ("query", _query, "an answer with citations")):
         ask = _command(commands, name, run, f"{text} for a question")
@@ -76,9 +74,7 @@ def _parser() -> argparse.ArgumentParser:
 def _command(commands: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
     parser.set_defaults(run=run)
-    parser.add_argument(
-        "--index", type=Path, default=Path("my_index"), metavar="DIR", help="index folder (default: my_index)"
-    )
+    parser.add_argument("--index", type=Path, default=Path("my_index"), metavar="DIR", help="index folder (default: my_index)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting, e.g. --set ocr_language=deu; may be repeated"

@@ -117,9 +117,17 @@ class Config:
     def basic(cls, **changes: Any) -> Config:
         """One text at a time, fp32, nothing cached or overlapped: the baseline of the ablation."""
         settings = {
-            "engine": "torch-f32", "quantization": "none", "batch_size": 1, "cache_embeddings": False,
-            "chunker": "fixed", "chunk_overlap": 0, "pipelined": False, "streaming": False, "index": "exact",
-            "query_cache": False, "max_workers": 1,
+            "engine": "torch-f32",
+            "quantization": "none",
+            "batch_size": 1,
+            "cache_embeddings": False,
+            "chunker": "fixed",
+            "chunk_overlap": 0,
+            "pipelined": False,
+            "streaming": False,
+            "index": "exact",
+            "query_cache": False,
+            "max_workers": 1,
         }
         return cls(**{**settings, **changes})
 

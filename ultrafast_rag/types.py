@@ -372,12 +372,7 @@ class Table(list[Mapping[str, Any]]):
     """
 
     def __init__(
-        self,
-        rows: Iterable[Mapping[str, Any]] = (),
-        title: str = "",
-        *,
-        notes: tuple[str, ...] = (),
-        bars: tuple[str, ...] = (),
+        self, rows: Iterable[Mapping[str, Any]] = (), title: str = "", *, notes: tuple[str, ...] = (), bars: tuple[str, ...] = ()
     ) -> None:
         super().__init__(rows)
         self.title, self.notes, self.bars = title, notes, bars

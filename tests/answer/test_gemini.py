@@ -41,8 +41,14 @@ def always(fault):
 def generator(server, *, timeout_s=10.0, **options):
     gate = Gate("gemini", retry=Retry(attempts=4, base_s=0.001), **options.pop("gate", {}))
     return GeminiGenerator(
-        model="gemini-3.5-flash", key=KEY, gate=gate, context_tokens=1000, base_url=server.url, timeout_s=timeout_s,
-        max_output_tokens=256, **options,
+        model="gemini-3.5-flash",
+        key=KEY,
+        gate=gate,
+        context_tokens=1000,
+        base_url=server.url,
+        timeout_s=timeout_s,
+        max_output_tokens=256,
+        **options,
     )
 
 
@@ -92,7 +98,10 @@ async def test_a_transient_fault_is_tried_again(fault):
 @pytest.mark.parametrize(
     ("fault", "kind"),
     [
-        ("429-minute", RateLimitedError), ("500", UnavailableError), ("503", UnavailableError), ("drop", GenerationError),
+        ("429-minute", RateLimitedError),
+        ("500", UnavailableError),
+        ("503", UnavailableError),
+        ("drop", GenerationError),
         ("garbage", BadResponseError),
     ],
 )

@@ -106,8 +106,13 @@ async def test_two_hundred_injections_leave_no_foreign_link_and_reach_the_model_
     with Server(reply=obeys) as server:
         gate = Gate("g", concurrency=4)
         model = GeminiGenerator(
-            model="gemini-3.5-flash", key=Secret("test-key-0123", "the argument"), gate=gate, context_tokens=2000,
-            base_url=server.url, timeout_s=10, max_output_tokens=256,
+            model="gemini-3.5-flash",
+            key=Secret("test-key-0123", "the argument"),
+            gate=gate,
+            context_tokens=2000,
+            base_url=server.url,
+            timeout_s=10,
+            max_output_tokens=256,
         )
         router = Answerer(NeverAsked(), [Candidate(model, "a key was found")])
         for payload, way, made in hostile:

@@ -29,8 +29,13 @@ def generator(url):
     from ultrafast_rag.answer.legacy_gemini import LegacyGeminiGenerator
 
     return LegacyGeminiGenerator(
-        model="gemini-3.5-flash", key=Secret("old-key-0123456789", "the argument"), context_tokens=500,
-        gate=Gate("g", retry=Retry(attempts=3, base_s=0.001)), timeout_s=5, max_output_tokens=64, base_url=url,
+        model="gemini-3.5-flash",
+        key=Secret("old-key-0123456789", "the argument"),
+        context_tokens=500,
+        gate=Gate("g", retry=Retry(attempts=3, base_s=0.001)),
+        timeout_s=5,
+        max_output_tokens=64,
+        base_url=url,
     )
 
 

@@ -217,8 +217,13 @@ def test_complexity_tells_questions_apart(hard):
 async def test_a_spent_day_is_answered_extractively_without_a_second_request():
     with Server(schedule=lambda number, body: "429-day") as server:
         model = GeminiGenerator(
-            model="gemini-3.5-flash", key=Secret("k" * 20, "the argument"), gate=Gate("g", retry=Retry(base_s=0.001)),
-            context_tokens=500, base_url=server.url, timeout_s=5, max_output_tokens=64,
+            model="gemini-3.5-flash",
+            key=Secret("k" * 20, "the argument"),
+            gate=Gate("g", retry=Retry(base_s=0.001)),
+            context_tokens=500,
+            base_url=server.url,
+            timeout_s=5,
+            max_output_tokens=64,
         )
         router = Answerer(FirstPassage(), [Candidate(model, "a key was found")], why_extractive="Gemini could not be asked")
         first, second = await router.answer(SIMPLE, hits()), await router.answer(SIMPLE, hits())
@@ -232,8 +237,13 @@ async def test_a_spent_day_is_answered_extractively_without_a_second_request():
 async def test_the_cost_of_a_paid_answer_is_on_it():
     with Server() as server:
         model = GeminiGenerator(
-            model="gemini-3.5-flash-lite", key=Secret("k" * 20, "the argument"), gate=Gate("g"),
-            context_tokens=500, base_url=server.url, timeout_s=5, max_output_tokens=64,
+            model="gemini-3.5-flash-lite",
+            key=Secret("k" * 20, "the argument"),
+            gate=Gate("g"),
+            context_tokens=500,
+            base_url=server.url,
+            timeout_s=5,
+            max_output_tokens=64,
         )
         answer = await Answerer(FirstPassage(), [Candidate(model, "a key was found")]).answer(SIMPLE, hits())
     assert answer.cost_usd == pytest.approx((100 * 0.30 + 15 * 2.50) / 1e6)

@@ -45,8 +45,11 @@ def collection(tmp_path):
         for n, w in enumerate(WORDS)
     ]
     for corpus, queries in (
-        ("xquad/corpus.en", "xquad/queries.en"), ("xquad/corpus.de", "xquad/queries.de"), ("xquad/corpus.zh", "xquad/queries.zh"),
-        ("squad2/corpus", "squad2/queries"), ("scifact/corpus", "scifact/queries.train"),
+        ("xquad/corpus.en", "xquad/queries.en"),
+        ("xquad/corpus.de", "xquad/queries.de"),
+        ("xquad/corpus.zh", "xquad/queries.zh"),
+        ("squad2/corpus", "squad2/queries"),
+        ("scifact/corpus", "scifact/queries.train"),
     ):
         (folder / f"{corpus}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         (folder / f"{queries}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asks))
@@ -108,7 +111,10 @@ def test_plain_keeps_five_digits_and_turns_numpy_to_python():
 
 def test_settings_parse_json_values_and_refuse_other_shapes():
     assert settings_of(["alpha=0.5", "index=exact", "cache_embeddings=false", "text_model=a=b"]) == {
-        "alpha": 0.5, "index": "exact", "cache_embeddings": False, "text_model": "a=b"
+        "alpha": 0.5,
+        "index": "exact",
+        "cache_embeddings": False,
+        "text_model": "a=b",
     }
     with pytest.raises(ConfigError, match="NAME=VALUE"):
         settings_of(["alpha"])
@@ -212,8 +218,17 @@ def test_ablation_goes_from_basic_to_default_one_change_at_a_time():
 
 
 def test_ablation_rows_and_plot(tmp_path):
-    value = {"engine": "torch-f32", "again_per_minute": 1.0, "first_ms": 2.0, "repeated_ms": 1.0, "load_s": 1.0, "vram_mb": None,
-             "chunks": 3, "ndcg": 0.5, "recall": 1.0}
+    value = {
+        "engine": "torch-f32",
+        "again_per_minute": 1.0,
+        "first_ms": 2.0,
+        "repeated_ms": 1.0,
+        "load_s": 1.0,
+        "vram_mb": None,
+        "chunks": 3,
+        "ndcg": 0.5,
+        "recall": 1.0,
+    }
     rows: list[dict] = []
     for name, speed in (("basic", 10.0), ("+ batching", 20.0), ("+ engine", 80.0)):
         rows.append(row_of(name, {**value, "pages_per_minute": speed}, 100.0, rows))

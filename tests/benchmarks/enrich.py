@@ -34,8 +34,11 @@ def once(count: int, delay_s: float, concurrency: int) -> dict:
         seconds = time.perf_counter() - start
     assert len(found) == count, report
     return {
-        "concurrency": concurrency, "enrichments": count, "seconds": round(seconds, 3),
-        "per_second": round(count / seconds, 1), "most_at_once": server.most_active,
+        "concurrency": concurrency,
+        "enrichments": count,
+        "seconds": round(seconds, 3),
+        "per_second": round(count / seconds, 1),
+        "most_at_once": server.most_active,
     }
 
 

@@ -31,12 +31,23 @@ from ultrafast_rag.models.speech.checkpoints import find_checkpoint
 from ultrafast_rag.models.speech.whisper import WhisperTranscriber
 
 WHISPER_BASE = {
-    "n_mels": 80, "n_audio_ctx": 1500, "n_audio_state": 512, "n_audio_head": 8, "n_audio_layer": 6, "n_vocab": 51865,
-    "n_text_ctx": 448, "n_text_state": 512, "n_text_head": 8, "n_text_layer": 6,
+    "n_mels": 80,
+    "n_audio_ctx": 1500,
+    "n_audio_state": 512,
+    "n_audio_head": 8,
+    "n_audio_layer": 6,
+    "n_vocab": 51865,
+    "n_text_ctx": 448,
+    "n_text_state": 512,
+    "n_text_head": 8,
+    "n_text_layer": 6,
 }
 CAPTIONS = (
-    "a bar chart of rainfall by month", "two dogs run over a wide green field", "a red bus at a stop in the rain",
-    "a person riding a wave on a surfboard", "a table with a plate of food and two glasses of wine on it",
+    "a bar chart of rainfall by month",
+    "two dogs run over a wide green field",
+    "a red bus at a stop in the rain",
+    "a person riding a wave on a surfboard",
+    "a table with a plate of food and two glasses of wine on it",
 )
 
 
@@ -180,7 +191,8 @@ def make_clip(folder: Path) -> None:
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="<start> $A <end>", special_tokens=[("<start>", 49406), ("<end>", 49407)])
+        single="<start> $A <end>", special_tokens=[("<start>", 49406), ("<end>", 49407)]
+    )
     tokenizer.save(str(folder / "tokenizer.json"))
 
 

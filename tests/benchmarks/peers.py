@@ -30,9 +30,16 @@ CHUNK_CHARACTERS, OVERLAP_CHARACTERS = 900, 90  # about 200 tokens of English
 CHUNK_TOKENS, OVERLAP_TOKENS = 200, 20
 TARGET = 8
 QUESTIONS = (
-    "What is a topological space?", "How is a manifold defined?", "When is a space compact?", "What does the author conclude?",
-    "Which results are shown in the table?", "How was the experiment set up?", "What is the fundamental group?",
-    "Which dataset was used for training?", "How is a metric defined?", "What is future work?",
+    "What is a topological space?",
+    "How is a manifold defined?",
+    "When is a space compact?",
+    "What does the author conclude?",
+    "Which results are shown in the table?",
+    "How was the experiment set up?",
+    "What is the fundamental group?",
+    "Which dataset was used for training?",
+    "How is a metric defined?",
+    "What is future work?",
 )
 ROUNDS = 5
 Search = Callable[[str], Any]
@@ -191,9 +198,15 @@ def report(arguments: argparse.Namespace, pdfs: Sequence[Path]) -> None:
     mine = speed.get("ultrafast_rag", float("nan"))
     rows = [
         {
-            "system": name, "pages": run["pages"], "chunks": run["chunks"], "pages/min": speed[name],
-            "ours, times": mine / speed[name], "seconds": run["seconds"],
-            "query ms": run["query_ms"], "load s": run["load_s"], "peak MB": run["peak_mb"],
+            "system": name,
+            "pages": run["pages"],
+            "chunks": run["chunks"],
+            "pages/min": speed[name],
+            "ours, times": mine / speed[name],
+            "seconds": run["seconds"],
+            "query ms": run["query_ms"],
+            "load s": run["load_s"],
+            "peak MB": run["peak_mb"],
         }
         for name, run in median.items()
     ]
@@ -212,7 +225,13 @@ def report(arguments: argparse.Namespace, pdfs: Sequence[Path]) -> None:
 
 
 _PACKAGES = (
-    "langchain-community", "langchain-huggingface", "llama-index-core", "txtai", "sentence-transformers", "torch", "faiss-cpu",
+    "langchain-community",
+    "langchain-huggingface",
+    "llama-index-core",
+    "txtai",
+    "sentence-transformers",
+    "torch",
+    "faiss-cpu",
 )
 _VERSIONS = """
 import json, sys
@@ -229,7 +248,10 @@ def one(python: str, name: str, pdfs: Sequence[Path], model: Path) -> dict[str, 
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "true"}
     process = subprocess.Popen(
         [python, __file__, "--measure", name, "--model", str(model), *map(str, pdfs)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
     )
     watch = MemoryWatch(process.pid)
     said, errors = process.communicate()
@@ -247,10 +269,16 @@ def papers(data: Path) -> list[Path]:
     """The public PDFs that are papers, manuals or books with a text layer."""
     samples, docling = data / "pdf_varied/pypdf-sample-files", data / "pdf_varied/docling/pdf/sources"
     wanted = [
-        samples / "004-pdflatex-4-pages/pdflatex-4-pages.pdf", samples / "006-pdflatex-outline/pdflatex-outline.pdf",
-        samples / "009-pdflatex-geotopo/GeoTopo-komprimiert.pdf", samples / "011-google-doc-document/google-doc-document.pdf",
-        samples / "026-latex-multicolumn/multicolumn.pdf", docling / "amt_handbook_sample.pdf", docling / "code_and_formula.pdf",
-        docling / "multi_page.pdf", docling / "normal_4pages.pdf", docling / "redp5110_sampled.pdf",
+        samples / "004-pdflatex-4-pages/pdflatex-4-pages.pdf",
+        samples / "006-pdflatex-outline/pdflatex-outline.pdf",
+        samples / "009-pdflatex-geotopo/GeoTopo-komprimiert.pdf",
+        samples / "011-google-doc-document/google-doc-document.pdf",
+        samples / "026-latex-multicolumn/multicolumn.pdf",
+        docling / "amt_handbook_sample.pdf",
+        docling / "code_and_formula.pdf",
+        docling / "multi_page.pdf",
+        docling / "normal_4pages.pdf",
+        docling / "redp5110_sampled.pdf",
     ]
     return [path for path in wanted if path.exists()]
 

@@ -40,8 +40,16 @@ from ultrafast_rag.models.speech.whisper import WhisperTranscriber, open_transcr
 from ultrafast_rag.types import Segment  # noqa: E402
 
 Pcm = npt.NDArray[np.int16]
-OPEN = {"no_speech": 2.0, "logprob": -99.0, "compression": 1e9, "stock_no_speech": 2.0, "faint_dbfs": -200.0,
-        "voiced": -1.0, "clearly_voiced": 0.0, "letters_per_s": 1e9}
+OPEN = {
+    "no_speech": 2.0,
+    "logprob": -99.0,
+    "compression": 1e9,
+    "stock_no_speech": 2.0,
+    "faint_dbfs": -200.0,
+    "voiced": -1.0,
+    "clearly_voiced": 0.0,
+    "letters_per_s": 1e9,
+}
 SAMPLES = ROOT / "data" / "samples"
 
 
@@ -67,7 +75,8 @@ class Listener:
         for part in self.extractor.extract(path):
             for sound in part.elements:
                 heard += self.transcriber.transcribe(
-                    sound.data or b"", offset_s=sound.start_s or 0.0, language=self.config.speech_language)
+                    sound.data or b"", offset_s=sound.start_s or 0.0, language=self.config.speech_language
+                )
         return heard
 
     def hear_pcm(self, pcm: Pcm) -> list[Segment]:
@@ -94,8 +103,14 @@ def without_speech(listener: Listener, lengths_s: Sequence[float], seed: int) ->
                 invented[name] += len(normal(segment.text)) or 1
                 examples.append(f"{name}: {segment.text}")
     words = sum(invented.values())
-    return {"minutes": seconds / 60, "kinds": sum(1 for _ in sounds.corpus(0.1)), "words": words,
-            "words_a_minute": words / seconds * 60, "by_kind": dict(invented.most_common()), "examples": examples[:20]}
+    return {
+        "minutes": seconds / 60,
+        "kinds": sum(1 for _ in sounds.corpus(0.1)),
+        "words": words,
+        "words_a_minute": words / seconds * 60,
+        "by_kind": dict(invented.most_common()),
+        "examples": examples[:20],
+    }
 
 
 def recordings(name: str, seed: int, sentences: int) -> Iterator[Recording]:

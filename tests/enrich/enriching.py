@@ -30,11 +30,20 @@ def enricher(url, folder, *, concurrency=8, quota=None, attempts=5, timeout_s=5.
     quota = quota or Quota()
     gate = Gate(MODEL, quota=quota, retry=Retry(attempts=attempts, base_s=0.002), concurrency=concurrency, **options)
     model = GeminiGenerator(
-        model=MODEL, key=Secret("test-key-0123", "the argument"), gate=gate, context_tokens=500, base_url=url,
-        timeout_s=timeout_s, max_output_tokens=256,
+        model=MODEL,
+        key=Secret("test-key-0123", "the argument"),
+        gate=gate,
+        context_tokens=500,
+        base_url=url,
+        timeout_s=timeout_s,
+        max_output_tokens=256,
     )
     made = Enricher(
-        model, Path(folder), concurrency=concurrency, count_tokens=estimate_tokens, quota=quota,
+        model,
+        Path(folder),
+        concurrency=concurrency,
+        count_tokens=estimate_tokens,
+        quota=quota,
         price=lambda usage: cost_usd(MODEL, usage),
     )
     made.gate = gate

@@ -233,7 +233,8 @@ intro
 def test_srt_cues_are_read_without_markup() -> None:
     cues = parse_captions(SRT.replace("\n", "\r\n"))
     assert [(c.start_s, c.end_s, c.text) for c in cues] == [
-        (1.0, 3.5, "Good morning, everyone."), (64.25, 66.0, "Rain & wind today.")
+        (1.0, 3.5, "Good morning, everyone."),
+        (64.25, 66.0, "Rain & wind today."),
     ]
 
 

@@ -386,8 +386,11 @@ def test_drawings_that_share_a_cell_of_the_grid_are_one_figure():
     corners = rng.uniform(-20, 400, (150, 2))
     boxes = [(x, y, x + w, y + h) for (x, y), (w, h) in zip(corners.tolist(), rng.uniform(0, 30, (150, 2)).tolist(), strict=True)]
     cells = [
-        {(c, r) for c in range(int(max(x0, 0) // _CELL), int(max(x1, 0) // _CELL) + 2)
-         for r in range(int(max(y0, 0) // _CELL), int(max(y1, 0) // _CELL) + 2)}
+        {
+            (c, r)
+            for c in range(int(max(x0, 0) // _CELL), int(max(x1, 0) // _CELL) + 2)
+            for r in range(int(max(y0, 0) // _CELL), int(max(y1, 0) // _CELL) + 2)
+        }
         for x0, y0, x1, y1 in boxes
     ]
     groups = []  # merged until nothing touches

@@ -35,7 +35,12 @@ def scene(color: tuple[int, int, int], *, mark: int = 0, size: tuple[int, int] =
 
 
 def save_film(
-    path: Path, scenes: list[tuple[float, np.ndarray]], *, fps: int = 12, sound: np.ndarray | None = None, codec: str = "libx264",
+    path: Path,
+    scenes: list[tuple[float, np.ndarray]],
+    *,
+    fps: int = 12,
+    sound: np.ndarray | None = None,
+    codec: str = "libx264",
     rotation: int = 0,
 ) -> Path:
     """Each scene for so many seconds; sound is int16 mono at 16 kHz."""

@@ -202,8 +202,8 @@ def test_the_oldest_entries_go_when_the_cap_is_reached(tmp_path: Path) -> None:
     kept = sum(got)
     assert 700 < kept < 1100  # 976 bytes an entry, between 90 and 100 % of the cap
     assert got == [False] * (3000 - kept) + [True] * kept
-    size, = rows(tmp_path / "c", "SELECT SUM(size) FROM Cache")[0]
-    stated, = rows(tmp_path / "c", "SELECT value FROM Settings WHERE key = 'size'")[0]
+    (size,) = rows(tmp_path / "c", "SELECT SUM(size) FROM Cache")[0]
+    (stated,) = rows(tmp_path / "c", "SELECT value FROM Settings WHERE key = 'size'")[0]
     assert size == stated <= 1e6
 
 
@@ -212,8 +212,9 @@ def test_rewriting_the_same_entries_does_not_grow_the_stated_size(tmp_path: Path
     for _ in range(3):
         cache.put_many("m", keys_of(20), unit(20))
     assert len(cache) == 20
-    assert rows(tmp_path / "c", "SELECT value FROM Settings WHERE key = 'size'") == \
-        rows(tmp_path / "c", "SELECT SUM(size) FROM Cache")
+    assert rows(tmp_path / "c", "SELECT value FROM Settings WHERE key = 'size'") == rows(
+        tmp_path / "c", "SELECT SUM(size) FROM Cache"
+    )
 
 
 def _write_and_read(folder: str, seed: int) -> int:

@@ -117,7 +117,8 @@ def test_the_best_visible_chunks_are_found_behind_many_hidden_ones(store):
     [
         (
             ["Die Häuser der Städte wurden im Krieg zerstört.", "Der Hund läuft durch den Park."],
-            "Welches Haus wurde zerstört?", 0,
+            "Welches Haus wurde zerstört?",
+            0,
         ),
         (["Les élèves étudiaient dans les écoles.", "Le chat dort sur la chaise."], "Où étudient les eleves ?", 0),
         (["Los perros corrían por la playa.", "La casa es de mi madre."], "¿Dónde corren los perros?", 0),
@@ -155,10 +156,14 @@ def test_stop_words_count_only_when_a_question_has_nothing_else(store):
 def test_languages_are_told_apart():
     shares: dict[str, float] = {}
     for text, language in (
-        ("Where is the house of my brother?", "english"), ("Wo ist das Haus meines Bruders?", "german"),
-        ("Où est la maison de mon frère ?", "french"), ("¿Dónde está la casa de mi hermano?", "spanish"),
-        ("Dov'è la casa di mio fratello?", "italian"), ("Waar is het huis van mijn broer?", "dutch"),
-        ("Где дом моего брата и что в нём?", "russian"), ("我哥哥的房子在哪里？", analysis.UNSPACED),
+        ("Where is the house of my brother?", "english"),
+        ("Wo ist das Haus meines Bruders?", "german"),
+        ("Où est la maison de mon frère ?", "french"),
+        ("¿Dónde está la casa de mi hermano?", "spanish"),
+        ("Dov'è la casa di mio fratello?", "italian"),
+        ("Waar is het huis van mijn broer?", "dutch"),
+        ("Где дом моего брата и что в нём?", "russian"),
+        ("我哥哥的房子在哪里？", analysis.UNSPACED),
     ):
         assert analysis.detect(analysis.words_of(text), shares) == language
     assert analysis.detect(["x1", "4711"], shares) is None

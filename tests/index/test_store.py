@@ -55,8 +55,16 @@ def test_chunks_come_back_as_they_went_in(store):
     progress = store.begin("a.pdf", content_hash="h", title="old", metadata={"author": "x"})
     picture = b"\xff\xd8 picture"
     chunk = Chunk(
-        "größe 尺寸", "image", ordinal=3, context="Title > Section", page=2, bbox=(1.0, 2.0, 3.5, 4.0), start_s=1.5, end_s=2.5,
-        data=picture, metadata={"tags": ["a"], "n": 1},
+        "größe 尺寸",
+        "image",
+        ordinal=3,
+        context="Title > Section",
+        page=2,
+        bbox=(1.0, 2.0, 3.5, 4.0),
+        start_s=1.5,
+        end_s=2.5,
+        data=picture,
+        metadata={"tags": ["a"], "n": 1},
     )
     vectors = unit(2)
     made = PartCommit(progress.document_key, 0, [chunk], {"clip": vectors}, {"clip": [0, 0]}, title="T", total=3)
@@ -441,7 +449,10 @@ print(json.dumps([done, why, alive, int(store.alive().sum()), store.verify()]))
 def test_a_full_disk_is_a_storage_error_and_the_same_commit_works_later(tmp_path, limit_bytes):
     output = subprocess.run(
         [sys.executable, "-c", LIMITED, str(tmp_path / "i"), str(limit_bytes)],
-        capture_output=True, text=True, timeout=120, check=True,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
     )
     done, why, alive, after, problems = json.loads(output.stdout)
     assert 1 <= done < 1000
@@ -519,5 +530,3 @@ def test_many_documents_begin_in_one_transaction(store):
     store.commit([part(p.document_key, 0, [p.document_id], final=True) for p in progress])
     assert visible_texts(store) == [f"id{i}" for i in range(50)]
     assert {p.state for p in store.begin_many(sources)} == {"unchanged"}
-
-

@@ -57,8 +57,12 @@ def test_strip_links_leaves_nothing_to_click_or_load(link):
 @pytest.mark.parametrize(
     "text",
     [
-        "The pump delivers 16 l/s [1][3].", "If x < 3 and y > 2, then x<y holds.", "See section 4.2 (b) of the data: 5 apples.",
-        "Use `config.py` and a/b tests; the ratio is 3:1 at 10:30.", "Ärger über Öl, да, 是的 [2].", "f(x)[0] = 1; x^2",
+        "The pump delivers 16 l/s [1][3].",
+        "If x < 3 and y > 2, then x<y holds.",
+        "See section 4.2 (b) of the data: 5 apples.",
+        "Use `config.py` and a/b tests; the ratio is 3:1 at 10:30.",
+        "Ärger über Öl, да, 是的 [2].",
+        "f(x)[0] = 1; x^2",
     ],
 )
 def test_strip_links_leaves_ordinary_text_alone(text):

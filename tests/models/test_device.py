@@ -25,17 +25,21 @@ def gpu(index: int = 0, *, capability: tuple[int, int] = (7, 5), supported: bool
 @pytest.fixture
 def machine(monkeypatch):
     """Sets the CPU and GPUs the plan sees."""
+
     def setup(cpuinfo: str, gpus: tuple[GpuFacts, ...] = ()) -> None:
         facts = device._parse_cpuinfo(cpuinfo, name="CPU", cores=2)
         monkeypatch.setattr(device, "cpu_facts", lambda: facts)
         monkeypatch.setattr(device, "gpu_may_be_there", lambda asked: asked != "cpu" and bool(gpus))
         monkeypatch.setattr(device, "gpu_facts", lambda: gpus)
         monkeypatch.setattr(device, "_has_openvino", lambda: True)
+
     return setup
 
 
-@pytest.mark.parametrize(("cpuinfo", "vnni", "bf16", "avx512"), [
-    (EPYC, True, True, True), (BROADWELL, False, False, False), (GRAVITON, True, True, False), ("", False, False, False)])
+@pytest.mark.parametrize(
+    ("cpuinfo", "vnni", "bf16", "avx512"),
+    [(EPYC, True, True, True), (BROADWELL, False, False, False), (GRAVITON, True, True, False), ("", False, False, False)],
+)
 def test_flags_are_read_from_cpuinfo(cpuinfo, vnni, bf16, avx512):
     facts = device._parse_cpuinfo(cpuinfo, name="some CPU", cores=3)
     assert (facts.vnni, facts.bf16, facts.avx512, facts.cores) == (vnni, bf16, avx512, 3)
@@ -53,8 +57,10 @@ def test_this_machine_has_a_plan_with_a_reason_for_every_choice():
 
 
 def test_a_cpu_plan_does_not_import_torch():
-    code = ("import sys; from ultrafast_rag.models.device import plan_device; from ultrafast_rag.config import Config;"
-            "plan_device(Config(device='cpu')); print('torch' in sys.modules)")
+    code = (
+        "import sys; from ultrafast_rag.models.device import plan_device; from ultrafast_rag.config import Config;"
+        "plan_device(Config(device='cpu')); print('torch' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 
@@ -108,9 +114,17 @@ def test_quantization_is_a_switch_that_names_its_price(machine):
     assert plan_device(Config(quantization="8bit", compile=True)).compile is False
 
 
-@pytest.mark.parametrize(("capability", "built", "runs"), [
-    ((7, 5), ["sm_70", "sm_75", "sm_90"], True), ((8, 9), ["sm_80", "sm_90"], True), ((6, 0), ["sm_75", "sm_80"], False),
-    ((12, 0), ["sm_80", "compute_90"], True), ((7, 0), ["sm_75"], False), ((9, 0), ["gfx90a"], True)])
+@pytest.mark.parametrize(
+    ("capability", "built", "runs"),
+    [
+        ((7, 5), ["sm_70", "sm_75", "sm_90"], True),
+        ((8, 9), ["sm_80", "sm_90"], True),
+        ((6, 0), ["sm_75", "sm_80"], False),
+        ((12, 0), ["sm_80", "compute_90"], True),
+        ((7, 0), ["sm_75"], False),
+        ((9, 0), ["gfx90a"], True),
+    ],
+)
 def test_kernels_run_on_the_same_major_or_from_older_ptx(capability, built, runs):
     assert device._arch_supported(capability, built) is runs
 

@@ -49,8 +49,10 @@ def exact():
 
 @pytest.mark.reference
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(("engine", "worst", "mean", "overlap"), [
-    ("openvino-f32", 0.9999, 0.9999, 0.99), ("openvino-bf16", 0.998, 0.9995, 0.97), ("openvino-int8", 0.95, 0.99, 0.90)])
+@pytest.mark.parametrize(
+    ("engine", "worst", "mean", "overlap"),
+    [("openvino-f32", 0.9999, 0.9999, 0.99), ("openvino-bf16", 0.998, 0.9995, 0.97), ("openvino-int8", 0.95, 0.99, 0.90)],
+)
 def test_vectors_agree_with_torch_float32(exact, engine, worst, mean, overlap):
     encoder = open_text_encoder(config(engine=engine))
     vectors = encoder.encode(TEXTS)
@@ -102,8 +104,11 @@ def test_the_default_engine_passes_the_gate_and_says_why(spec):
 
 
 def test_an_engine_that_fails_the_gate_is_not_used():
-    trials = [Trial("openvino-f32", 100, overlap=1.0, cosine=1), Trial("openvino-int8", 900, overlap=0.89, cosine=0.98),
-              Trial("openvino-bf16", 300, overlap=0.99, cosine=1)]
+    trials = [
+        Trial("openvino-f32", 100, overlap=1.0, cosine=1),
+        Trial("openvino-int8", 900, overlap=0.89, cosine=0.98),
+        Trial("openvino-bf16", 300, overlap=0.99, cosine=1),
+    ]
     choice = choosing._judge(trials, [Trial("torch-bf16", verdict="cannot be used: no torch")], 0.5)
     verdicts = {trial.engine: trial.verdict for trial in choice.trials}
     assert choice.engine == "openvino-bf16"
@@ -173,10 +178,12 @@ def test_int8_of_another_calibration_is_another_encoder():
 
 def test_a_question_needs_no_torch_once_converted():
     open_text_encoder(config())
-    code = ("import sys, json; from ultrafast_rag.config import Config;"
-            "from ultrafast_rag.models.text.encoder import open_text_encoder;"
-            "v = open_text_encoder(Config(device='cpu', offline=True)).encode(['how high is the dam?']);"
-            "print(json.dumps([m for m in ('torch', 'transformers', 'nncf') if m in sys.modules]), v.shape)")
+    code = (
+        "import sys, json; from ultrafast_rag.config import Config;"
+        "from ultrafast_rag.models.text.encoder import open_text_encoder;"
+        "v = open_text_encoder(Config(device='cpu', offline=True)).encode(['how high is the dam?']);"
+        "print(json.dumps([m for m in ('torch', 'transformers', 'nncf') if m in sys.modules]), v.shape)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=dict(os.environ))
     assert (done.stdout, done.stderr) == ("[] (1, 384)\n", "")
 

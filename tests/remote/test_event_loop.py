@@ -183,5 +183,3 @@ def test_a_forked_child_gets_a_loop_of_its_own():
 def test_stop_lets_the_next_call_start_again():
     event_loop.stop()
     assert event_loop.run(double(2)) == 4
-
-

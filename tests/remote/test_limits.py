@@ -228,10 +228,15 @@ async def test_width_is_never_passed_even_when_waiters_are_cancelled():
 @pytest.mark.parametrize(
     ("error", "again"),
     [
-        (RateLimitedError("m", retry_after_s=5), True), (RateLimitedError("d", per_day=True), False),
-        (RateLimitedError("m", retry_after_s=500), False), (UnavailableError("x"), True),
-        (UnavailableError("x", transient=False), False), (TimedOutError("x"), True), (BadResponseError("x"), True),
-        (RefusedError("x"), False), (ValueError("ours"), False),
+        (RateLimitedError("m", retry_after_s=5), True),
+        (RateLimitedError("d", per_day=True), False),
+        (RateLimitedError("m", retry_after_s=500), False),
+        (UnavailableError("x"), True),
+        (UnavailableError("x", transient=False), False),
+        (TimedOutError("x"), True),
+        (BadResponseError("x"), True),
+        (RefusedError("x"), False),
+        (ValueError("ours"), False),
     ],
 )
 def test_only_what_can_change_is_tried_again(error, again):

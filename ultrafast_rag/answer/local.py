@@ -123,8 +123,13 @@ class LocalGenerator:
             streamer = Pieces(self._tokenizer, skip_prompt=True, skip_special_tokens=True)
             with torch.inference_mode():
                 self._model.generate(
-                    input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=self._max_new_tokens, do_sample=False,
-                    streamer=streamer, stopping_criteria=StoppingCriteriaList([Stop()]), pad_token_id=self._pad_id(),
+                    input_ids=ids,
+                    attention_mask=torch.ones_like(ids),
+                    max_new_tokens=self._max_new_tokens,
+                    do_sample=False,
+                    streamer=streamer,
+                    stopping_criteria=StoppingCriteriaList([Stop()]),
+                    pad_token_id=self._pad_id(),
                 )
         except Exception as error:  # any model's own failure: raised as GenerationError where the answer is awaited
             hand_on(error)

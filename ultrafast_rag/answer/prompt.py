@@ -108,9 +108,7 @@ def _without_copies(hits: Sequence[Hit]) -> dict[int, Hit]:
     seen: list[set[tuple[str, ...]]] = []
     for rank, hit in enumerate(hits, 1):
         shingles = _shingles(hit.text)
-        copied = any(
-            shingles and other and len(shingles & other) > NEAR_COPY * min(len(shingles), len(other)) for other in seen
-        )
+        copied = any(shingles and other and len(shingles & other) > NEAR_COPY * min(len(shingles), len(other)) for other in seen)
         # a picture with the same caption is another picture
         if not copied or hit.modality == "image":
             taken[rank] = hit

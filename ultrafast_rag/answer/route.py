@@ -149,8 +149,10 @@ class Answerer:
         answer = self._extractive.answer(question, hits)
         failed = "; ".join(notes)
         return dataclasses.replace(
-            answer, reason=why or (f"{self._why_extractive}: {failed}" if failed else self._why_extractive),
-            notes=(*answer.notes, *notes), timings_s={**answer.timings_s, "answer": time.perf_counter() - started},
+            answer,
+            reason=why or (f"{self._why_extractive}: {failed}" if failed else self._why_extractive),
+            notes=(*answer.notes, *notes),
+            timings_s={**answer.timings_s, "answer": time.perf_counter() - started},
         )
 
 
@@ -188,14 +190,24 @@ class _Attempt:
         rest = [hit for hit in self._hits if hit.chunk_id not in cited]
         hits = Hits(
             [*(citation.hit for citation in citations), *rest],
-            query=self._hits.query, seconds=self._hits.seconds, notes=self._hits.notes, evidence=self._hits.evidence,
+            query=self._hits.query,
+            seconds=self._hits.seconds,
+            notes=self._hits.notes,
+            evidence=self._hits.evidence,
         )
         if self._cleaner.removed:
             notes.append(f"{self._cleaner.removed} links or pictures were taken out of the reply")
         if self._cleaner.supported and not citations:
             notes.append("the reply cites none of the passages: check it against them")
         return Answer(
-            self._question, "".join(self._text).strip(), hits, citations, supported=self._cleaner.supported,
-            generator=self._generator.name, reason=self._why, cost_usd=self._cost_usd, notes=tuple(notes),
+            self._question,
+            "".join(self._text).strip(),
+            hits,
+            citations,
+            supported=self._cleaner.supported,
+            generator=self._generator.name,
+            reason=self._why,
+            cost_usd=self._cost_usd,
+            notes=tuple(notes),
             timings_s={"answer": time.perf_counter() - started},
         )

@@ -32,12 +32,7 @@ class Generators:
     """
 
     def __init__(
-        self,
-        config: Config,
-        *,
-        device: Callable[[], str],
-        key: str | Secret | None,
-        picture_of: Callable[[Hit], bytes | None],
+        self, config: Config, *, device: Callable[[], str], key: str | Secret | None, picture_of: Callable[[Hit], bytes | None]
     ) -> None:
         self._config, self._device, self._given = config, device, key
         self._picture_of = picture_of

@@ -108,9 +108,16 @@ def measure(sources: list[str], settings: dict[str, Any]) -> dict[str, Any]:
             rag.ingest(page)
             again = rag.ingest(*sources)
     return {
-        "load_s": load_s, "ingest_s": report.seconds, "pages": report.pages, "chunks": report.chunks,
-        "pages_per_minute": report.pages_per_minute, "again_per_minute": again.pages_per_minute,
-        "first_ms": first_ms, "repeated_ms": repeated_ms, **quality, "engine": model.split("|")[1].partition("+")[0],
+        "load_s": load_s,
+        "ingest_s": report.seconds,
+        "pages": report.pages,
+        "chunks": report.chunks,
+        "pages_per_minute": report.pages_per_minute,
+        "again_per_minute": again.pages_per_minute,
+        "first_ms": first_ms,
+        "repeated_ms": repeated_ms,
+        **quality,
+        "engine": model.split("|")[1].partition("+")[0],
         "vram_mb": _peak_vram_mb(),
     }
 

@@ -51,7 +51,10 @@ def call(
         with log.open("wb") as errors:
             process = subprocess.Popen(
                 [sys.executable, "-m", "ultrafast_rag.bench.child", target, str(answer)],
-                stdin=subprocess.PIPE, stdout=errors, stderr=errors, env={**os.environ, **(environment or {})},
+                stdin=subprocess.PIPE,
+                stdout=errors,
+                stderr=errors,
+                env={**os.environ, **(environment or {})},
             )
             watch = MemoryWatch(process.pid)
             try:

@@ -45,8 +45,21 @@ print(json.dumps({
 rag.close()
 """
 HEAVY = (
-    "torch", "transformers", "openvino", "nncf", "faiss", "tokenizers", "pymupdf", "PIL", "av", "IPython", "pandas", "matplotlib",
-    "diskcache", "scipy", "sqlite3",
+    "torch",
+    "transformers",
+    "openvino",
+    "nncf",
+    "faiss",
+    "tokenizers",
+    "pymupdf",
+    "PIL",
+    "av",
+    "IPython",
+    "pandas",
+    "matplotlib",
+    "diskcache",
+    "scipy",
+    "sqlite3",
 )
 
 

@@ -115,13 +115,20 @@ def _commit(store: Store, texts: Sequence[str], vectors: Vectors, count: int) ->
         starts = range(0, len(rows), _DOCUMENT)
         sources = [Source(f"passages-{(at + s) // _DOCUMENT:05d}.txt", content_hash=str(at + s)) for s in starts]
         begun = store.begin_many(sources)
-        store.commit([
-            PartCommit(
-                state.document_key, 0, block[s : s + _DOCUMENT], {TEXT_SPACE: moved[s : s + _DOCUMENT]},
-                {TEXT_SPACE: range(len(block[s : s + _DOCUMENT]))}, total=1, final=True,
-            )
-            for state, s in zip(begun, starts)
-        ])
+        store.commit(
+            [
+                PartCommit(
+                    state.document_key,
+                    0,
+                    block[s : s + _DOCUMENT],
+                    {TEXT_SPACE: moved[s : s + _DOCUMENT]},
+                    {TEXT_SPACE: range(len(block[s : s + _DOCUMENT]))},
+                    total=1,
+                    final=True,
+                )
+                for state, s in zip(begun, starts)
+            ]
+        )
 
 
 def _exchanged(text: str, vocabulary: np.typing.NDArray[np.str_], rng: np.random.Generator) -> str:

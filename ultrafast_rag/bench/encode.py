@@ -45,10 +45,18 @@ def run(arguments: argparse.Namespace) -> Result:
         for engine in dict.fromkeys(["torch-f32", *arguments.engines]):
             say(f"{engine} ...")
             try:
-                outcome = call("ultrafast_rag.bench.encode:measure", {
-                    "engine": engine, "budgets": arguments.budgets, "count": arguments.passages, "repeats": arguments.repeats,
-                    "data": str(data) if data else None, "folder": folder, "settings": settings_of(arguments.set),
-                })
+                outcome = call(
+                    "ultrafast_rag.bench.encode:measure",
+                    {
+                        "engine": engine,
+                        "budgets": arguments.budgets,
+                        "count": arguments.passages,
+                        "repeats": arguments.repeats,
+                        "data": str(data) if data else None,
+                        "folder": folder,
+                        "settings": settings_of(arguments.set),
+                    },
+                )
             except UltraFastRAGError as error:
                 missing.append(f"{engine}: {str(error)[-200:]}")
                 continue
@@ -58,9 +66,12 @@ def run(arguments: argparse.Namespace) -> Result:
     for row in rows:
         row["times torch-f32"] = row["tokens/s"] / fastest
     quality = f"nDCG@10 of a plain dense leg on {QUALITY_SET}" if data else "no public data, so no nDCG"
-    notes = [f"{arguments.passages} passages; {quality}",
-             "times torch-f32: against torch-f32's best budget; one text at a time torch-f32 gives "
-             f"{plain_row.get('tokens/s', float('nan')):,.0f} tokens/s", *missing]
+    notes = [
+        f"{arguments.passages} passages; {quality}",
+        "times torch-f32: against torch-f32's best budget; one text at a time torch-f32 gives "
+        f"{plain_row.get('tokens/s', float('nan')):,.0f} tokens/s",
+        *missing,
+    ]
     return Result(Table(rows, "Text engines", notes=tuple(notes), bars=("tokens/s",)), {})
 
 
@@ -80,13 +91,15 @@ def measure(
         seconds = min(_seconds(lambda: encoder.encode_tokens(tokens)) for _ in range(repeats))  # noqa: B023  called at once
         if quality is None and data:
             quality = _ndcg(encoder, Path(data))
-        rows.append({
-            "batch": "1 text" if budget == 0 else f"{budget} tokens",
-            "texts/s": len(texts) / seconds,
-            "tokens/s": total / seconds,
-            "cosine": _cosine(vectors, engine, Path(folder)),
-            "nDCG@10": quality,
-        })
+        rows.append(
+            {
+                "batch": "1 text" if budget == 0 else f"{budget} tokens",
+                "texts/s": len(texts) / seconds,
+                "tokens/s": total / seconds,
+                "cosine": _cosine(vectors, engine, Path(folder)),
+                "nDCG@10": quality,
+            }
+        )
         encoder.close()
     return rows
 

@@ -45,7 +45,9 @@ TEXT_ROWS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("4-bit", {"quantization": "4bit"}),
 )
 PICTURE_ROWS: tuple[tuple[str, dict[str, Any]], ...] = (
-    ("default (fp16)", {}), ("float32", {"engine": "torch-f32"}), ("8-bit", {"quantization": "8bit"}),
+    ("default (fp16)", {}),
+    ("float32", {"engine": "torch-f32"}),
+    ("8-bit", {"quantization": "8bit"}),
 )
 ONE_GPU = ("first GPU only", {"device": "cuda:0"})
 _PRODUCT = 8192  # side of the square matrices of the ceiling
@@ -65,8 +67,10 @@ def run(arguments: argparse.Namespace) -> Result:
     """One row a switch. ConfigError without a GPU."""
     gpus = [gpu for gpu in gpu_facts() if gpu.supported]
     if not gpus:
-        raise ConfigError("bench gpu needs a CUDA device that the installed torch supports, and none is here; "
-                          "doctor() says what was found, 'bench encode' measures this CPU")
+        raise ConfigError(
+            "bench gpu needs a CUDA device that the installed torch supports, and none is here; "
+            "doctor() says what was found, 'bench encode' measures this CPU"
+        )
     data = data_folder(arguments.data, needed=False)
     ceiling = call("ultrafast_rag.bench.gpu:matmul_tflops", {}).value
     shared = {"data": str(data) if data else None, "repeats": arguments.repeats}
@@ -87,11 +91,19 @@ def run(arguments: argparse.Namespace) -> Result:
                 continue
             value = outcome.value
             used = 1 if name == ONE_GPU[0] else len(gpus)
-            rows.append({
-                "of": kind, "switch": name, f"{kind}/s": value["per_s"], "tokens/s": value.get("tokens_per_s"),
-                "TFLOP/s": value["tflops"], "share of the ceiling": value["tflops"] / (used * ceiling["float16"]),
-                "peak VRAM MB": value["vram_mb"], "load s": value["load_s"], "first run s": value["first_s"],
-            })
+            rows.append(
+                {
+                    "of": kind,
+                    "switch": name,
+                    f"{kind}/s": value["per_s"],
+                    "tokens/s": value.get("tokens_per_s"),
+                    "TFLOP/s": value["tflops"],
+                    "share of the ceiling": value["tflops"] / (used * ceiling["float16"]),
+                    "peak VRAM MB": value["vram_mb"],
+                    "load s": value["load_s"],
+                    "first run s": value["first_s"],
+                }
+            )
     shown = ", ".join(f"{name} {value:.1f}" for name, value in ceiling.items())
     notes.append(f"ceiling: TFLOP/s of a {_PRODUCT} x {_PRODUCT} matrix product on the first GPU: {shown}")
     found = {"ceiling_tflops": ceiling, "gpus": [gpu.name for gpu in gpus]}
@@ -129,8 +141,15 @@ def measure_texts(data: str | None, count: int, repeats: int, settings: dict[str
     inner = int(shape.get("intermediate_size") or 4 * encoder.spec.dim)
     work = sum(transformer_flops(n, encoder.spec.dim, inner, encoder.spec.layers) for n in lengths)
     first_s, best = _timed(lambda: encoder.encode_tokens(tokens), repeats)
-    return {"per_s": count / best, "tokens_per_s": sum(lengths) / best, "tflops": work / best / 1e12, "vram_mb": _vram_mb(),
-            "load_s": load_s, "first_s": first_s, "engine": encoder.engine.name}
+    return {
+        "per_s": count / best,
+        "tokens_per_s": sum(lengths) / best,
+        "tflops": work / best / 1e12,
+        "vram_mb": _vram_mb(),
+        "load_s": load_s,
+        "first_s": first_s,
+        "engine": encoder.engine.name,
+    }
 
 
 def measure_pictures(data: str | None, count: int, repeats: int, settings: dict[str, Any]) -> dict[str, Any]:
@@ -169,11 +188,22 @@ def random_clip(folder: Path) -> None:
 
     torch.manual_seed(0)
     transformers.CLIPModel(transformers.CLIPConfig()).save_pretrained(folder)
-    (folder / "preprocessor_config.json").write_text(json.dumps({
-        "crop_size": 224, "size": 224, "do_center_crop": True, "do_normalize": True, "do_resize": True, "resample": 3,
-        "image_mean": [0.48145466, 0.4578275, 0.40821073], "image_std": [0.26862954, 0.26130258, 0.27577711],
-        "image_processor_type": "CLIPImageProcessor",
-    }), encoding="utf-8")
+    (folder / "preprocessor_config.json").write_text(
+        json.dumps(
+            {
+                "crop_size": 224,
+                "size": 224,
+                "do_center_crop": True,
+                "do_normalize": True,
+                "do_resize": True,
+                "resample": 3,
+                "image_mean": [0.48145466, 0.4578275, 0.40821073],
+                "image_std": [0.26862954, 0.26130258, 0.27577711],
+                "image_processor_type": "CLIPImageProcessor",
+            }
+        ),
+        encoding="utf-8",
+    )
     words = {"<unk>": 0, "a": 1, "picture": 2, "<start>": 49406, "<end>": 49407}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()

@@ -113,9 +113,17 @@ def measure(sources: list[str], settings: dict[str, Any]) -> dict[str, Any]:
             rag.ingest(page)
             cached = rag.ingest(*sources)
     return {
-        "pages": first.pages, "chunks": first.chunks, "seconds": first.seconds, "pages_per_minute": first.pages_per_minute,
-        "stage_seconds": dict(first.stage_seconds), "failed": [why for _, why in first.failed], "load_s": load_s,
-        "again_s": again.seconds, "cached_s": cached.seconds, "cache_hits": cached.cache_hits, "model": model,
+        "pages": first.pages,
+        "chunks": first.chunks,
+        "seconds": first.seconds,
+        "pages_per_minute": first.pages_per_minute,
+        "stage_seconds": dict(first.stage_seconds),
+        "failed": [why for _, why in first.failed],
+        "load_s": load_s,
+        "again_s": again.seconds,
+        "cached_s": cached.seconds,
+        "cache_hits": cached.cache_hits,
+        "model": model,
     }
 
 

@@ -10,12 +10,32 @@ from typing import Any
 from ultrafast_rag.models.device import cpu_facts, gpu_facts, gpu_may_be_there
 
 _FLAGS = (
-    "avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_int8", "amx_bf16", "asimddp",
-    "i8mm", "bf16",
+    "avx2",
+    "avx512f",
+    "avx512_vnni",
+    "avx_vnni",
+    "avx512_bf16",
+    "avx512_fp16",
+    "amx_tile",
+    "amx_int8",
+    "amx_bf16",
+    "asimddp",
+    "i8mm",
+    "bf16",
 )
 _PACKAGES = (
-    "ultrafast_rag", "torch", "transformers", "tokenizers", "openvino", "nncf", "faiss-cpu", "pymupdf", "numpy", "bitsandbytes",
-    "open-clip-torch", "openai-whisper",
+    "ultrafast_rag",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "openvino",
+    "nncf",
+    "faiss-cpu",
+    "pymupdf",
+    "numpy",
+    "bitsandbytes",
+    "open-clip-torch",
+    "openai-whisper",
 )
 
 

@@ -93,7 +93,10 @@ def _precision(gains: Sequence[float], ideal: Sequence[float], k: int) -> float:
 
 
 _METRICS: dict[str, Callable[[Sequence[float], Sequence[float], int], float]] = {
-    "ndcg": _ndcg, "recall": _recall, "mrr": _reciprocal_rank, "precision": _precision,
+    "ndcg": _ndcg,
+    "recall": _recall,
+    "mrr": _reciprocal_rank,
+    "precision": _precision,
 }
 
 
@@ -269,13 +272,15 @@ def evaluate_answers(questions: Sequence[Question], ask: Callable[[str], Answer]
         answers = [ask(q.question) for q in group]
         gold = [(q, a) for q, a in zip(group, answers) if q.answer]
         right = [any(q.is_answered_by(c.hit) for c in a.citations) for q, a in zip(group, answers)]
-        rows.append({
-            "questions": name,
-            "count": len(group),
-            "answered": _share(a.supported for a in answers),
-            "holds the gold answer": _share(a.supported and contains_answer(a.text, [q.answer or ""]) for q, a in gold),
-            "cites the right place": _share(right) if wanted else None,
-        })
+        rows.append(
+            {
+                "questions": name,
+                "count": len(group),
+                "answered": _share(a.supported for a in answers),
+                "holds the gold answer": _share(a.supported and contains_answer(a.text, [q.answer or ""]) for q, a in gold),
+                "cites the right place": _share(right) if wanted else None,
+            }
+        )
     return Table(rows, "Answers")
 
 

@@ -33,7 +33,10 @@ MATRIX = 2048  # side of the matrices whose product is the ceiling
 _REPEATS = 20
 _PRODUCTS = "matrix products"
 _KINDS = {  # OpenVINO's node types; attention comes as a subgraph of its own
-    "FullyConnected": _PRODUCTS, "FullyConnectedQuantizedLegacy": _PRODUCTS, "Subgraph": "attention", "ScaledAttn": "attention",
+    "FullyConnected": _PRODUCTS,
+    "FullyConnectedQuantizedLegacy": _PRODUCTS,
+    "Subgraph": "attention",
+    "ScaledAttn": "attention",
 }
 
 
@@ -58,8 +61,10 @@ def run(arguments: argparse.Namespace) -> Result:
     found = sorted(runs, key=lambda value: float(value["seconds"]))[len(runs) // 2]
     cores, seconds = found["cores"], found["seconds"]
     idle = max(0.0, cores * seconds - sum(found["core_s"].values()))
-    rows = [{"part": part, "core s": spent, "%": 100 * spent / (cores * seconds)}
-            for part, spent in {**found["core_s"], "idle": idle}.items()]
+    rows = [
+        {"part": part, "core s": spent, "%": 100 * spent / (cores * seconds)}
+        for part, spent in {**found["core_s"], "idle": idle}.items()
+    ]
     pages, tokens, alone_s = found["pages"], found["tokens"], found["encode_alone_s"]
     notes = [
         f"{pages} pages, {tokens:,} tokens encoded in {seconds:.2f} s: {60 * pages / seconds:,.0f} pages/min",
@@ -101,13 +106,19 @@ def measure(sources: list[str], settings: dict[str, Any]) -> dict[str, Any]:
             seconds = time.perf_counter() - start
             process_s, caller_s = time.process_time() - process_s, time.thread_time() - caller_s
             core_s = {
-                "encoder, committer": process_s - caller_s, "chunking, tokenizing": caller_s,
+                "encoder, committer": process_s - caller_s,
+                "chunking, tokenizing": caller_s,
                 "readers": _cpu(psutil.Process().children(recursive=True)) - before,
             }
             alone = min(_timed(lambda: engine_run(seen)) for _ in range(3))
     return {
-        "pages": report.pages, "seconds": seconds, "core_s": core_s, "tokens": sum(map(len, seen)), "passages": len(seen),
-        "encode_alone_s": alone, "cores": plan_device(config).cpu.cores,
+        "pages": report.pages,
+        "seconds": seconds,
+        "core_s": core_s,
+        "tokens": sum(map(len, seen)),
+        "passages": len(seen),
+        "encode_alone_s": alone,
+        "cores": plan_device(config).cpu.cores,
     }
 
 
@@ -127,9 +138,16 @@ def layers(settings: dict[str, Any]) -> dict[str, Any]:
     plan = plan_device(config)
     spec = EncoderSpec.read(resolve(config.text_model, kind="text", offline=config.offline, cache_dir=config.cache_dir))
     core = openvino.Core()
-    compiled = core.compile_model(core.read_model(str(converted(spec, "int8", config.cache_dir) / "model.xml")), "CPU", {
-        "INFERENCE_PRECISION_HINT": "bf16" if plan.cpu.bf16 else "f32", "NUM_STREAMS": "1", "INFERENCE_NUM_THREADS": "1",
-        "PERF_COUNT": "YES"})
+    compiled = core.compile_model(
+        core.read_model(str(converted(spec, "int8", config.cache_dir) / "model.xml")),
+        "CPU",
+        {
+            "INFERENCE_PRECISION_HINT": "bf16" if plan.cpu.bf16 else "f32",
+            "NUM_STREAMS": "1",
+            "INFERENCE_NUM_THREADS": "1",
+            "PERF_COUNT": "YES",
+        },
+    )
     request = compiled.create_infer_request()
     ids = np.random.default_rng(0).integers(1000, 20_000, (ROWS, LENGTH)).astype(np.int64)
     spent: Counter[str] = Counter()
@@ -143,8 +161,10 @@ def layers(settings: dict[str, Any]) -> dict[str, Any]:
     hidden, inner = spec.dim, int(spec.config["intermediate_size"])
     products = 2 * ROWS * LENGTH * spec.layers * (4 * hidden * hidden + 2 * hidden * inner)
     return {
-        "share": {kind: 100 * seconds / total for kind, seconds in spent.most_common()}, "ms": 1000 * total / _REPEATS,
-        "tera_ops": products * _REPEATS / spent[_PRODUCTS] / 1e12, "ceiling_tera_ops": _ceiling() / 1e12,
+        "share": {kind: 100 * seconds / total for kind, seconds in spent.most_common()},
+        "ms": 1000 * total / _REPEATS,
+        "tera_ops": products * _REPEATS / spent[_PRODUCTS] / 1e12,
+        "ceiling_tera_ops": _ceiling() / 1e12,
     }
 
 

@@ -39,7 +39,10 @@ class Collection:
         names = list(self.questions)
         kept = [names[int(n * step)] for n in range(count)]
         return Collection(
-            self.name, self.documents, {q: self.questions[q] for q in kept}, {q: self.qrels[q] for q in kept},
+            self.name,
+            self.documents,
+            {q: self.questions[q] for q in kept},
+            {q: self.qrels[q] for q in kept},
             {q: self.answers[q] for q in kept if q in self.answers},
         )
 

@@ -19,7 +19,10 @@ from ultrafast_rag.types import Table
 TARGETS = {"squad2": 0.895, "scifact": 0.73, "xquad-de": 0.935, "xquad-zh": 0.95}
 # column -> (alpha, fusion); None takes the setting
 WAYS: dict[str, tuple[float | None, str | None]] = {
-    "dense": (1.0, None), "lexical": (0.0, None), "rrf": (None, "rrf"), "default": (None, None),
+    "dense": (1.0, None),
+    "lexical": (0.0, None),
+    "rrf": (None, "rrf"),
+    "default": (None, None),
 }
 
 
@@ -57,8 +60,10 @@ def measure(collection: Collection, config: Config) -> tuple[dict[str, Any], str
             with UltraFastRAG(Path(folder, "index"), config=config.replace(fusion=fusion or config.fusion)) as rag:
                 rag.warmup()
                 start = time.perf_counter()
-                run = {q: [hit.document_id for hit in rag.search(text, k=10, alpha=alpha)]
-                       for q, text in collection.questions.items()}
+                run = {
+                    q: [hit.document_id for hit in rag.search(text, k=10, alpha=alpha)]
+                    for q, text in collection.questions.items()
+                }
                 seconds = time.perf_counter() - start
             values[way] = per_query("ndcg", collection.qrels, run, k=10)
     means = {way: sum(value.values()) / max(len(value), 1) for way, value in values.items()}

@@ -47,8 +47,10 @@ def run(arguments: argparse.Namespace) -> Result:
             place = (arguments.index or Path(temporary)) / f"index-{size}"
             if not place.exists():
                 say(f"building {size:,} chunks ...")
-                call("ultrafast_rag.bench.corpus:build_in_child", {"place": str(place), "count": size,
-                     "data": str(folder) if folder else None, "settings": settings})
+                call(
+                    "ultrafast_rag.bench.corpus:build_in_child",
+                    {"place": str(place), "count": size, "data": str(folder) if folder else None, "settings": settings},
+                )
             say(f"asking {len(asked)} questions of {size:,} chunks ...")
             outcome = call("ultrafast_rag.bench.latency:measure", {"place": str(place), "questions": asked, "settings": settings})
             details.append(outcome.value)
@@ -92,5 +94,3 @@ def row_of(size: int, distinct: int, value: dict[str, Any], peak_mb: float) -> d
         "open s": value["open_s"],
         "peak MB": peak_mb,
     }
-
-

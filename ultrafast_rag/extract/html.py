@@ -78,7 +78,6 @@ def _drop_invisible(soup: Any) -> None:
         tag.extract()
 
 
-
 def _is_hidden(tag: Any) -> bool:
     attributes = tag.attrs or {}
     style = str(attributes.get("style", "")).replace(" ", "").lower()

@@ -44,8 +44,17 @@ _CAMERA_TEXT = {"olympus digital camera", "sony dsc", "digital camera", "ascii",
 _TURNS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}  # EXIF orientation -> Pillow's Transpose that undoes it
 # Pillow lets its decoders' own errors through: each of these comes from a broken file.
 _BROKEN = (
-    OSError, SyntaxError, ValueError, LookupError, TypeError, EOFError, ArithmeticError, AttributeError,
-    MemoryError, struct.error, zlib.error,
+    OSError,
+    SyntaxError,
+    ValueError,
+    LookupError,
+    TypeError,
+    EOFError,
+    ArithmeticError,
+    AttributeError,
+    MemoryError,
+    struct.error,
+    zlib.error,
 )
 _truncated_lock = threading.Lock()
 
@@ -91,7 +100,10 @@ class ImageExtractor:
         name = "" if _CAMERA_NAME.match(path.stem) else title
         text = "\n".join(dict.fromkeys(line for line in [name, *_embedded_text(picture), words] if line)) or path.stem
         element = Element(
-            "image", text, page=page, data=encode_small(seen, self.config.image_px),
+            "image",
+            text,
+            page=page,
+            data=encode_small(seen, self.config.image_px),
             metadata={"width": size[0], "height": size[1], "format": picture.format or ""},
         )
         return Part(number, (element,), title=title, total=pages, notes=tuple(notes))

@@ -87,7 +87,11 @@ def _read(image_bytes: bytes, language: str, timeout_s: float) -> Reading:
     try:
         done = subprocess.run(
             ["tesseract", "stdin", "stdout", "-l", language, "--psm", "3", "tsv"],
-            input=image_bytes, capture_output=True, timeout=timeout_s, check=False, env=environment,
+            input=image_bytes,
+            capture_output=True,
+            timeout=timeout_s,
+            check=False,
+            env=environment,
         )
     except subprocess.TimeoutExpired as error:
         raise CorruptError(f"OCR took longer than {timeout_s:.0f} s") from error

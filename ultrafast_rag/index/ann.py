@@ -150,8 +150,15 @@ def tune(index: Any, vectors: HalfVectors, kind: str, seconds: float) -> Tuning:
         for nprobe in _PROBES:
             recall, p50_ms = _measure(index, vectors, queries, truth, nprobe, depth)
             found = Tuning(
-                kind, factory_for(kind, len(vectors), vectors.shape[1]), min(nprobe, nlist), depth, recall, p50_ms,
-                bytes_per_vector, len(vectors), seconds,
+                kind,
+                factory_for(kind, len(vectors), vectors.shape[1]),
+                min(nprobe, nlist),
+                depth,
+                recall,
+                p50_ms,
+                bytes_per_vector,
+                len(vectors),
+                seconds,
             )
             if best is None or _rank(found) > _rank(best):
                 best = found
@@ -193,7 +200,10 @@ def save(index: Any, tuning: Tuning, folder: Path, space: str, *, truth: str) ->
     folder.mkdir(parents=True, exist_ok=True)
     data = serialize(index)
     manifest = {
-        "version": VERSION, "sha256": hashlib.sha256(data.data).hexdigest(), "rows": int(index.ntotal), "truth": truth,
+        "version": VERSION,
+        "sha256": hashlib.sha256(data.data).hexdigest(),
+        "rows": int(index.ntotal),
+        "truth": truth,
         "tuning": dataclasses.asdict(tuning),
     }
     _replace(folder / f"dense-{space}.faiss", data.tobytes())

@@ -149,8 +149,13 @@ class EmbeddingCache:
             for path in self.folder.glob(f"{diskcache.core.DBNAME}*"):
                 path.unlink()
         return diskcache.Cache(
-            str(self.folder), disk=RawDisk, timeout=_LOCK_TIMEOUT_S, size_limit=self._size_bytes, cull_limit=0,
-            eviction_policy="least-recently-stored")
+            str(self.folder),
+            disk=RawDisk,
+            timeout=_LOCK_TIMEOUT_S,
+            size_limit=self._size_bytes,
+            cull_limit=0,
+            eviction_policy="least-recently-stored",
+        )
 
     def _select(self, keys: Sequence[bytes]) -> list[tuple[Any, ...]]:
         if self._cache is None:
@@ -166,8 +171,9 @@ class EmbeddingCache:
             disk = self._cache.disk
             name, vector = disk.get(key, raw), _unpack(disk.fetch(mode, filename, value, False))
         except (pickle.UnpicklingError, ValueError) as error:
-            self._warn("row", f"an entry of the embedding cache at {self.folder} is damaged or not ours ({error}); "
-                              "it is computed anew")
+            self._warn(
+                "row", f"an entry of the embedding cache at {self.folder} is damaged or not ours ({error}); it is computed anew"
+            )
             return
         found[name] = vector
 

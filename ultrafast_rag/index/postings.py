@@ -70,13 +70,19 @@ def merge(first: Segment, second: Segment) -> Segment:
     counts = np.concatenate([first.counts, second.counts])
     order = np.argsort(hashes, kind="stable")
     return _assemble(
-        hashes[order], docs[order], counts[order], np.concatenate([first.chunk_ids, second.chunk_ids]),
+        hashes[order],
+        docs[order],
+        counts[order],
+        np.concatenate([first.chunk_ids, second.chunk_ids]),
         np.concatenate([first.lengths, second.lengths]),
     )
 
 
 def _assemble(
-    hashes: npt.NDArray[np.uint64], docs: npt.NDArray[np.int32], counts: npt.NDArray[Any], chunk_ids: ChunkIds,
+    hashes: npt.NDArray[np.uint64],
+    docs: npt.NDArray[np.int32],
+    counts: npt.NDArray[Any],
+    chunk_ids: ChunkIds,
     lengths: npt.NDArray[np.float32],
 ) -> Segment:
     is_first = np.ones(len(hashes), dtype=np.bool_)

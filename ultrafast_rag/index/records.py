@@ -104,8 +104,14 @@ def begin(writer: sqlite3.Connection, source: Source) -> Progress:
         "INSERT INTO documents(id, source, title, media_type, content_hash, size, mtime_ns, metadata, visible) "
         "VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
-            source.id, source.source, source.title, source.media_type, source.content_hash, *source.stat,
-            to_json(source.metadata), live is None,
+            source.id,
+            source.source,
+            source.title,
+            source.media_type,
+            source.content_hash,
+            *source.stat,
+            to_json(source.metadata),
+            live is None,
         ),
     )
     return Progress(int(made.lastrowid or 0), source.id, 0, "", "replace" if live else "new")
@@ -133,8 +139,21 @@ def insert_part(writer: sqlite3.Connection, part: PartCommit) -> list[int]:
     writer.executemany(
         "INSERT INTO chunks VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [
-            (number, part.document_key, part.part_number, c.ordinal, c.modality, c.text, c.context, c.page,
-             json.dumps(c.bbox) if c.bbox else None, c.start_s, c.end_s, _keep_asset(writer, c), to_json(c.metadata))
+            (
+                number,
+                part.document_key,
+                part.part_number,
+                c.ordinal,
+                c.modality,
+                c.text,
+                c.context,
+                c.page,
+                json.dumps(c.bbox) if c.bbox else None,
+                c.start_s,
+                c.end_s,
+                _keep_asset(writer, c),
+                to_json(c.metadata),
+            )
             for number, c in zip(ids, part.chunks)
         ],
     )
@@ -162,11 +181,14 @@ def gather_space(
 ) -> tuple[HalfVectors, RowChunks]:
     """A batch's rows of one space and the chunk id of each, ids never decreasing."""
     rows = np.concatenate([halves[space] for halves in encoded if space in halves])
-    owners = np.concatenate([
-        np.asarray(numbers, dtype=np.int64)[np.asarray(part.vector_chunks[space], dtype=np.int64)]
-        for part, halves, numbers in zip(batch, encoded, ids)
-        if space in halves and len(halves[space])
-    ] or [np.empty(0, dtype=np.int64)])
+    owners = np.concatenate(
+        [
+            np.asarray(numbers, dtype=np.int64)[np.asarray(part.vector_chunks[space], dtype=np.int64)]
+            for part, halves, numbers in zip(batch, encoded, ids)
+            if space in halves and len(halves[space])
+        ]
+        or [np.empty(0, dtype=np.int64)]
+    )
     order = np.argsort(owners, kind="stable")
     return rows[order], owners[order].astype("<i4")
 
@@ -210,8 +232,19 @@ def to_chunk(row: Sequence[Any]) -> Chunk:
     """A row of CHUNK_ROWS as a Chunk."""
     number, text, modality, document_id, source, ordinal, part, context, page, bbox, start_s, end_s, asset, metadata = row
     return Chunk(
-        text=text, modality=modality, id=number, document_id=document_id, source=source, ordinal=ordinal, part=part,
-        context=context, page=page, bbox=tuple(json.loads(bbox)) if bbox else None, start_s=start_s, end_s=end_s, asset=asset,
+        text=text,
+        modality=modality,
+        id=number,
+        document_id=document_id,
+        source=source,
+        ordinal=ordinal,
+        part=part,
+        context=context,
+        page=page,
+        bbox=tuple(json.loads(bbox)) if bbox else None,
+        start_s=start_s,
+        end_s=end_s,
+        asset=asset,
         metadata=json.loads(metadata) if metadata != "{}" else {},
     )
 

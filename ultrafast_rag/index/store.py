@@ -108,8 +108,15 @@ class Store:
                 raise
 
     def begin(
-        self, source: str, *, content_hash: str, stat: Stat = (0, 0), media_type: str = "", title: str = "",
-        metadata: Mapping[str, Any] | None = None, document_id: str | None = None,
+        self,
+        source: str,
+        *,
+        content_hash: str,
+        stat: Stat = (0, 0),
+        media_type: str = "",
+        title: str = "",
+        metadata: Mapping[str, Any] | None = None,
+        document_id: str | None = None,
     ) -> Progress:
         """Say that a document is about to be read; see `Progress`."""
         return self.begin_many([Source(source, content_hash, stat, media_type, title, metadata or {}, document_id)])[0]
@@ -284,9 +291,7 @@ class Store:
 
     def iter_texts(self, after_chunk_id: int = 0) -> Iterator[tuple[int, str]]:
         """(chunk id, context and text) in id order, pages at a time; documents not yet visible are included."""
-        while rows := self._all(
-            "SELECT id, context, text FROM chunks WHERE id > ? ORDER BY id LIMIT 2000", (after_chunk_id,)
-        ):
+        while rows := self._all("SELECT id, context, text FROM chunks WHERE id > ? ORDER BY id LIMIT 2000", (after_chunk_id,)):
             for number, context, text in rows:
                 yield number, f"{context}\n{text}" if context else text
             after_chunk_id = rows[-1][0]
@@ -301,7 +306,8 @@ class Store:
             start = last if removals == old_removals else 0
             runs = reader.execute(
                 "SELECT p.first_chunk, p.chunks FROM parts p JOIN documents d ON d.key = p.document "
-                "WHERE d.visible AND p.chunks > 0 AND p.first_chunk > ?", (start,),
+                "WHERE d.visible AND p.chunks > 0 AND p.first_chunk > ?",
+                (start,),
             ).fetchall()
             top = reader.execute("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'chunks'").fetchone()[0]
             grown = records.mask_of(runs, top, mask[: start + 1])

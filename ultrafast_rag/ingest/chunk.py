@@ -210,9 +210,7 @@ class DocumentChunker:
         cosines = np.einsum("nd,nd->n", vectors[1:], vectors[:-1])
         return frozenset((np.flatnonzero(cosines < cosines.mean() - cosines.std()) + 1).tolist())
 
-    def _make(
-        self, window: Sequence[_Sentence], context: str, context_ids: tuple[int, ...], modality: Modality
-    ) -> Chunk:
+    def _make(self, window: Sequence[_Sentence], context: str, context_ids: tuple[int, ...], modality: Modality) -> Chunk:
         first, last = window[0].element, window[-1].element
         rows = first.kind in ("table", "code")
         metadata = dict(first.metadata)

@@ -37,10 +37,7 @@ class Overlap(Generic[A, B]):
         self._errors: list[BaseException] = []
 
     def run(
-        self,
-        produce: Sequence[Iterator[A]],
-        work: Callable[[Iterator[A | None]], Iterator[B]],
-        consume: Callable[[B], None],
+        self, produce: Sequence[Iterator[A]], work: Callable[[Iterator[A | None]], Iterator[B]], consume: Callable[[B], None]
     ) -> None:
         """Return when everything produced has been consumed; raise the first error, after all threads ended."""
         producers = [self._thread(lambda items=items: self._produce(items), "ufr-read") for items in produce]  # type: ignore[misc]

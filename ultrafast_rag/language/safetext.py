@@ -79,8 +79,12 @@ _ROUNDS = 8
 
 def _unescape(text: str) -> str:
     """Character references decoded, unless that makes a tag of what was written as text."""
-    return re.sub(r"&(?:#\d{1,7}|#x[0-9a-f]{1,6}|colon|sol|period|lpar|rpar|lbrack|rbrack|excl|Tab|NewLine);?",
-                  lambda found: html.unescape(found[0]), text, flags=re.I)
+    return re.sub(
+        r"&(?:#\d{1,7}|#x[0-9a-f]{1,6}|colon|sol|period|lpar|rpar|lbrack|rbrack|excl|Tab|NewLine);?",
+        lambda found: html.unescape(found[0]),
+        text,
+        flags=re.I,
+    )
 
 
 def strip_links(text: str) -> Stripped:

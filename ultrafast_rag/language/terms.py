@@ -26,8 +26,12 @@ _UNSPACED_START = re.compile(f"[{_UNSPACED}]")
 _CAMEL = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|\d+")
 _CAMEL_INSIDE = re.compile(r"[a-z][A-Z]|[A-Z]{2}[a-z]")
 _SCRIPTS = (
-    (0x0370, 0x03FF, "greek"), (0x0400, 0x052F, "russian"), (0x0530, 0x058F, "armenian"), (0x0600, 0x06FF, "arabic"),
-    (0x0900, 0x097F, "hindi"), (0x0B80, 0x0BFF, "tamil"),
+    (0x0370, 0x03FF, "greek"),
+    (0x0400, 0x052F, "russian"),
+    (0x0530, 0x058F, "armenian"),
+    (0x0600, 0x06FF, "arabic"),
+    (0x0900, 0x097F, "hindi"),
+    (0x0B80, 0x0BFF, "tamil"),
 )
 UNSPACED = "unspaced"
 DEFAULT_LANGUAGE = "english"

@@ -50,15 +50,23 @@ def by_length(lengths: Sequence[int]) -> list[int]:
     return sorted(range(len(lengths)), key=lambda row: -lengths[row])
 
 
-def take(order: Sequence[int], start: int, lengths: Sequence[int], *, budget: int, max_rows: int | None = None,
-         padded: Callable[[int], int] = int) -> list[int]:
+def take(
+    order: Sequence[int],
+    start: int,
+    lengths: Sequence[int],
+    *,
+    budget: int,
+    max_rows: int | None = None,
+    padded: Callable[[int], int] = int,
+) -> list[int]:
     """The rows from `start` on that fit `budget` once padded to the first, which is the longest; at least one."""
     rows = max(1, budget // max(1, padded(lengths[order[start]])))
     return list(order[start : start + (rows if max_rows is None else min(rows, max_rows))])
 
 
-def batches(lengths: Sequence[int], *, budget: int, max_rows: int | None = None,
-            padded: Callable[[int], int] = int) -> Iterator[list[int]]:
+def batches(
+    lengths: Sequence[int], *, budget: int, max_rows: int | None = None, padded: Callable[[int], int] = int
+) -> Iterator[list[int]]:
     """Cut rows into batches of at most `budget` padded tokens (one row may exceed it alone), longest first.
 
     padded: the length a text is padded to, for devices that like few different shapes.
@@ -71,8 +79,13 @@ def batches(lengths: Sequence[int], *, budget: int, max_rows: int | None = None,
 
 
 def run_governed(
-    lengths: Sequence[int], run: Callable[[list[int]], T], *, governor: Governor, max_rows: int | None = None,
-    padded: Callable[[int], int] = int, release: Callable[[], None] = lambda: None
+    lengths: Sequence[int],
+    run: Callable[[list[int]], T],
+    *,
+    governor: Governor,
+    max_rows: int | None = None,
+    padded: Callable[[int], int] = int,
+    release: Callable[[], None] = lambda: None,
 ) -> Iterator[tuple[list[int], T]]:
     """Yield (rows, run(rows)) over all rows, with smaller batches after an out-of-memory error.
 
@@ -86,7 +99,8 @@ def run_governed(
             if len(rows) == 1:
                 raise DeviceMemoryError(
                     f"out of memory on a single text of {lengths[rows[0]]} tokens ({failure}). Free the device, "
-                    "choose a smaller model, or set device='cpu'")
+                    "choose a smaller model, or set device='cpu'"
+                )
             governor.ran_out(len(rows) * padded(lengths[rows[0]]))
             release()
             continue
@@ -110,7 +124,8 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     text = str(error).lower()
     return isinstance(error, RuntimeError) and any(
-        sign in text for sign in ("out of memory", "can't allocate memory", "alloc_failed", "bad allocation"))
+        sign in text for sign in ("out of memory", "can't allocate memory", "alloc_failed", "bad allocation")
+    )
 
 
 def bad_rows(vectors: Vectors) -> list[int]:

@@ -25,8 +25,12 @@ DType = Literal["float32", "bfloat16", "float16"]
 Quantization = Literal["none", "8bit", "4bit"]
 
 _ENGINE_DTYPE: dict[str, DType] = {
-    "torch-f32": "float32", "torch-bf16": "bfloat16", "torch-f16": "float16",
-    "openvino-f32": "float32", "openvino-bf16": "bfloat16", "openvino-int8": "bfloat16",
+    "torch-f32": "float32",
+    "torch-bf16": "bfloat16",
+    "torch-f16": "float16",
+    "openvino-f32": "float32",
+    "openvino-bf16": "bfloat16",
+    "openvino-int8": "bfloat16",
 }
 _GPU_SIGNS = ("/dev/nvidiactl", "/dev/nvidia0", "/proc/driver/nvidia/version", "/dev/dxg", "/dev/kfd")
 
@@ -61,8 +65,13 @@ class CpuFacts:
 
     def summary(self) -> str:
         """One line, e.g. 'AMD EPYC, 2 cores, AVX-512 VNNI BF16'."""
-        known = (("AVX-512", self.avx512), ("AVX2", "avx2" in self.flags and not self.avx512), ("VNNI", self.vnni),
-                 ("BF16", self.bf16), ("AMX", self.amx))
+        known = (
+            ("AVX-512", self.avx512),
+            ("AVX2", "avx2" in self.flags and not self.avx512),
+            ("VNNI", self.vnni),
+            ("BF16", self.bf16),
+            ("AMX", self.amx),
+        )
         return f"{self.name}, {self.cores} cores, {' '.join(n for n, there in known if there) or 'no vector extensions known'}"
 
 
@@ -113,13 +122,19 @@ class DevicePlan:
     def rows(self) -> list[tuple[str, str, str]]:
         """(setting, value, reason) for `doctor()`."""
         values: dict[str, Any] = {
-            "devices": ", ".join(self.devices), "dtype": self.dtype, "quantization": self.quantization,
-            "compile": "on" if self.compile else "off", "attention": self.attention, "engines": ", ".join(self.engines),
+            "devices": ", ".join(self.devices),
+            "dtype": self.dtype,
+            "quantization": self.quantization,
+            "compile": "on" if self.compile else "off",
+            "attention": self.attention,
+            "engines": ", ".join(self.engines),
         }
         rows = [(name, value, self.reasons.get(name, "")) for name, value in values.items()]
         rows.append(("cpu", self.cpu.summary(), ""))
-        return rows + [(f"gpu {gpu.index}", gpu.summary(), "" if gpu.supported else "unused: this torch has no kernels for it")
-                       for gpu in self.gpus]
+        return rows + [
+            (f"gpu {gpu.index}", gpu.summary(), "" if gpu.supported else "unused: this torch has no kernels for it")
+            for gpu in self.gpus
+        ]
 
 
 def usable_cores() -> int:
@@ -200,8 +215,11 @@ def gpu_facts() -> tuple[GpuFacts, ...]:
         free, total = torch.cuda.mem_get_info(index)
         with torch.cuda.device(index):
             bf16 = bool(torch.cuda.is_bf16_supported(including_emulation=False))
-        facts.append(GpuFacts(index, torch.cuda.get_device_name(index), capability, free, total, bf16,
-                              _arch_supported(capability, arch_list)))
+        facts.append(
+            GpuFacts(
+                index, torch.cuda.get_device_name(index), capability, free, total, bf16, _arch_supported(capability, arch_list)
+            )
+        )
     return tuple(facts)
 
 
@@ -220,10 +238,16 @@ def plan_device(config: Config) -> DevicePlan:
     dtype, why_dtype = _dtype(config, cpu, used)
     compiled = config.compile and quantization == "none"
     reasons = {
-        "devices": why_devices, "dtype": why_dtype, "quantization": why_quantization, "engines": why_engines,
+        "devices": why_devices,
+        "dtype": why_dtype,
+        "quantization": why_quantization,
+        "engines": why_engines,
         "attention": "fused attention of torch; FlashAttention-2 needs compute capability 8.0 and gains nothing at these lengths",
-        "compile": "asked for" if compiled else "gains at most 1.3x on these models and costs 15-40 s; compile=True turns it on"
-        if not config.compile else "quantized layers are not compiled",
+        "compile": "asked for"
+        if compiled
+        else "gains at most 1.3x on these models and costs 15-40 s; compile=True turns it on"
+        if not config.compile
+        else "quantized layers are not compiled",
     }
     return DevicePlan(devices, dtype, quantization, compiled, "sdpa", engines, cpu, gpus, reasons)
 

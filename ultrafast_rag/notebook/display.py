@@ -163,9 +163,7 @@ def _inline(text: str, known: Mapping[int, str]) -> str:
         numbers = [int(number) for number in match[2].split(",")]
         if not all(number in known for number in numbers):
             return match[0]
-        style = (
-            f"font-size:11px;font-weight:700;padding:0 4px;border-radius:8px;background:rgba({COOL},.22);white-space:nowrap"
-        )
+        style = f"font-size:11px;font-weight:700;padding:0 4px;border-radius:8px;background:rgba({COOL},.22);white-space:nowrap"
         space = "&nbsp;" if match[1] else ""  # a citation stays on the line of what it supports
         return space + "".join(f'<sup title="{escape(known[n])}" style="{style}">[{n}]</sup>' for n in numbers)
 

@@ -40,9 +40,7 @@ def mount() -> Path:
     return Path("/content/drive/MyDrive")
 
 
-def snapshot(
-    source: Exporter | Callable[[Path], object], folder: Path | str, *, name: str = "index", keep: int = 2
-) -> Path:
+def snapshot(source: Exporter | Callable[[Path], object], folder: Path | str, *, name: str = "index", keep: int = 2) -> Path:
     """Write a snapshot of `source` into `folder` (on Drive) and return its path; the newest `keep` stay.
 
     source: an object with `export(path)`, or a callable that writes one consistent file.
@@ -76,9 +74,7 @@ def snapshots(folder: Path | str, *, name: str = "index") -> list[Path]:
     return sorted((path for path in where.glob("*.tar") if shape.fullmatch(path.name)), key=lambda p: p.name, reverse=True)
 
 
-def restore(
-    folder: Path | str, target: Path | str, unpack: Callable[[Path, Path], Any], *, name: str = "index"
-) -> Path:
+def restore(folder: Path | str, target: Path | str, unpack: Callable[[Path, Path], Any], *, name: str = "index") -> Path:
     """Bring the newest undamaged snapshot to the local folder `target`; returns the snapshot used.
 
     unpack: called with (a local copy of the capsule, target), e.g. `UltraFastRAG.restore`.

@@ -322,9 +322,7 @@ def _takes(function: Callable[..., Any], name: str) -> bool:
     return any(p.name == name or p.kind is p.VAR_KEYWORD for p in parameters)
 
 
-def show(
-    rag: Any, *, read: Callable[[str], str] = input, write: Callable[[str], object] | None = None
-) -> SearchWidget | None:
+def show(rag: Any, *, read: Callable[[str], str] = input, write: Callable[[str], object] | None = None) -> SearchWidget | None:
     """The search panel where a notebook can show it; elsewhere a dialogue in text, until an empty line or end of input."""
     if detect().is_notebook:
         return SearchWidget(rag)

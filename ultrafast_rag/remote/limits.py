@@ -251,8 +251,11 @@ class Gate:
             return retry.wait_s(state.attempt_number, state.outcome.exception() if state.outcome else None)
 
         retrying = AsyncRetrying(
-            retry=retry_if_exception(retry.worth_it), wait=wait_s, stop=stop_after_attempt(retry.attempts),
-            before_sleep=lambda _: self.totals.count("retries"), reraise=True,
+            retry=retry_if_exception(retry.worth_it),
+            wait=wait_s,
+            stop=stop_after_attempt(retry.attempts),
+            before_sleep=lambda _: self.totals.count("retries"),
+            reraise=True,
         )
         self.breaker.check()
         try:

@@ -113,7 +113,8 @@ class QuotaLedger:
             raise RateLimitedError(
                 f"the day's quota of {name.split('#')[0]} is spent after {used} requests; "
                 f"it is renewed in {wait_s / 3600:.1f} h, at midnight Pacific",
-                retry_after_s=wait_s, per_day=True,
+                retry_after_s=wait_s,
+                per_day=True,
             )
         self._write(name, 1, 0)
 

@@ -18,9 +18,16 @@ FORMATS = (
     "wv,ape,tta,dts,rm,h264,hevc,m4v,gif,mpegvideo,ivf,voc,3gp,mj2,3g2,xwma,dsf,tak,gsm,mxf,nut,truehd"
 )
 _FAMILIES = {
-    "wav": {".wav", ".wave"}, "mp3": {".mp3", ".mp2", ".mpga"}, "flac": {".flac"}, "aac": {".aac"}, "avi": {".avi"},
-    "ogg": {".ogg", ".oga", ".opus", ".ogv", ".spx"}, "mov": {".mov", ".mp4", ".m4a", ".m4b", ".m4v", ".3gp", ".3g2", ".qt"},
-    "matroska": {".mkv", ".mka", ".webm", ".weba", ".mks"}, "asf": {".wma", ".wmv", ".asf"}, "aiff": {".aif", ".aiff", ".aifc"},
+    "wav": {".wav", ".wave"},
+    "mp3": {".mp3", ".mp2", ".mpga"},
+    "flac": {".flac"},
+    "aac": {".aac"},
+    "avi": {".avi"},
+    "ogg": {".ogg", ".oga", ".opus", ".ogv", ".spx"},
+    "mov": {".mov", ".mp4", ".m4a", ".m4b", ".m4v", ".3gp", ".3g2", ".qt"},
+    "matroska": {".mkv", ".mka", ".webm", ".weba", ".mks"},
+    "asf": {".wma", ".wmv", ".asf"},
+    "aiff": {".aif", ".aiff", ".aifc"},
 }
 
 

@@ -215,8 +215,12 @@ def _cue_slots(cues: list[Segment], start_part: int) -> Iterator[tuple[Element, 
 
 
 def _parts(
-    spoken: Iterator[tuple[Element, ...]], shown: Iterator[tuple[Element, ...]], number: int,
-    title: str, total: int | None, notes: list[str],
+    spoken: Iterator[tuple[Element, ...]],
+    shown: Iterator[tuple[Element, ...]],
+    number: int,
+    title: str,
+    total: int | None,
+    notes: list[str],
 ) -> Iterator[Part]:
     """Slot by slot from both streams until both end; the last part knows the total."""
     held: Part | None = None

@@ -148,9 +148,7 @@ class ClipEncoder:
         return vectors
 
 
-def open_image_encoder(
-    config: Config, plan: DevicePlan | None = None, *, progress: Progress | None = None
-) -> ClipEncoder:
+def open_image_encoder(config: Config, plan: DevicePlan | None = None, *, progress: Progress | None = None) -> ClipEncoder:
     """Load `config.image_model`: a hub id or folder of transformers' CLIP, "open_clip:ARCH/TAG" or "open_clip:ARCH/PATH".
 
     PATH is a safetensors file; "open_clip:FOLDER" reads open_clip_config.json there. On a CPU transformers' models run
@@ -269,4 +267,3 @@ def _checkpoint(folder: Path) -> Path:
     if len(found) != 1:
         raise WeightsError(f"{folder} holds no open_clip_model.safetensors (found: {', '.join(p.name for p in found) or 'none'})")
     return found[0]
-

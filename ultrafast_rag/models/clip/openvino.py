@@ -108,9 +108,16 @@ class OpenVINOTowers:
         if part not in self._queues:
             self._converted(part)  # read only if it still is what was written
             streams = self._cores if part == "image" else 1  # a question is alone, pictures come in numbers
-            compiled = self._core.compile_model(str(self._folder(part) / "model.xml"), "CPU", {
-                "INFERENCE_PRECISION_HINT": self._hint, "NUM_STREAMS": str(streams), "INFERENCE_NUM_THREADS": str(self._cores),
-                "ENABLE_CPU_PINNING": False})  # as in openvino.py: a pinned thread waits for whoever is on its core
+            compiled = self._core.compile_model(
+                str(self._folder(part) / "model.xml"),
+                "CPU",
+                {
+                    "INFERENCE_PRECISION_HINT": self._hint,
+                    "NUM_STREAMS": str(streams),
+                    "INFERENCE_NUM_THREADS": str(self._cores),
+                    "ENABLE_CPU_PINNING": False,
+                },
+            )  # as in openvino.py: a pinned thread waits for whoever is on its core
             queue = require("openvino").AsyncInferQueue(compiled, streams)
 
             def done(request: Any, target: Vectors) -> None:
@@ -132,8 +139,14 @@ class OpenVINOTowers:
             self._converted(part, "f16")
             needs, source = ("nncf",), str(self._folder(part, "f16"))
         task = {"folder": str(self._weights.path), "part": part, "kind": kind, "source": source}
-        return convert_once(self._folder(part, kind), __name__, task, needs=needs,
-                            what=f"the {part} tower of {self._weights.name} for this CPU ({kind})", progress=self._progress)
+        return convert_once(
+            self._folder(part, kind),
+            __name__,
+            task,
+            needs=needs,
+            what=f"the {part} tower of {self._weights.name} for this CPU ({kind})",
+            progress=self._progress,
+        )
 
 
 # below: the child process
@@ -165,9 +178,16 @@ def _to_f16(part: str, folder: Path, out: Path) -> dict[str, Any]:
     cosine = float(_cosines(ours, theirs).min())
     if not cosine >= _MIN_COSINE:
         raise EncodingError(f"the converted model differs from torch: cosine {cosine:.5f}")
-    return {"part": part, "kind": "f16", "dim": towers.dim, "max_tokens": towers.max_tokens, "side": towers.spec.side,
-            "image_tokens": towers.image_tokens, "image_size": int(towers.model.config.vision_config.image_size),
-            "min_cosine_to_torch": cosine}
+    return {
+        "part": part,
+        "kind": "f16",
+        "dim": towers.dim,
+        "max_tokens": towers.max_tokens,
+        "side": towers.spec.side,
+        "image_tokens": towers.image_tokens,
+        "image_size": int(towers.model.config.vision_config.image_size),
+        "min_cosine_to_torch": cosine,
+    }
 
 
 def _cosines(ours: Any, theirs: Any) -> Any:

@@ -50,8 +50,12 @@ class PixelSpec:
             edge = (size.get("shortest_edge") or size["height"]) if isinstance(size, dict) else size
             side = crop["height"] if isinstance(crop, dict) else crop
             return cls(
-                int(image_size if squash else side), int(edge), squash, int(found.get("resample", 3)),
-                tuple(found.get("image_mean", _CLIP_MEAN)), tuple(found.get("image_std", _CLIP_STD)),
+                int(image_size if squash else side),
+                int(edge),
+                squash,
+                int(found.get("resample", 3)),
+                tuple(found.get("image_mean", _CLIP_MEAN)),
+                tuple(found.get("image_std", _CLIP_STD)),
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise WeightsError(f"{path} cannot be read: {error}") from error

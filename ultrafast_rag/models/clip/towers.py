@@ -134,8 +134,13 @@ class OpenClipTowers(_TorchTowers):
     """
 
     def __init__(
-        self, description: dict[str, Any], checkpoint: Path, precision: Precision, device: str,
-        *, preprocess: dict[str, Any] | None = None,
+        self,
+        description: dict[str, Any],
+        checkpoint: Path,
+        precision: Precision,
+        device: str,
+        *,
+        preprocess: dict[str, Any] | None = None,
     ) -> None:
         self.torch, open_clip = require("torch"), require("open_clip", package="open-clip-torch")
         self.device = device

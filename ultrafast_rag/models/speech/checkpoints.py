@@ -23,12 +23,18 @@ from ultrafast_rag.models.weights import resolve
 
 _KAGGLE_ROOT = Path("/kaggle/input")
 _LAYER = {
-    "self_attn_layer_norm": "attn_ln", "encoder_attn_layer_norm": "cross_attn_ln", "final_layer_norm": "mlp_ln",
-    "self_attn": "attn", "encoder_attn": "cross_attn", "fc1": "mlp.0", "fc2": "mlp.2",
+    "self_attn_layer_norm": "attn_ln",
+    "encoder_attn_layer_norm": "cross_attn_ln",
+    "final_layer_norm": "mlp_ln",
+    "self_attn": "attn",
+    "encoder_attn": "cross_attn",
+    "fc1": "mlp.0",
+    "fc2": "mlp.2",
 }
 _PROJECTION = {"q_proj": "query", "k_proj": "key", "v_proj": "value", "out_proj": "out"}
 _TOP = {
-    "encoder.layer_norm": "encoder.ln_post", "decoder.layer_norm": "decoder.ln",
+    "encoder.layer_norm": "encoder.ln_post",
+    "decoder.layer_norm": "decoder.ln",
     "decoder.embed_tokens": "decoder.token_embedding",
     "encoder.embed_positions.weight": "encoder.positional_embedding",
     "decoder.embed_positions.weight": "decoder.positional_embedding",
@@ -102,10 +108,16 @@ def _read(checkpoint: Checkpoint) -> tuple[dict[str, int], dict[str, Any]]:
 
 def _dims_of(config: dict[str, Any]) -> dict[str, int]:
     names = {
-        "n_mels": "num_mel_bins", "n_audio_ctx": "max_source_positions", "n_audio_state": "d_model",
-        "n_audio_head": "encoder_attention_heads", "n_audio_layer": "encoder_layers", "n_vocab": "vocab_size",
-        "n_text_ctx": "max_target_positions", "n_text_state": "d_model",
-        "n_text_head": "decoder_attention_heads", "n_text_layer": "decoder_layers",
+        "n_mels": "num_mel_bins",
+        "n_audio_ctx": "max_source_positions",
+        "n_audio_state": "d_model",
+        "n_audio_head": "encoder_attention_heads",
+        "n_audio_layer": "encoder_layers",
+        "n_vocab": "vocab_size",
+        "n_text_ctx": "max_target_positions",
+        "n_text_state": "d_model",
+        "n_text_head": "decoder_attention_heads",
+        "n_text_layer": "decoder_layers",
     }
     return {ours: int(config[theirs]) for ours, theirs in names.items()}
 

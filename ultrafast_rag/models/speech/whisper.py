@@ -40,9 +40,19 @@ _LEAST_S = 0.1  # shorter holds no word
 _UNDER_S = 1.0  # of sound at least are looked at to tell a voice
 _DIVISIBLE_S = 8.0  # shorter windows are not divided
 _STOCK = {
-    "thank you", "thanks for watching", "thank you for watching", "thanks", "you", "bye", "please subscribe", "the end",
-    "see you next time", "see you in the next video", "subtitles by the amara org community",
-    "untertitel der amara org community", "sous titres réalisés par la communauté d amara org",
+    "thank you",
+    "thanks for watching",
+    "thank you for watching",
+    "thanks",
+    "you",
+    "bye",
+    "please subscribe",
+    "the end",
+    "see you next time",
+    "see you in the next video",
+    "subtitles by the amara org community",
+    "untertitel der amara org community",
+    "sous titres réalisés par la communauté d amara org",
 }
 _LOOP = re.compile(r"\b(\w.{0,40}?)(?:[\s,.!?]+\1\b){3,}", re.IGNORECASE)  # four times the same: the decoder went round
 _BRACKETED = re.compile(r"[\[(*♪♫][^\])*♪♫]*[\])*♪♫]?")
@@ -232,7 +242,8 @@ class WhisperTranscriber:
 
     def _tokenizer(self, language: str) -> Any:
         return self._whisper.tokenizer.get_tokenizer(
-            self.multilingual, num_languages=self._model.num_languages, language=language, task="transcribe")
+            self.multilingual, num_languages=self._model.num_languages, language=language, task="transcribe"
+        )
 
 
 class FasterWhisperTranscriber:
@@ -244,7 +255,8 @@ class FasterWhisperTranscriber:
         compute = {"8bit": "int8", "float16": "float16"}.get(precision, "int8" if kind == "cpu" else "float16")
         try:
             self._model = faster.WhisperModel(
-                name, device=kind, device_index=int(index or 0), compute_type=compute, local_files_only=offline)
+                name, device=kind, device_index=int(index or 0), compute_type=compute, local_files_only=offline
+            )
         except (RuntimeError, ValueError, OSError) as error:
             raise WeightsError(f"faster-whisper has no model {name!r} here: {str(error)[:200]}") from error
         self._gates, self._lock, self.notes = gates or Gates(), threading.Lock(), list[str]()

@@ -32,8 +32,15 @@ class SentenceEncoder:
     exact: makes a float32 engine, for the rare row that half precision cannot hold.
     """
 
-    def __init__(self, spec: EncoderSpec, engine: Engine, *, fingerprint: str,
-                 exact: Callable[[], Engine] | None = None, report: Sequence[tuple[str, ...]] = ()) -> None:
+    def __init__(
+        self,
+        spec: EncoderSpec,
+        engine: Engine,
+        *,
+        fingerprint: str,
+        exact: Callable[[], Engine] | None = None,
+        report: Sequence[tuple[str, ...]] = (),
+    ) -> None:
         self.spec, self.engine, self.fingerprint = spec, engine, fingerprint
         self.dim, self.max_tokens = engine.dim, spec.max_tokens
         self._pieces = WordPieces(spec)
@@ -130,8 +137,9 @@ def open_text_encoder(
     if fingerprint is not None:
         return _open_again(spec, fingerprint, make, exact)
     choice, engine = _chosen(spec, plan, config, make)
-    return SentenceEncoder(spec, engine, fingerprint=fingerprint_of(spec, engine.name), exact=exact,
-                           report=[trial.row() for trial in choice.trials])
+    return SentenceEncoder(
+        spec, engine, fingerprint=fingerprint_of(spec, engine.name), exact=exact, report=[trial.row() for trial in choice.trials]
+    )
 
 
 def _chosen(spec: EncoderSpec, plan: DevicePlan, config: Config, make: Callable[[str], Engine]) -> tuple[Choice, Engine]:
@@ -168,11 +176,18 @@ def _open_again(
     now = fingerprint_of(spec, name)
     # where the weights came from may differ; what they are may not
     if [parts[0].rpartition("@")[2], *parts[1:]] != [now.split("|")[0].rpartition("@")[2], *now.split("|")[1:]]:
-        raise IndexStateError(f"vectors were made by {fingerprint}, and this is {now}: open the index with the model and the "
-                              "version of this package it was made with, or ingest into another folder")
+        raise IndexStateError(
+            f"vectors were made by {fingerprint}, and this is {now}: open the index with the model and the "
+            "version of this package it was made with, or ingest into another folder"
+        )
     try:
         engine = make(name)
     except (EncodingError, ImportError) as error:
         raise IndexStateError(f"vectors were made by {fingerprint}, and that engine cannot run here: {error}") from error
-    return SentenceEncoder(spec, engine, fingerprint=fingerprint, exact=exact,
-                           report=[Trial(name, verdict="the index was made with it", chosen=True).row()])
+    return SentenceEncoder(
+        spec,
+        engine,
+        fingerprint=fingerprint,
+        exact=exact,
+        report=[Trial(name, verdict="the index was made with it", chosen=True).row()],
+    )

@@ -165,9 +165,16 @@ class OpenVINOEngine:
 
     def _compile(self, *, streams: int, threads: int) -> Any:
         # never pinned to a core: beside one other busy process that costs a question 4.0 ms at the median, and free 1.9
-        return self._core.compile_model(self._model, "CPU", {
-            "INFERENCE_PRECISION_HINT": self._precision, "NUM_STREAMS": str(streams), "INFERENCE_NUM_THREADS": str(threads),
-            "ENABLE_CPU_PINNING": False})
+        return self._core.compile_model(
+            self._model,
+            "CPU",
+            {
+                "INFERENCE_PRECISION_HINT": self._precision,
+                "NUM_STREAMS": str(streams),
+                "INFERENCE_NUM_THREADS": str(threads),
+                "ENABLE_CPU_PINNING": False,
+            },
+        )
 
 
 def folder_for(spec: EncoderSpec, kind: str, cache_dir: Path) -> Path:
@@ -257,8 +264,15 @@ def _convert_in_child(module: str, task: Mapping[str, Any]) -> None:
     quiet = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "CUDA_VISIBLE_DEVICES": ""}
     env = {**os.environ, **quiet, "PYTHONPATH": paths}
     try:
-        done = subprocess.run([sys.executable, "-m", module, json.dumps(task)], env=env, stdin=subprocess.DEVNULL,
-                              capture_output=True, text=True, timeout=_CONVERT_TIMEOUT_S, check=False)
+        done = subprocess.run(
+            [sys.executable, "-m", module, json.dumps(task)],
+            env=env,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_CONVERT_TIMEOUT_S,
+            check=False,
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise EncodingError(f"conversion to OpenVINO did not finish: {error}") from error
     if done.returncode != 0:

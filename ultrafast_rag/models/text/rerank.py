@@ -48,8 +48,13 @@ class CrossEncoder:
         with quiet(transformers):
             try:
                 model = transformers.AutoModelForSequenceClassification.from_pretrained(
-                    str(weights.path), attn_implementation=plan.attention, local_files_only=True, use_safetensors=True,
-                    trust_remote_code=False, **options)
+                    str(weights.path),
+                    attn_implementation=plan.attention,
+                    local_files_only=True,
+                    use_safetensors=True,
+                    trust_remote_code=False,
+                    **options,
+                )
             except (ValueError, OSError, RuntimeError, ImportError) as error:
                 raise EncodingError(f"{weights.model_id} cannot be loaded as a reranker: {error}") from error
         self._model = (model if quantized else model.to(self._device)).eval()
@@ -70,8 +75,12 @@ class CrossEncoder:
         pairs = [self._tokenizer.encode(question, passage) for passage in passages]
         scores = np.empty(len(pairs), np.float32)
         with self._torch.inference_mode():
-            for rows, out in run_governed([len(pair.ids) for pair in pairs], lambda rows: self._forward([pairs[r] for r in rows]),
-                                          governor=self._governor, release=self._release):
+            for rows, out in run_governed(
+                [len(pair.ids) for pair in pairs],
+                lambda rows: self._forward([pairs[r] for r in rows]),
+                governor=self._governor,
+                release=self._release,
+            ):
                 scores[rows] = out
         if not np.isfinite(scores).all():
             raise EncodingError(f"the reranker gives no number for {passages[int(np.argmin(np.isfinite(scores)))][:80]!r}")

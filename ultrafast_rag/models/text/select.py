@@ -63,11 +63,18 @@ class Trial:
 
     def row(self) -> tuple[str, str, str, str, str, str]:
         """For a table: engine, tokens/s, ratio, overlap, cosine, verdict."""
+
         def shown(value: float, form: str) -> str:
             return "" if value != value else format(value, form)
 
-        return (self.engine, shown(self.tokens_per_s, ",.0f"), shown(self.ratio, ".1f"), shown(self.overlap, ".3f"),
-                shown(self.cosine, ".4f"), self.verdict)
+        return (
+            self.engine,
+            shown(self.tokens_per_s, ",.0f"),
+            shown(self.ratio, ".1f"),
+            shown(self.overlap, ".3f"),
+            shown(self.cosine, ".4f"),
+            self.verdict,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +161,7 @@ def _measure(engine: Engine, framed: Sequence[Sequence[int]], exact: Vectors | N
 
 def agreement(vectors: Vectors, exact: Vectors, *, k: int = NEIGHBOURS) -> tuple[float, float]:
     """(mean overlap of each row's k nearest other rows with those by `exact`, mean cosine to `exact`)."""
+
     def nearest(rows: Vectors) -> np.ndarray:
         scores = rows @ rows.T
         np.fill_diagonal(scores, -np.inf)
@@ -191,8 +199,17 @@ def _memory(config: Config) -> Path:
 
 
 def _machine_key(spec: EncoderSpec, plan: DevicePlan) -> str:
-    parts = [plan.cpu.name, str(plan.cpu.cores), *sorted(plan.cpu.flags), spec.weights.revision, spec.pooling,
-             str(spec.max_tokens), calibration_hash(), *plan.engines, str(MIN_OVERLAP)]
+    parts = [
+        plan.cpu.name,
+        str(plan.cpu.cores),
+        *sorted(plan.cpu.flags),
+        spec.weights.revision,
+        spec.pooling,
+        str(spec.max_tokens),
+        calibration_hash(),
+        *plan.engines,
+        str(MIN_OVERLAP),
+    ]
     for package in ("openvino", "nncf", "torch"):
         try:
             parts.append(metadata.version(package))

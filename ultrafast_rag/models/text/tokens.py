@@ -39,10 +39,15 @@ class EncoderSpec:
             raise WeightsError(f"{weights.model_id} is not a text encoder: its config.json names no hidden_size")
         prompts = _json(weights.path / "config_sentence_transformers.json").get("prompts") or {}
         return cls(
-            weights, dim=int(config.get("hidden_size") or config["dim"]),
-            layers=int(config.get("num_hidden_layers") or config.get("n_layers") or 1), pooling=_pooling(weights),
-            max_tokens=_max_tokens(weights.path, config), query_prompt=str(prompts.get("query") or ""),
-            passage_prompt=str(prompts.get("passage") or prompts.get("document") or ""), config=config)
+            weights,
+            dim=int(config.get("hidden_size") or config["dim"]),
+            layers=int(config.get("num_hidden_layers") or config.get("n_layers") or 1),
+            pooling=_pooling(weights),
+            max_tokens=_max_tokens(weights.path, config),
+            query_prompt=str(prompts.get("query") or ""),
+            passage_prompt=str(prompts.get("passage") or prompts.get("document") or ""),
+            config=config,
+        )
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -45,8 +45,16 @@ class TorchEngine:
         self._max_rows = config.batch_size
         self._compiled = plan.compile and name in _DTYPES
         self._replicas = [
-            _Replica(spec, name, device, plan, compiled=self._compiled,
-                     ceiling=config.batch_tokens or _token_budget(spec, name, device, config)) for device in plan.devices]
+            _Replica(
+                spec,
+                name,
+                device,
+                plan,
+                compiled=self._compiled,
+                ceiling=config.batch_tokens or _token_budget(spec, name, device, config),
+            )
+            for device in plan.devices
+        ]
 
     def run(self, token_ids: Sequence[Sequence[int]]) -> Vectors:
         """float32 (n, dim) in the order given. Raises DeviceMemoryError when one text alone does not fit."""
@@ -109,13 +117,26 @@ class _Replica:
         vectors = np.empty((len(token_ids), self.dim), np.float32)
         with torch.inference_mode():
             if not self.on_gpu:
-                for rows, out in run_governed(lengths, lambda rows: self._forward(rows, token_ids, pad_id),
-                                              governor=self.governor, max_rows=max_rows, padded=self._padded):
+                for rows, out in run_governed(
+                    lengths,
+                    lambda rows: self._forward(rows, token_ids, pad_id),
+                    governor=self.governor,
+                    max_rows=max_rows,
+                    padded=self._padded,
+                ):
                     vectors[rows] = out.numpy()
                 return vectors
             with torch.cuda.device(self.device), torch.cuda.stream(self._stream):
-                done = list(run_governed(lengths, lambda rows: self._forward(rows, token_ids, pad_id), governor=self.governor,
-                                         max_rows=max_rows, padded=self._padded, release=torch.cuda.empty_cache))
+                done = list(
+                    run_governed(
+                        lengths,
+                        lambda rows: self._forward(rows, token_ids, pad_id),
+                        governor=self.governor,
+                        max_rows=max_rows,
+                        padded=self._padded,
+                        release=torch.cuda.empty_cache,
+                    )
+                )
                 host = torch.empty((len(token_ids), self.dim), dtype=torch.float32, pin_memory=True)
                 host.copy_(torch.cat([out for _, out in done]), non_blocking=True)
                 torch.cuda.current_stream().synchronize()
