@@ -29,6 +29,8 @@ Mask = npt.NDArray[np.bool_]
 TEXT_SPACE, VISUAL_SPACE = "text", "visual"
 DESCRIBES = "describes"
 """In the metadata of a chunk that stands for another one: that one's id."""
+PAGE_HEAD = "page_head"
+"""In the metadata of a chunk: the head of its page, as far as the chunk does not say it itself; searched by words only."""
 
 HTML_REPRS: dict[type, Callable[[Any], str]] = {}
 
@@ -73,6 +75,8 @@ class Part:
     """The unit of progress: a page, a slice of a text file, a window of a recording.
 
     number: 0-based; an interrupted document resumes at the first number not committed.
+    head: the first lines of a page, its running title among them, at most some 260 characters.
+    apart: whether the headings of earlier parts do not reach into this one: a slide, a statement under its own title.
     total: parts in the whole document, where the extractor knows it.
     failure: why this part could not be read; the document goes on with the next one.
     notes: what the reader of the report should know, e.g. "page 3 has no text layer".
@@ -84,6 +88,8 @@ class Part:
     total: int | None = None
     failure: str | None = None
     notes: tuple[str, ...] = ()
+    head: str = ""
+    apart: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -401,3 +401,24 @@ def test_drawings_that_share_a_cell_of_the_grid_are_one_figure():
     expected = sorted(sorted(members) for members, _ in groups)
     assert sorted(sorted(group) for group in _clusters(boxes)) == expected
     assert 1 < len(expected) < 150
+
+
+def test_pdf_page_head_names_what_runs_over_every_page_and_what_opens_this_one(tmp_path):
+    document = pymupdf.open()
+    for number in range(3):
+        page = document.new_page()
+        page.insert_text((72, 40), "Tide Company, consolidated statements", fontsize=9)
+        page.insert_text((72, 100), f"Part {number} of the report", fontsize=10)
+        page.insert_textbox((72, 130, 500, 400), PROSE * 6, fontsize=10)
+    heads = [part.head for part in read(save(tmp_path, document))]
+    for number, head in enumerate(heads):
+        assert head.startswith(f"Tide Company, consolidated statements\nPart {number} of the report\nThe valve")
+        assert 200 < len(head) <= 260
+        assert head.split()[-1] in PROSE.split()
+
+
+def test_pdf_slides_stand_apart_and_pages_do_not(tmp_path):
+    document = pymupdf.open()
+    for width, height in ((960, 540), (595, 842)):
+        document.new_page(width=width, height=height).insert_text((72, 100), "Words to be read.")
+    assert [part.apart for part in read(save(tmp_path, document))] == [True, False]

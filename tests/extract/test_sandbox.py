@@ -250,6 +250,8 @@ def test_wire_brings_a_part_back_whole():
         total=9,
         failure=None,
         notes=("n",),
+        head="Balance sheets\n(in millions)",
+        apart=True,
     )
     stream = io.BytesIO()
     protocol.send(stream, *protocol.pack_part(part))

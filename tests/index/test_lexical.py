@@ -15,7 +15,7 @@ import pytest
 from ultrafast_rag.index.lexical import LexicalIndex
 from ultrafast_rag.index.store import PartCommit, Source, Store
 from ultrafast_rag.language import terms as analysis
-from ultrafast_rag.types import Chunk
+from ultrafast_rag.types import PAGE_HEAD, Chunk
 
 WORDS = [f"{a}{b}" for a in ("zor", "wex", "tak", "vun", "pri", "gos") for b in ("bak", "dil", "fet", "lom", "nix", "qua", "rud")]
 
@@ -243,3 +243,12 @@ def test_ranking_quality_by_words_alone(store, language, floor):
         ideal = sum(1 / math.log2(rank + 2) for rank in range(min(10, len(query["gold"]))))
         gains.append(sum(1 / math.log2(rank + 2) for rank, name in enumerate(ranked) if name in query["gold"]) / ideal)
     assert np.mean(gains) >= floor
+
+
+def test_the_head_of_a_page_is_searched_by_words_with_each_of_its_chunks(store: Store):
+    head = {PAGE_HEAD: "Consolidated balance sheets (in millions)"}
+    chunks = [Chunk("Cash | 5", metadata=head), Chunk("Debt | 9", metadata=head), Chunk("Notes on leases")]
+    progress = store.begin("a.pdf", content_hash="h")
+    ids = store.commit([PartCommit(progress.document_key, 0, chunks, final=True)])[0]
+    index = LexicalIndex(store)
+    assert index.search("debt in the balance sheets", 5).chunk_ids.tolist() == [ids[1], ids[0]]

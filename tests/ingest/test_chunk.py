@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from ultrafast_rag.config import Config
 from ultrafast_rag.ingest.chunk import Chunker
+from ultrafast_rag.language.rows import head_lines
 from ultrafast_rag.language.sentences import split_sentences
-from ultrafast_rag.types import Element, Part
+from ultrafast_rag.types import PAGE_HEAD, Element, Part
 
 
 class WordTokenizer:
@@ -152,3 +153,85 @@ def test_no_chunk_is_over_the_budget_and_no_word_is_lost(texts, budget):
     assert all(len(c.token_ids) <= budget for c in chunks)
     squeezed = "".join("".join(c.text.split()) for c in chunks)
     assert squeezed == "".join("".join(text.split()) for text in texts)
+
+
+STATEMENT = [
+    "Table 4: Results",
+    "(in millions) |  |",
+    "Years ended December 31, | 2018 | 2017",
+    "Revenue: |  |",
+    *(f"Line {n} | {n},765 | {n},657" for n in range(30)),
+]
+
+
+def test_each_piece_of_a_table_has_all_its_heads_and_no_row_twice():
+    chunks = chunk([Element("table", "\n".join(STATEMENT))], chunk_tokens=90)
+    assert len(chunks) >= 3
+    assert all(c.text.splitlines()[:3] == STATEMENT[:3] for c in chunks)
+    assert [line for c in chunks for line in c.text.splitlines()[3:]] == STATEMENT[3:]
+
+
+def test_a_row_of_data_is_not_taken_for_the_head_of_a_table_without_one():
+    rows = [f"Line {n} | {n},765 | {n},657" for n in range(30)]
+    chunks = chunk([Element("table", "\n".join(rows))], chunk_tokens=60)
+    assert [line for c in chunks for line in c.text.splitlines()] == rows
+
+
+def test_a_caption_too_long_to_repeat_stands_once_and_the_heads_in_every_piece():
+    caption = " ".join(["caption"] * 40)
+    rows = [caption, "Month | Rain | Sun", *(f"M{n} | {n} | {n}" for n in range(40))]
+    chunks = chunk([Element("table", "\n".join(rows))], chunk_tokens=80)
+    assert [c.text.splitlines()[c is chunks[0]] for c in chunks] == [rows[1]] * len(chunks)
+    assert sum(c.text.count(caption) for c in chunks) == 1
+    assert all(len(c.token_ids) <= 80 for c in chunks)
+
+
+def test_headings_directly_after_one_another_are_all_kept():
+    names = ["Tide Company", "Consolidated balance sheets", "December 31"]
+    elements = [*(Element("heading", name, level=2) for name in names), Element("table", "Cash | 5"), Element("text", "Then.")]
+    table, text = chunk(elements, title="Report")
+    assert table.context == text.context == "Report > " + " > ".join(names)
+    elements += [Element("heading", "Notes", level=2), Element("text", "Words.")]
+    assert chunk(elements, title="Report")[-1].context == "Report > Notes"
+
+
+def test_a_list_of_headings_and_one_that_closes_a_page_are_passages():
+    contents = [Element("heading", f"Item {n}", level=3) for n in range(9)]
+    listed, text, closing = chunk(
+        [Element("heading", "Part I", level=1), *contents, Element("text", "Words."), Element("heading", "Signatures", level=2)]
+    )
+    assert listed.text.splitlines() == ["Part I", *(e.text for e in contents)]
+    assert (text.context, closing.text, closing.context) == ("Part I > Item 8", "Signatures", "Part I")
+
+
+def test_headings_end_where_a_part_stands_apart():
+    chunker = Chunker(Config(), WordTokenizer()).start(title="Slides")
+    chunker.chunk(Part(0, (Element("heading", "Costs", level=1), Element("text", "Many."))))
+    (kept,) = chunker.chunk(Part(1, (Element("text", "More."),)))
+    (apart,) = chunker.chunk(Part(2, (Element("text", "Tides rise."),), apart=True))
+    assert (kept.context, apart.context) == ("Slides > Costs", "Slides")
+
+
+def test_the_head_of_a_page_goes_with_every_chunk_that_does_not_say_it():
+    elements = (Element("heading", "Balance sheets", level=2), Element("text", "Cash rose. " * 3), Element("table", "Cash | 5"))
+    part = Part(0, elements, head="Tide Company\nBalance sheets\nCash rose.")
+    text, table = Chunker(Config(), WordTokenizer()).start(title="R").chunk(part)
+    assert (text.metadata[PAGE_HEAD], table.metadata[PAGE_HEAD]) == ("Tide Company", "Tide Company\nCash rose.")
+    assert "Tide" not in text.text + text.context
+    assert len(table.token_ids) == len("R Balance sheets Cash | 5".split())
+
+
+@pytest.mark.parametrize(
+    ("lines", "heads"),
+    [
+        (["Net sales | 32,765 | 31,657", "Costs | (1) | —"], 0),
+        (["Part | Torque", "M8 bolt | 25 Nm"], 1),
+        (["Company | Founded", "A | 1998", "B | 1999"], 1),
+        (["Name | Role", "Jim | Engineer", "Al | Mate"], 1),
+        ([" | Three months ended | ", " | 2018(a) | FY17", "Assets: | | ", "Cash | 5 | 6"], 2),
+        (["Parameter | Value", "Model | BERT", "Layers | 12", "Heads | 8"], 1),
+        (["Title", "December 31, | 2018", "Cash | $ 5"], 2),
+    ],
+)
+def test_head_lines_are_told_by_what_they_hold(lines, heads):
+    assert head_lines(lines) == heads

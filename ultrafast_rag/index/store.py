@@ -32,7 +32,7 @@ from ultrafast_rag.index.database import Database, plain_errors
 from ultrafast_rag.index.lock import WriterLock
 from ultrafast_rag.index.records import PartCommit, Progress, Source, Stat
 from ultrafast_rag.index.vectors import HalfVectors, RowChunks, SpaceView, VectorFile, checksum, open_map, sync_folder, to_half
-from ultrafast_rag.types import Chunk, Document, Mask
+from ultrafast_rag.types import PAGE_HEAD, Chunk, Document, Mask
 
 _MASKS_KEPT = 16
 _SECTION_CHUNKS = 4
@@ -290,10 +290,11 @@ class Store:
         return sides[0], sides[1]
 
     def iter_texts(self, after_chunk_id: int = 0) -> Iterator[tuple[int, str]]:
-        """(chunk id, context and text) in id order, pages at a time; documents not yet visible are included."""
-        while rows := self._all("SELECT id, context, text FROM chunks WHERE id > ? ORDER BY id LIMIT 2000", (after_chunk_id,)):
-            for number, context, text in rows:
-                yield number, f"{context}\n{text}" if context else text
+        """(chunk id; context, page head and text) in id order, pages at a time; documents not yet visible are included."""
+        columns = f"id, context, json_extract(metadata, '$.{PAGE_HEAD}'), text"
+        while rows := self._all(f"SELECT {columns} FROM chunks WHERE id > ? ORDER BY id LIMIT 2000", (after_chunk_id,)):
+            for number, *said in rows:
+                yield number, "\n".join(str(words) for words in said if words)
             after_chunk_id = rows[-1][0]
 
     def alive(self) -> Mask:

@@ -3,7 +3,8 @@
 Sentences are tokenized once, in one call a part; a chunk's `token_ids` are the concatenation of its
 sentences' ids, which for word-piece vocabularies equals tokenizing the joined text. A chunk never
 crosses a part (a page, a window of sound), so that its citation is exact. The title and the section
-path go into `Chunk.context`: encoded and searched, never shown as the passage.
+path go into `Chunk.context`: encoded and searched, never shown as the passage. What stands at the head of the
+page ("Consolidated balance sheets (in millions)") goes into the chunk's metadata, for word search alone.
 
 Four chunkers: "sentence" (default), "fixed" (a token count, blind to sentences: the baseline),
 "semantic" (also breaks where neighbouring sentences drift apart in meaning) and "hierarchical"
@@ -19,9 +20,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ultrafast_rag.config import Config
+from ultrafast_rag.language.rows import head_lines
 from ultrafast_rag.language.sentences import split_sentences
 from ultrafast_rag.ports import Tokenizer
-from ultrafast_rag.types import BBox, Chunk, Element, ElementKind, Modality, Part, Vectors
+from ultrafast_rag.types import PAGE_HEAD, BBox, Chunk, Element, ElementKind, Modality, Part, Vectors
 
 SPECIAL_TOKENS = 2  # begin and end, added by every encoder we load
 _MODALITY_OF: dict[ElementKind, Modality] = {"table": "table", "image": "image", "frame": "video"}
@@ -29,6 +31,10 @@ _MODALITY_OF: dict[ElementKind, Modality] = {"table": "table", "image": "image",
 # textbook. Word search has the whole path
 CONTEXT_TOKENS = 24
 CONTEXT_SHARE = 0.25  # of a chunk's budget at most
+
+MOST_HEADINGS = 4  # directly after one another are all kept as a path; more are a list, and a passage of their own
+
+HEAD_SHARE = 0.4  # of a piece of a table, at most, are its column heads
 
 _PIECE = re.compile(r"\s*\S+")
 _ALONE: frozenset[ElementKind] = frozenset({"heading", "table", "image", "frame"})
@@ -79,19 +85,39 @@ class DocumentChunker:
     def chunk(self, part: Part) -> list[Chunk]:
         """The part's chunks in reading order; ordinals count within the part."""
         self._title = part.title or self._title
+        if part.apart:
+            self._headings = []
         chunks: list[Chunk] = []
+        run: list[Element] = []
         for group in _groups(part.elements):
             if group[0].kind == "heading":
-                self._enter(group[0])
+                run += group
                 continue
+            chunks.extend(self._enter(run))
+            run = []
             chunks.extend(self._chunk_group(group))
-        chunks.extend(self._lone_headings(part, chunks))
-        return [replace(chunk, ordinal=n, part=part.number) for n, chunk in enumerate(chunks)]
+        chunks.extend(self._enter(run, last=True))
+        return [replace(_headed(chunk, part.head), ordinal=n, part=part.number) for n, chunk in enumerate(chunks)]
 
-    def _enter(self, heading: Element) -> None:
-        level = max(1, heading.level)
-        self._headings = [(at, name) for at, name in self._headings if at < level]
-        self._headings.append((level, " ".join(heading.text.split())))
+    def _enter(self, run: Sequence[Element], *, last: bool = False) -> Iterator[Chunk]:
+        """Take headings that directly follow one another into the path, every one of them.
+
+        What no passage would carry becomes one: more headings than a path should hold (a list of contents), and those
+        that close a part (a title page, a divider, a bold line at its foot).
+        """
+        if not run:
+            return
+        highest = min(max(1, heading.level) for heading in run)
+        above = [(at, name) for at, name in self._headings if at < highest]
+        if last or len(run) > MOST_HEADINGS:
+            self._headings = above
+            yield from self._listed(run)
+        entered: list[tuple[int, str]] = []
+        for heading in run:
+            level = max(1, heading.level)
+            kept = [(at, name) for at, name in entered if at < level or len(run) <= MOST_HEADINGS]
+            entered = [*kept, (level, " ".join(heading.text.split()))]
+        self._headings = [*above, *entered]
 
     def _context(self) -> str:
         names = [name for _, name in self._headings]
@@ -99,14 +125,13 @@ class DocumentChunker:
             names.insert(0, self._title)
         return " > ".join(names)
 
-    def _lone_headings(self, part: Part, chunks: list[Chunk]) -> Iterator[Chunk]:
-        """A page of headings alone (a title page, a divider) must still be found."""
-        headings = [element for element in part.elements if element.kind == "heading"]
-        if chunks or not headings:
-            return
-        text = "\n".join(heading.text for heading in headings)
-        ids = self._chunker.tokenizer.tokenize([text])[0]
-        yield self._make([_Sentence(text, tuple(ids), headings[0], True)], "", (), "text")
+    def _listed(self, run: Sequence[Element]) -> Iterator[Chunk]:
+        """A run of headings as a passage of its own, in pieces that fit the encoder."""
+        context = self._context()
+        context_ids = self._fit_context(context)
+        budget = self._chunker.budget - len(context_ids)
+        for window in self._windows(list(self._sentences(run, budget)), budget, "heading"):
+            yield self._make(window, context, context_ids, "text")
 
     def _chunk_group(self, group: Sequence[Element]) -> Iterator[Chunk]:
         context = self._context()
@@ -121,12 +146,25 @@ class DocumentChunker:
                 yield self._make([sentence], context, context_ids, modality)
             return
         sentences = list(self._sentences(group, budget))
-        # each piece of a long table repeats its header row, where that leaves room for rows
-        header = sentences[:1] if kind == "table" and len(sentences) > 1 and len(sentences[0].ids) <= budget // 3 else []
-        room = budget - sum(len(sentence.ids) for sentence in header)
-        for number, window in enumerate(self._windows(sentences[len(header) :], room, kind)):
-            chunk = self._make([*header, *window], context, context_ids, modality)
+        if kind == "table":
+            windows = self._table_windows(sentences, budget)
+        else:
+            windows = self._windows(sentences, budget, kind)
+        for number, window in enumerate(windows):
+            chunk = self._make(window, context, context_ids, modality)
             yield chunk if number == 0 else replace(chunk, data=None)
+
+    def _table_windows(self, rows: list[_Sentence], budget: int) -> Iterator[list[_Sentence]]:
+        """Pieces of a table, each under its column heads; of heads too long the lowest, where they leave room for rows."""
+        end = head_lines([row.text for row in rows])
+        start = end
+        while start > 0 and sum(len(row.ids) for row in rows[start - 1 : end]) <= budget * HEAD_SHARE:
+            start -= 1
+        heads = rows[start:end]
+        room = budget - sum(len(row.ids) for row in heads)
+        for number, window in enumerate(self._windows([*rows[:start], *rows[end:]], room, "table")):
+            over = min(start, len(window)) if number == 0 else 0  # a caption that is not repeated stands above the heads
+            yield [*window[:over], *heads, *window[over:]]
 
     def _modality(self, kind: ElementKind) -> Modality:
         if kind == "speech":
@@ -235,6 +273,13 @@ def split_element(element: Element) -> list[str]:
     if element.kind in ("code", "table"):
         return [line.rstrip() for line in element.text.split("\n") if line.strip()]
     return split_sentences(element.text)
+
+
+def _headed(chunk: Chunk, head: str) -> Chunk:
+    """The chunk with those lines of its page's head that neither its text nor its context holds."""
+    said = " ".join(f"{chunk.context} {chunk.text}".split())
+    missing = [line for line in head.split("\n") if line and line not in said]
+    return replace(chunk, metadata={**chunk.metadata, PAGE_HEAD: "\n".join(missing)}) if missing else chunk
 
 
 def split_words(text: str) -> list[str]:

@@ -300,12 +300,16 @@ class RunningHeads:
 
     def __init__(self) -> None:
         self._seen: dict[tuple[str, int], int] = {}
+        self.top: list[str] = []
+        """What was dropped at the top of the last page, page numbers aside: it says what the page is about."""
 
     def drop(self, blocks: list[list[Line]], height: float) -> list[list[Line]]:
         """The groups without running heads, feet and page numbers."""
         lines = [line for group in blocks for line in group]
         running = {id(line) for line in lines if self._is_running(line, height)}
         running |= {id(line) for line in _outermost(lines, height) if _PAGE_NUMBER.match(line.text.strip())}
+        said = [line for line in lines if id(line) in running and line.y0 < height * _MARGIN]
+        self.top = [text for line in said if not _PAGE_NUMBER.match(text := " ".join(line.text.split()))]
         kept = [[line for line in group if id(line) not in running] for group in blocks]
         return [group for group in kept if group]
 

@@ -36,6 +36,8 @@ _SHRINK_EVERY = 16  # pages between two clearings of MuPDF's store
 _OCR_DPI = 200
 _OCR_PIXELS = 12_000_000
 _PAGE_SHARE = 0.9  # of a page; a picture this large is the page
+_HEAD_CHARACTERS = 260  # of a page that speak for all of it
+_SLIDE = 1.2  # width to height: a page this wide is a slide, and what headed the one before is over
 _TOOL_TITLES = ("untitled", "document", "slide 1", "powerpoint presentation", "none", "title")
 
 
@@ -105,8 +107,10 @@ class _Reader:
         notes: list[str] = []
         if number == 0 and self._document.is_repaired:
             notes.append(f"{self._path.name} is damaged and was repaired while reading; parts of it may be missing")
+        self._heads.top = []
         try:
-            elements = self._elements(self._document[number], number + 1, notes)
+            page = self._document[number]
+            elements = self._elements(page, number + 1, notes)
             trouble = self._pymupdf.TOOLS.mupdf_warnings()  # and forget them
             if trouble and not elements:
                 raise RuntimeError(trouble.splitlines()[0])
@@ -120,7 +124,15 @@ class _Reader:
         if not self._title and number < 3:
             tops = [e for e in elements if e.kind == "heading" and e.level <= 2]
             self._title = min(tops, key=lambda e: e.level).text if tops else ""
-        return Part(number, tuple(elements), title=self._shown_title(), total=total, notes=tuple(notes))
+        return Part(
+            number,
+            tuple(elements),
+            title=self._shown_title(),
+            total=total,
+            notes=tuple(notes),
+            head=page_head(self._heads.top, elements),
+            apart=page.rect.width > _SLIDE * page.rect.height,
+        )
 
     def _shown_title(self) -> str:
         return self._title or self._path.stem
@@ -194,6 +206,21 @@ class _Reader:
         kept = [e for e in elements if not (e.kind == "image" and e.bbox and _area(e.bbox) >= least)]
         shown, whole = figures.render(tuple(page.rect)), {"whole_page": True}
         return [*kept, Element("image", text[:500], page=number, bbox=tuple(page.rect), data=shown, metadata=whole)]
+
+
+def page_head(running: Sequence[str], elements: Sequence[Element]) -> str:
+    """The first lines of a page, what runs on every page first, cut at a word after some 260 characters."""
+    lines, room = [], _HEAD_CHARACTERS
+    for text in (*running, *(line for e in elements if e.kind in ("heading", "text", "table") for line in e.text.split("\n"))):
+        words = " ".join(text.split())
+        if len(words) > room:
+            words = words[: room + 1].rsplit(" ", 1)[0] if " " in words[: room + 1] else ""
+        if words and words not in lines:
+            lines.append(words)
+        room -= len(words) + 1
+        if room <= 0 or len(words) < len(text.strip()):
+            break
+    return "\n".join(lines)
 
 
 def _area(box: BBox) -> float:

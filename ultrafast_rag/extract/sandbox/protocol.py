@@ -89,6 +89,8 @@ def pack_part(part: Part) -> tuple[dict[str, Any], list[bytes]]:
         elements.append(fields)
     message: dict[str, Any] = {
         "number": part.number,
+        "head": _storable(part.head),
+        "apart": part.apart,
         "elements": elements,
         "title": _storable(part.title),
         "notes": [_storable(n) for n in part.notes],
@@ -116,6 +118,8 @@ def unpack_part(message: Mapping[str, Any], data: Sequence[bytes]) -> Part:
         total=_number(message.get("total"), int),
         failure=None if message.get("failure") is None else _text(message["failure"]),
         notes=tuple(_text(note) for note in notes),
+        head=_text(message.get("head", "")),
+        apart=message.get("apart") is True,
     )
 
 
