@@ -1,21 +1,65 @@
-"""Every default, once. A frozen `Config` is saved beside the index it made.
+"""Every default, once, and what each setting may be.
 
-Fields that change what a vector or a chunk is are `IDENTITY` fields: an index refuses to be
-written with others. All the rest may differ from one session to the next.
+Fields that change what a vector or a chunk is are `IDENTITY` fields: they are kept in the index,
+which refuses to be written with others. All the rest belongs to the session and is never taken from
+an index: one from a stranger must not choose paths, addresses or limits here. The checks are made of
+the annotations below.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from types import NoneType
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-from ultrafast_rag.errors import ConfigError
+from ultrafast_rag.errors import ConfigError, did_you_mean
 
 IDENTITY = ("text_model", "image_model", "chunker", "chunk_tokens", "chunk_overlap", "index_pages")
+LARGEST = 2**31 - 1  # of any number: what every library below takes as an int, and 68 years in seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Within:
+    """Bounds of a number, both included unless `above`: then it must be greater than `least`. NaN lies in none."""
+
+    least: float
+    most: float = LARGEST
+    above: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        return (value > self.least if self.above else value >= self.least) and value <= self.most
+
+    def demand(self, value: float) -> str:
+        """What a value outside was held to, in words."""
+        if self.most < LARGEST:
+            return f"must lie between {self.least:g} and {self.most:g}"
+        if value > self.most:
+            return f"must be at most {self.most}"
+        return f"must be {'greater than' if self.above else 'at least'} {self.least:g}"
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What a text must look like; `words` say it."""
+
+    pattern: str
+    words: str
+
+
+Count = Annotated[int, Within(1)]
+Positive = Annotated[float, Within(0, above=True)]
+NotNegative = Annotated[float, Within(0)]
+Device = Annotated[str, Form(r"auto|cpu|cuda(:\d+)?", "'auto', 'cpu', 'cuda' or 'cuda:N'")]
+OcrLanguage = Annotated[str, Form(r"[A-Za-z][\w/+]*", "tesseract's codes, e.g. 'eng' or 'deu+eng'")]
+Language = Annotated[str, Form(r"[A-Za-z][A-Za-z -]*", "a language, e.g. 'en'")]
+Address = Annotated[str, Form(r"https?://[^\s/]\S*", "an http(s) address")]
+Name = Annotated[str, Form(r"(?=.*\S)[^\x00-\x1f\x7f\ud800-\udfff]+", "a name or a path")]
 
 
 def default_cache_dir() -> Path:
@@ -30,88 +74,81 @@ class Config:
     """Settings of one UltraFastRAG. Raises ConfigError when a value is impossible."""
 
     # models: hub ids or paths; None switches the modality's model off
-    text_model: str = "sentence-transformers/all-MiniLM-L6-v2"
-    image_model: str | None = "openai/clip-vit-base-patch32"
-    speech_model: str | None = "base"
-    rerank_model: str | None = None
-    local_model: str | None = None
+    text_model: Name = "sentence-transformers/all-MiniLM-L6-v2"
+    image_model: Name | None = "openai/clip-vit-base-patch32"
+    speech_model: Name | None = "base"
+    rerank_model: Name | None = None
+    local_model: Name | None = None
     offline: bool = False  # True: never ask the hub
 
     # how models are loaded
-    device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1"
+    device: Device = "auto"
     engine: Literal["auto", "torch-f32", "torch-bf16", "torch-f16", "openvino-f32", "openvino-bf16", "openvino-int8"] = "auto"
     quantization: Literal["auto", "none", "8bit", "4bit"] = "auto"
     compile: bool = False
-    max_vram_gb: float | None = None  # None: what is free
-    batch_size: int | None = None  # texts a batch at most; None: batch_tokens alone decides
-    batch_tokens: int | None = None  # None: 1 024 on a CPU (cache-sized), grown to free memory on a GPU
+    max_vram_gb: Positive | None = None  # None: what is free
+    batch_size: Count | None = None  # texts per batch at most; None: batch_tokens alone decides
+    batch_tokens: Count | None = None  # None: 1 024 on a CPU (cache-sized), grown to free memory on a GPU
 
     # extraction
-    max_workers: int = 2  # reader processes
-    page_timeout_s: float = 25.0
-    worker_memory_mb: int = 3072
-    max_image_pixels: int = 50_000_000
-    image_px: int = 512  # longest side of a stored picture
+    max_workers: Count = 2  # reader processes
+    page_timeout_s: Positive = 25.0
+    worker_memory_mb: Count = 3072
+    max_image_pixels: Count = 50_000_000
+    image_px: Count = 512  # longest side of a stored picture
     index_pages: bool = False  # also embed each page as a picture
     ocr: bool = True  # where tesseract is installed
-    ocr_language: str = "eng"
-    speech_language: str | None = None  # None: detect
-    frame_interval_s: float = 5.0
+    ocr_language: OcrLanguage = "eng"
+    speech_language: Language | None = None  # None: detect
+    frame_interval_s: Positive = 5.0
 
     # chunks
     chunker: Literal["sentence", "fixed", "semantic", "hierarchical"] = "sentence"
-    chunk_tokens: int = 200
-    chunk_overlap: int = 1  # sentences
-    speech_chunk_s: float = 15.0  # longest passage of a recording: what a card plays, and what one listens to
+    chunk_tokens: Count = 200
+    chunk_overlap: Annotated[int, Within(0)] = 1  # sentences
+    speech_chunk_s: Positive = 15.0  # longest passage of a recording: what a card plays, and what one listens to
 
     # embeddings and index
     cache_embeddings: bool = True
     cache_dir: Path = dataclasses.field(default_factory=default_cache_dir)
-    cache_size_gb: float = 4.0
+    cache_size_gb: Positive = 4.0
     index: Literal["auto", "exact", "ivfpq", "rabitq", "sq8"] = "auto"
     pipelined: bool = True  # read, encode and commit at once
     streaming: bool = True  # False: a whole document in memory before the first chunk; the ablation's baseline
 
     # search
-    alpha: float = 0.65  # 0: words only, 1: meaning only
+    alpha: Annotated[float, Within(0, 1)] = 0.65  # 0: words only, 1: meaning only
     fusion: Literal["convex", "rrf"] = "convex"
-    rrf_k: int = 60
-    k: int = 10
+    rrf_k: Count = 60
+    k: Count = 10
     collapse_duplicates: bool = True
     query_cache: bool = True
 
     # answers
-    generator: str = "auto"  # "auto", "extractive", "gemini", "local"
-    gemini_model: str = "gemini-3.5-flash-lite"
-    gemini_base_url: str | None = None  # None: Google's; else a proxy's
-    gemini_thinking: str | None = None  # "minimal", "low", "medium", "high"; None: the model's own default
-    gemini_rpm: int | None = 10  # requests a minute; the free tier's numbers are shown at aistudio.google.com
-    gemini_tpm: int | None = 250_000
-    gemini_rpd: int | None = None  # None: until the provider says the day is spent
-    context_tokens: int = 3000
-    answer_tokens: int = 2048  # thinking included
-    answer_timeout_s: float = 60.0
-    answer_patience_s: float = 15.0  # a longer wait that the provider asks for is answered extractively instead
-    enrich_concurrency: int = 8
+    generator: Literal["auto", "extractive", "gemini", "local"] = "auto"  # a function is passed to `query`
+    gemini_model: Name = "gemini-3.5-flash-lite"
+    gemini_base_url: Address | None = None  # None: Google's; else a proxy's
+    gemini_thinking: Literal["minimal", "low", "medium", "high"] | None = None  # None: the model's own default
+    gemini_rpm: Count | None = 10  # requests per minute; the free tier's numbers are shown at aistudio.google.com
+    gemini_tpm: Count | None = 250_000
+    gemini_rpd: Count | None = None  # None: until the provider says the day is spent
+    context_tokens: Count = 3000
+    answer_tokens: Count = 2048  # thinking included
+    answer_timeout_s: Positive = 60.0
+    answer_patience_s: NotNegative = 15.0  # a longer wait that the provider asks for is answered extractively instead
+    enrich_concurrency: Count = 8
 
     quiet: bool = False  # True: no progress bars
 
     def __post_init__(self) -> None:
-        for problem in self._problems():
-            raise ConfigError(problem)
-
-    def _problems(self) -> list[str]:
-        positive = (
-            "max_workers", "page_timeout_s", "worker_memory_mb", "chunk_tokens", "speech_chunk_s", "k", "image_px", "rrf_k",
-        )  # fmt: skip
-        problems = [f"{name} must be greater than 0, not {getattr(self, name)}" for name in positive if getattr(self, name) <= 0]
-        if not 0 <= self.alpha <= 1:
-            problems.append(f"alpha must lie between 0 (words only) and 1 (meaning only), not {self.alpha}")
-        if self.chunk_overlap < 0:
-            problems.append(f"chunk_overlap counts sentences and cannot be {self.chunk_overlap}")
-        if self.batch_size is not None and self.batch_size < 1:
-            problems.append(f"batch_size must be at least 1, not {self.batch_size}")
-        return problems
+        for name in ("cache_dir", *_MODELS):  # a path may be given as either
+            value = getattr(self, name)
+            if isinstance(value, (str, os.PathLike) if name == "cache_dir" else os.PathLike):
+                path = Path(value)
+                object.__setattr__(self, name, path if name == "cache_dir" else str(path))
+        problems = [problem for name, kind in _kinds().items() if (problem := _problem(name, getattr(self, name), kind))]
+        if problems:
+            raise ConfigError("; ".join(problems))
 
     @classmethod
     def basic(cls, **changes: Any) -> Config:
@@ -129,66 +166,132 @@ class Config:
             "query_cache": False,
             "max_workers": 1,
         }
-        return cls(**{**settings, **changes})
+        return cls().replace(**{**settings, **changes})
 
     @classmethod
     def colab(cls, **changes: Any) -> Config:
         """A Colab T4: 2 host cores, 12 GB of RAM, 15 GB of VRAM."""
-        return cls(**{"max_workers": 2, "max_vram_gb": 14.0, **changes})
+        return cls().replace(**{"max_workers": 2, "max_vram_gb": 14.0, **changes})
 
     @classmethod
     def kaggle(cls, **changes: Any) -> Config:
         """Kaggle's two T4s and 4 host cores."""
-        return cls(**{"max_workers": 3, "max_vram_gb": 14.0, **changes})
+        return cls().replace(**{"max_workers": 3, "max_vram_gb": 14.0, **changes})
 
     @classmethod
     def production(cls, **changes: Any) -> Config:
         """A server: quiet, never asks the hub."""
-        return cls(**{"quiet": True, "offline": True, **changes})
+        return cls().replace(**{"quiet": True, "offline": True, **changes})
 
     @classmethod
     def research(cls, **changes: Any) -> Config:
         """fp32 vectors and an exact index: slower, nothing approximated."""
-        return cls(**{"engine": "torch-f32", "quantization": "none", "index": "exact", **changes})
+        return cls().replace(**{"engine": "torch-f32", "quantization": "none", "index": "exact", **changes})
 
     @classmethod
     def extreme(cls, **changes: Any) -> Config:
         """Fastest settings that still pass the quality gate: no overlap, larger batches of readers."""
-        return cls(**{"chunk_overlap": 0, "max_workers": max(2, os.cpu_count() or 2), **changes})
+        return cls().replace(**{"chunk_overlap": 0, "max_workers": max(2, os.cpu_count() or 2), **changes})
 
     def replace(self, **changes: Any) -> Config:
-        """A copy with some fields changed; an unknown field is a ConfigError that names it."""
+        """A copy with some fields changed; an unknown field is a ConfigError that names the nearest one."""
         known = {f.name for f in dataclasses.fields(self)}
         if unknown := sorted(set(changes) - known):
-            raise ConfigError(f"unknown setting {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+            raise ConfigError(f"unknown setting {unknown[0]}{did_you_mean(unknown[0], sorted(known))}")
         return dataclasses.replace(self, **changes)
 
     def identity(self) -> dict[str, Any]:
         """The fields an existing index holds its writers to."""
         return {name: getattr(self, name) for name in IDENTITY}
 
-    def reopened(self, base: Config | None, settings: Mapping[str, Any]) -> Config:
-        """This config, which an index was made with, under the wishes of a later session.
+    @classmethod
+    def for_index(cls, kept: Any, base: Config | None, settings: Mapping[str, Any]) -> Config:
+        """Settings of a session with an index that was made before: the session's own, and its `identity`.
 
-        Raises ConfigError when a wish would change what a vector or a chunk is.
+        kept: what `identity()` gave when the index was made, as read back from it, so anything; other
+        fields in it (older versions kept them all) are not looked at. base: the session's config, where
+        it gave one; settings: single fields it asked for. Raises ConfigError when the session asks
+        for other vectors or chunks than the index holds, or when `kept` is not ours.
         """
-        wanted = (base or self).replace(**settings)
-        asked = sorted(name for name in IDENTITY if base is not None or name in settings)
-        for name in asked:
-            if wanted.identity()[name] != self.identity()[name]:
+        made = cls().replace(**_trusted(kept)).identity()
+        wanted = (base or cls()).replace(**settings)
+        for name in IDENTITY:
+            asked = base is not None or name in settings
+            if asked and getattr(wanted, name) != made[name]:
                 raise ConfigError(
-                    f"the index was made with {name}={self.identity()[name]!r}, not {wanted.identity()[name]!r}. "
+                    f"the index was made with {name}={made[name]!r}, not {getattr(wanted, name)!r}. "
                     "Open it without that setting, or use another folder"
                 )
-        return wanted.replace(**self.identity())
+        return wanted.replace(**made)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, for the file beside the index. Holds no secret: keys are never in a Config."""
+        """Plain values, for another process. Holds no secret: keys are never in a Config."""
         return {f.name: str(v) if isinstance(v := getattr(self, f.name), Path) else v for f in dataclasses.fields(self)}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Config:
         """From `to_json`; fields of a later version are ignored."""
         known = {f.name for f in dataclasses.fields(cls)}
-        kept = {name: value for name, value in values.items() if name in known}
-        return cls(**{**kept, "cache_dir": Path(kept["cache_dir"])} if "cache_dir" in kept else kept)
+        return cls(**{name: value for name, value in values.items() if name in known})
+
+
+_MODELS = ("text_model", "image_model", "speech_model", "rerank_model", "local_model")
+_REMOTE = re.compile(r"\w+://|[\\/]{2}")  # an address, or a share of another machine (reading one sends it a password's hash)
+
+
+def _trusted(kept: Any) -> dict[str, Any]:
+    """The identity fields of what an index keeps about itself; a model's name there must not lead to another machine."""
+    if not isinstance(kept, Mapping):
+        raise ConfigError("the settings kept in the index are not readable")
+    fields = {name: kept[name] for name in IDENTITY if name in kept}
+    for name, value in fields.items():
+        if isinstance(value, str) and _REMOTE.match(value):
+            raise ConfigError(f"the index names {value!r} as its {name}, which is neither a hub id nor a folder of this machine")
+    return fields
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """What a field's annotation says: its type, the closed set it is one of, its bounds or form, whether None is allowed."""
+
+    type: type[Any]
+    choices: tuple[str, ...] = ()
+    rule: Within | Form | None = None
+    optional: bool = False
+
+
+@lru_cache(maxsize=1)
+def _kinds() -> dict[str, _Kind]:
+    kinds = {}
+    for name, hint in get_type_hints(Config, include_extras=True).items():
+        members = [hint] if get_origin(hint) in (Annotated, Literal, None) else list(get_args(hint))
+        optional = NoneType in members
+        (wanted,) = [member for member in members if member is not NoneType]
+        if get_origin(wanted) is Literal:
+            kinds[name] = _Kind(str, get_args(wanted), None, optional)
+        elif get_origin(wanted) is Annotated:
+            base, rule = get_args(wanted)
+            kinds[name] = _Kind(base, (), rule, optional)
+        else:
+            kinds[name] = _Kind(wanted, (), None, optional)
+    return kinds
+
+
+_WORDS = {int: "a whole number", float: "a number", bool: "True or False", str: "text", Path: "a path"}
+
+
+def _problem(name: str, value: Any, kind: _Kind) -> str:
+    """What is wrong with a field's value and what it may be, or ""."""
+    if value is None and kind.optional:
+        return ""
+    types: tuple[type[Any], ...] = (int, float) if kind.type is float else (kind.type,)
+    if not isinstance(value, types) or (isinstance(value, bool) and kind.type is not bool):
+        or_none = " or None" if kind.optional else ""
+        return f"{name} takes {_WORDS[kind.type]}{or_none}, not {value!r:.80}"
+    if kind.choices and value not in kind.choices:
+        return f"{name} must be one of {', '.join(map(repr, kind.choices))}, not {value!r:.80}{did_you_mean(value, kind.choices)}"
+    if isinstance(kind.rule, Form) and not re.fullmatch(kind.rule.pattern, value):
+        return f"{name} takes {kind.rule.words}, not {value!r:.80}"
+    if isinstance(kind.rule, Within) and value not in kind.rule:
+        return f"{name} {kind.rule.demand(value)}, not {value!r:.80}"
+    return ""

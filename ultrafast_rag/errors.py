@@ -25,6 +25,7 @@ UltraFastRAGError
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from types import ModuleType
 
 
@@ -136,3 +137,11 @@ def require(module: str, *, package: str = "", extra: str = "") -> ModuleType:
         if error.name and error.name.split(".")[0] != module.split(".")[0]:
             raise
         raise MissingExtraError(package or module, extra) from error
+
+
+def did_you_mean(word: str, names: Sequence[str]) -> str:
+    """The nearest of `names` as the end of a message ("; did you mean 'sentence'?"), else all of them."""
+    import difflib
+
+    near = difflib.get_close_matches(word.lower(), names, n=1)
+    return f"; did you mean {near[0]!r}?" if near else f"; there are: {', '.join(names)}"

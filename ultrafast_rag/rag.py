@@ -100,12 +100,12 @@ class UltraFastRAG:
         self._unindexed = False
 
     def _settle(self, base: Config | None, settings: dict[str, Any]) -> Config:
-        """Settings of this session: those the index was made with, unless it is new."""
-        saved = self._store.get_meta(CONFIG)
-        if saved is None:
+        """The session's settings, and of the index's only those that say what its vectors and chunks are."""
+        kept = self._store.get_meta(CONFIG)
+        if kept is None:
             return (base or Config()).replace(**settings)
         try:
-            return Config.from_json(saved).reopened(base, settings)
+            return Config.for_index(kept, base, settings)
         except ConfigError as error:
             raise IndexStateError(f"{self._store.folder}: {error}") from error
 
@@ -255,7 +255,7 @@ class UltraFastRAG:
 
     def _remember_config(self) -> None:
         if self._store.get_meta(CONFIG) is None:
-            self._store.set_meta(CONFIG, self.config.to_json())
+            self._store.set_meta(CONFIG, self.config.identity())
 
     def add_texts(
         self, texts: Sequence[str], *, ids: Sequence[str] | None = None, metadata: Sequence[Mapping[str, Any]] | None = None

@@ -72,7 +72,7 @@ def build(place: Path, texts: Sequence[str], count: int, settings: dict[str, Any
     cache.close()
     partial = place.with_name(f"{place.name}.partial")
     with Store.open(partial) as store:
-        store.set_meta(CONFIG, config.to_json())
+        store.set_meta(CONFIG, config.identity())
         store.set_meta(FINGERPRINTS, {TEXT_SPACE: encoder.fingerprint})
         start = time.perf_counter()
         _commit(store, base, vectors, count)

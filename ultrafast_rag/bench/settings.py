@@ -38,11 +38,8 @@ def settings_of(pairs: Sequence[str]) -> dict[str, Any]:
 
 
 def config_of(settings: dict[str, Any]) -> Config:
-    """Text-only settings changed by `settings`; a cache_dir may be text."""
-    changed = {**TEXT_ONLY, **settings}
-    if "cache_dir" in changed:
-        changed["cache_dir"] = Path(changed["cache_dir"])
-    return Config().replace(**changed)
+    """Text-only settings changed by `settings`."""
+    return Config().replace(**{**TEXT_ONLY, **settings})
 
 
 def fresh_cache(folder: Path) -> Path:
