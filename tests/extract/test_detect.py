@@ -33,6 +33,8 @@ PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 20
         ("main.rs", b"fn main() {}\n", "code", "text/x-rust"),
         ("run", b"#!/bin/sh\necho\n", "code", "text/x-shell"),
         ("utf16.txt", "Grüße".encode("utf-16"), "text", "text/plain"),
+        ("rows.csv", b"a,b\n1,2\n", "csv", "text/csv"),
+        ("rows.tsv", b"a\tb\n1\t2\n", "csv", "text/tab-separated-values"),
         ("latin.txt", "Grüße aus Köln".encode("latin-1"), "text", "text/plain"),
     ],
 )
@@ -44,10 +46,16 @@ def test_detect_goes_by_content_before_suffix(tmp_path, name, content, extractor
 
 
 def test_detect_tells_office_files_from_other_archives(tmp_path):
-    for inside, name in (("word/document.xml", "a.zip"), ("xl/workbook.xml", "b.docx"), ("ppt/presentation.xml", "c.bin")):
+    for inside, name, extractor in (
+        ("word/document.xml", "a.zip", "office"),
+        ("xl/workbook.xml", "b.docx", "sheet"),
+        ("ppt/presentation.xml", "c.bin", "office"),
+    ):
         with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            archive.writestr("docProps/app.xml", "<x/>")
             archive.writestr(inside, "<x/>")
-        assert detect(tmp_path / name).extractor == "office"
+            archive.comment = b"made by a program that signs its work"
+        assert detect(tmp_path / name).extractor == extractor
     assert detect(tmp_path / "b.docx").media_type.endswith("spreadsheetml.sheet")
     with zipfile.ZipFile(tmp_path / "plain.zip", "w") as archive:
         archive.writestr("readme.txt", "x")

@@ -1,5 +1,7 @@
 """HTML as a reader sees it, against pages written here."""
 
+import re
+
 import pytest
 
 from ultrafast_rag.config import Config
@@ -51,6 +53,26 @@ def test_html_long_pages_come_in_parts_and_resume(tmp_path):
     parts = read(tmp_path, "".join(f"<p>paragraph {n}</p>" for n in range(1200)))
     assert [len(part.elements) for part in parts] == [500, 500, 200]
     assert list(HtmlExtractor(Config()).extract(tmp_path / "a.html", start_part=2)) == parts[2:]
+
+
+@pytest.mark.parametrize(
+    ("table", "text", "metadata"),
+    [
+        ("<caption>T</caption><tr><th>a<th>b<tr><td>1<td>2", "T\na | b\n1 | 2", {"caption": "T"}),
+        ("<thead><tr><td>a<td>b<tr><td>c<td>d</thead><tr><td>1<td>2", "a | b\nc | d\n1 | 2", {}),
+        ("<tr><th>a<td>1<tr><th>b<td>2", "a | 1\nb | 2", {}),  # names on the left only
+        (
+            "<tr><th colspan=2>sum<th>n<tr><td rowspan=2>M8<td>1<td>2<tr><td>3<td rowspan=9>4",
+            "sum |  | n\nM8 | 1 | 2\nM8 | 3 | 4",
+            {},
+        ),
+        ("<tr><td colspan=99999>a<td>b<tr><td colspan=x>1<td>2", "a\n1 | 2", {}),
+    ],
+)
+def test_html_tables_keep_captions_and_columns(tmp_path, table, text, metadata):
+    closed = re.sub(r"<(t[dh])([^>]*)>([^<]*)", r"<\1\2>\3</\1>", table).replace("<tr>", "</tr><tr>")
+    (part,) = read(tmp_path, f"<table>{closed}</tr></table>")
+    assert [(e.kind, e.text, e.metadata) for e in part.elements] == [("table", text, metadata)]
 
 
 @pytest.mark.fault

@@ -9,6 +9,7 @@ from typing import Any
 
 from ultrafast_rag.config import Config
 from ultrafast_rag.errors import CorruptError, require
+from ultrafast_rag.extract.cells import MAX_COLUMNS, table_element
 from ultrafast_rag.extract.text import open_text
 from ultrafast_rag.types import Element, Part
 
@@ -151,8 +152,30 @@ def _table(tag: Any) -> Iterator[Element]:
             yield from _elements(cell)
         return
     caption = _words(tag.caption) if tag.caption else ""
-    rows = [[_words(cell) for cell in row.find_all(["td", "th"])] for row in tag.find_all("tr")]
-    rows = [row for row in rows if any(row)]
-    if rows:
-        text = "\n".join([*filter(None, [caption]), *(" | ".join(row) for row in rows)])
-        yield Element("table", text, metadata={"caption": caption} if caption else {})
+    rows = [row for row in tag.find_all("tr") if row.find_parent("table") is tag and row.get_text(strip=True)]
+    if table := table_element(_grid(rows), caption=caption):
+        yield table
+
+
+def _grid(rows: list[Any]) -> Iterator[list[str]]:
+    """Cell texts by column: a cell over several columns leaves the others empty, one over several rows is repeated."""
+    hanging: dict[int, tuple[int, str]] = {}  # column -> rows still to come, text
+    for row in rows:
+        line: list[str] = []
+        for cell in [*row.find_all(["td", "th"], recursive=False), None]:
+            while (below := hanging.pop(len(line), None)) and len(line) < MAX_COLUMNS:
+                if below[0] > 1:
+                    hanging[len(line)] = (below[0] - 1, below[1])
+                line.append(below[1])
+            if cell is None or len(line) >= MAX_COLUMNS:
+                break
+            text, down = _words(cell), _span(cell, "rowspan")
+            if down > 1:
+                hanging[len(line)] = (down - 1, text)
+            line += [text, *[""] * (_span(cell, "colspan") - 1)]
+        yield line
+
+
+def _span(cell: Any, name: str) -> int:
+    value = str(cell.get(name, ""))
+    return min(max(1, int(value)), MAX_COLUMNS) if value.isdecimal() and len(value) < 6 else 1
