@@ -20,7 +20,7 @@ import sys
 import time
 import zlib
 from concurrent.futures import ProcessPoolExecutor
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 
@@ -358,7 +358,7 @@ def main() -> None:
         json.dumps(
             {
                 "machine": f"{platform.machine()}, {args.threads} threads",
-                "date": datetime.now(timezone.utc).date().isoformat(),
+                "date": datetime.now(UTC).date().isoformat(),
                 "versions": {
                     "python": platform.python_version(),
                     "torch": torch.__version__,

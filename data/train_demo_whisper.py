@@ -23,7 +23,7 @@ import re
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 
@@ -428,7 +428,7 @@ def main() -> None:
     record.parent.mkdir(parents=True, exist_ok=True)
     record.write_text(json.dumps({
         "machine": f"{platform.machine()}, {args.threads} thread(s)", "versions": versions,
-        "date": datetime.now(timezone.utc).date().isoformat(),
+        "date": datetime.now(UTC).date().isoformat(),
         "command": "python data/train_demo_whisper.py", "numbers": numbers,
     }, indent=2) + "\n")  # fmt: skip
     (args.out / "README.md").write_text(

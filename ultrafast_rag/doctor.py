@@ -8,24 +8,26 @@ from importlib import metadata
 from typing import Any
 
 from ultrafast_rag.config import Config
+from ultrafast_rag.errors import MissingExtraError
 from ultrafast_rag.index.store import Store
 from ultrafast_rag.models.pool import ModelUse
 from ultrafast_rag.models.registry import FINGERPRINTS, Models
 from ultrafast_rag.monitor import peak_rss_mb, rss_mb
 from ultrafast_rag.types import Table
 
-LIBRARIES = (
-    "torch",
-    "transformers",
-    "openvino",
-    "nncf",
-    "faiss-cpu",
-    "pymupdf",
-    "diskcache",
-    "openai-whisper",
-    "open-clip-torch",
-    "bitsandbytes",
-)
+# and the extra that holds each; "" is the core
+LIBRARIES = {
+    "torch": "",
+    "transformers": "",
+    "faiss-cpu": "",
+    "pymupdf": "",
+    "diskcache": "",
+    "openvino": "cpu",
+    "nncf": "cpu",
+    "openai-whisper": "speech",
+    "open-clip-torch": "images",
+    "bitsandbytes": "quant",
+}
 TOOLS = {"tesseract": "text in scanned pages and pictures stays unread: apt-get install tesseract-ocr"}
 
 
@@ -41,7 +43,7 @@ def examine(config: Config, store: Store, models: Models, *, index_info: dict[st
         for space, made_by in store.get_meta(FINGERPRINTS, {}).items()
     ]
     rows += [(f"index {name}", _words(info), str(info.get("reason", ""))) for name, info in index_info.items()]
-    rows += [(name, _version(name), "" if _version(name) else f"pip install {name}") for name in LIBRARIES]
+    rows += [_library(name, extra) for name, extra in LIBRARIES.items()]
     rows += [(tool, shutil.which(tool) or "missing", "" if shutil.which(tool) else why) for tool, why in TOOLS.items()]
     rows.append(("memory", f"{rss_mb():.0f} MB now, {peak_rss_mb():.0f} MB at most", "this process"))
     rows.append(("cache", str(config.cache_dir), f"{_free_gb(config):.1f} GB free on its disk"))
@@ -72,11 +74,11 @@ def _size(use: ModelUse) -> str:
     return f"{use.size_bytes / 1e6:.0f} MB {kind} on {', '.join(use.devices)}{'' if use.loaded else ', not loaded'}"
 
 
-def _version(package: str) -> str:
+def _library(package: str, extra: str) -> tuple[str, str, str]:
     try:
-        return metadata.version(package)
+        return package, metadata.version(package), ""
     except metadata.PackageNotFoundError:
-        return ""
+        return package, "", str(MissingExtraError(package, extra))
 
 
 def _free_gb(config: Config) -> float:

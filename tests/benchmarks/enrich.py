@@ -12,7 +12,7 @@ import json
 import sys
 import tempfile
 import time
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
@@ -56,7 +56,7 @@ def enrich_benchmark(*, count: int = 200, delay_s: float = 0.1, concurrency: int
         "speedup": round(rows[1]["per_second"] / rows[0]["per_second"], 1),
         "machine": machine(),
         "versions": {name: version(name) for name in ("google-genai", "aiolimiter", "tenacity")},
-        "date": datetime.now(timezone.utc).date().isoformat(),
+        "date": datetime.now(UTC).date().isoformat(),
         "command": f"python tests/benchmarks/enrich.py --count {count} --delay-s {delay_s} --concurrency {concurrency}",
     }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import selectors
 import sqlite3
-from datetime import date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -15,8 +15,6 @@ from ultrafast_rag.remote.limits import AdaptiveWidth, CircuitBreaker, Gate, Rat
 from ultrafast_rag.remote.prices import PRICES, cost_usd
 from ultrafast_rag.remote.quota import Pacific, Quota, QuotaLedger
 from ultrafast_rag.types import Usage
-
-UTC = timezone.utc
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):

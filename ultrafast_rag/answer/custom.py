@@ -41,7 +41,7 @@ class CustomGenerator:
                 yield piece
         except (GenerationError, GeneratorExit):
             raise
-        except asyncio.TimeoutError as error:
+        except TimeoutError as error:
             raise TimedOutError(f"{self.name} gave nothing within {self._timeout_s:g} s") from error
         except Exception as error:  # a stranger's function may raise anything
             raise GenerationError(f"{self.name} failed: {type(error).__name__}: {error}") from error

@@ -72,8 +72,8 @@ class GeminiGenerator:
         thinking_level: str | None = None,
         patience_s: float | None = None,
     ) -> None:
-        self._genai = require("google.genai", package="google-genai")
-        self._types = require("google.genai.types", package="google-genai")
+        self._genai = require("google.genai", package="google-genai", extra="gemini")
+        self._types = require("google.genai.types", package="google-genai", extra="gemini")
         self.model, self.name, self.gate = model, f"gemini:{model}", gate
         self._key, self._image_of, self._count = key, image_of, count_tokens
         self._context_tokens, self._timeout_s = context_tokens, timeout_s
@@ -157,7 +157,7 @@ class GeminiGenerator:
 def _http_client() -> Any:
     """A client of our own: where aiohttp is installed, google-genai would use it and silently send failed requests twice."""
     library = next((name for name in ("httpx", "httpx2") if importlib.util.find_spec(name)), "httpx")
-    return require(library).AsyncClient(follow_redirects=False)
+    return require(library, package="google-genai", extra="gemini").AsyncClient(follow_redirects=False)
 
 
 class _Reply:

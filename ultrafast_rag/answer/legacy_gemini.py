@@ -93,8 +93,7 @@ def _check(response: Any) -> None:
 @contextmanager
 def translated(key: Secret) -> Iterator[None]:
     """google.api_core's errors -> ours, without the key in any message."""
-    from google.api_core import exceptions as theirs
-
+    theirs = require("google.api_core.exceptions", package="google-generativeai", extra="legacy-gemini")
     try:
         yield
     except theirs.GoogleAPICallError as error:

@@ -169,7 +169,7 @@ def _load(transformers: Any, model: str, wanted: Quantization, device: str, offl
     chosen, why = (wanted, "as asked") if wanted != "auto" else _auto(transformers, model, on_gpu, offline)
     if chosen != "none":
         try:
-            require("bitsandbytes")
+            require("bitsandbytes", extra="quant")
             config = transformers.BitsAndBytesConfig(
                 load_in_8bit=chosen == "8bit", load_in_4bit=chosen == "4bit", bnb_4bit_compute_dtype=dtype
             )

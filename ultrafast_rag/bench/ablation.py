@@ -171,12 +171,10 @@ def row_of(name: str, value: dict[str, Any], tree_peak_mb: float, before: Sequen
 
 def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
     """Bars of pages/min from zero, in order, as a PNG."""
-    require("matplotlib")
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 0.45 * len(rows) + 1.2), layout="constrained")
-    FigureCanvasAgg(figure)
+    figures = require("matplotlib.figure", package="matplotlib", extra="notebook")
+    canvas = require("matplotlib.backends.backend_agg", package="matplotlib", extra="notebook")
+    figure = figures.Figure(figsize=(8, 0.45 * len(rows) + 1.2), layout="constrained")
+    canvas.FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     names, speeds = [row["settings"] for row in rows], [row["pages/min"] for row in rows]
     bars = axes.barh(range(len(rows)), speeds, color="#2b6cb0")

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ultrafast_rag.errors import UltraFastRAGError
+from ultrafast_rag.errors import UltraFastRAGError, require
 from ultrafast_rag.monitor import peak_rss_mb
 
 _SAMPLE_S = 0.05
@@ -88,9 +88,8 @@ class MemoryWatch:
         return self._peak / 2**20
 
     def _watch(self) -> None:
-        import psutil
-
-        family: list[psutil.Process] = []
+        psutil = require("psutil", extra="notebook")
+        family: list[Any] = []
         looked = 0.0
         while not self._ended.wait(_SAMPLE_S):
             if time.monotonic() - looked > _LOOK_FOR_CHILDREN_S:
@@ -105,8 +104,7 @@ class MemoryWatch:
 
 
 def _family(pid: int) -> list[Any]:
-    import psutil
-
+    psutil = require("psutil", extra="notebook")
     try:
         process = psutil.Process(pid)
         return [process, *process.children(recursive=True)]

@@ -7,6 +7,7 @@ import platform
 from importlib import metadata
 from typing import Any
 
+from ultrafast_rag.errors import require
 from ultrafast_rag.models.device import cpu_facts, gpu_facts, gpu_may_be_there
 
 _FLAGS = (
@@ -44,9 +45,7 @@ def machine() -> dict[str, Any]:
 
     load_15min: mean number of running processes, this one counted; well above the cores: timings are noise.
     """
-    import psutil
-
-    cpu = cpu_facts()
+    psutil, cpu = require("psutil", extra="notebook"), cpu_facts()
     gpus = gpu_facts() if gpu_may_be_there("auto") else ()
     return {
         "cpu": cpu.name,

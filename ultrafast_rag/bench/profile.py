@@ -83,8 +83,7 @@ def run(arguments: argparse.Namespace) -> Result:
 
 def measure(sources: list[str], settings: dict[str, Any]) -> dict[str, Any]:
     """Core-seconds of one ingest by thread and process, then the time of its encoding alone."""
-    import psutil
-
+    psutil = require("psutil", extra="notebook")
     with tempfile.TemporaryDirectory(prefix="ultrafast_rag-profile-") as folder:
         config = config_of({"cache_dir": fresh_cache(Path(folder, "cache")), **settings})
         with UltraFastRAG(Path(folder, "index"), config=config) as rag:
@@ -134,7 +133,7 @@ def _timed(work: Callable[[], Any]) -> float:
 
 def layers(settings: dict[str, Any]) -> dict[str, Any]:
     """Shares of a batch's time by kind of layer on one core, and the int8 ceiling of the same core."""
-    openvino, config = require("openvino"), config_of(settings)
+    openvino, config = require("openvino", extra="cpu"), config_of(settings)
     plan = plan_device(config)
     spec = EncoderSpec.read(resolve(config.text_model, kind="text", offline=config.offline, cache_dir=config.cache_dir))
     core = openvino.Core()

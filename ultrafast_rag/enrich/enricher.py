@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ultrafast_rag.enrich.results import EnrichmentStore
-from ultrafast_rag.errors import GenerationError, RateLimitedError, RefusedError, UnavailableError
+from ultrafast_rag.errors import GenerationError, RateLimitedError, RefusedError, UnavailableError, require
 from ultrafast_rag.language.safetext import choose_mark, mark, strip_links
 from ultrafast_rag.ports import StructuredModel
 from ultrafast_rag.remote.quota import Quota, burst_of
@@ -95,13 +95,13 @@ class EnrichReport:
 @lru_cache(maxsize=1)
 def form() -> type[Any]:
     """The pydantic model that the reply must fit; made at first use, since pydantic takes a while to import."""
-    from pydantic import BaseModel
+    pydantic = require("pydantic", extra="gemini")
 
-    class ChunkForm(BaseModel):
+    class ChunkForm(pydantic.BaseModel):  # type: ignore[misc,name-defined]  # imported late, so not known to the type checker
         caption: str = ""
         summary: str = ""
-        keywords: list[str] = []
-        questions: list[str] = []
+        keywords: list[str] = []  # noqa: RUF012  pydantic copies it
+        questions: list[str] = []  # noqa: RUF012
 
     return ChunkForm
 

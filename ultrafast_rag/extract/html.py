@@ -68,7 +68,7 @@ def _words(tag: Any) -> str:
 def _drop_invisible(soup: Any) -> None:
     for line_break in soup.find_all("br"):
         line_break.replace_with(_BREAK)
-    comment = require("bs4").Comment
+    comment = require("bs4", package="beautifulsoup4").Comment
     for text in soup.find_all(string=lambda string: isinstance(string, comment)):
         text.extract()
     # extract, not decompose: asking whether a parent has gone already would search the whole subtree each time

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ultrafast_rag.config import Config
-from ultrafast_rag.errors import ExtractionError
+from ultrafast_rag.errors import ExtractionError, MissingExtraError
 from ultrafast_rag.index.records import PartCommit
 from ultrafast_rag.index.store import Store
 from ultrafast_rag.ingest.chunk import Chunker, DocumentChunker
@@ -218,7 +218,7 @@ class Pipeline:
                 if self._stopping():
                     yield _End(document, interrupted=True)
                     return
-        except ExtractionError as error:
+        except (ExtractionError, MissingExtraError) as error:
             yield _End(document, error=str(error))
             return
         yield _End(document)

@@ -286,7 +286,7 @@ def _quantization(config: Config, *, on_gpu: bool) -> tuple[Quantization, str]:
     if asked == "none":
         return "none", "asked for"
     if importlib.util.find_spec("bitsandbytes") is None:
-        return "none", f"{asked} asked for, but bitsandbytes is not installed: pip install bitsandbytes"
+        return "none", f"{asked} asked for, but bitsandbytes is not installed: pip install 'ultrafast_rag[quant]'"
     return asked, f"asked for: {asked} linear layers by bitsandbytes" + ("" if on_gpu else ", on a CPU to save memory, not time")
 
 
@@ -316,7 +316,7 @@ def _engines(
         return ("torch-f16", "torch-f32"), "GPU: torch in float16"
     torch_engines = ("torch-bf16", "torch-f32") if cpu.bf16 else ("torch-f32",)
     if not _has_openvino():
-        return torch_engines, "openvino is not installed: pip install openvino nncf makes encoding several times faster"
+        return torch_engines, "openvino is not installed: pip install 'ultrafast_rag[cpu]' makes encoding several times faster"
     if cpu.vnni and cpu.bf16:
         return ("openvino-int8", "openvino-bf16", "openvino-f32", *torch_engines), "int8 and bf16 products in hardware"
     if cpu.vnni:

@@ -31,7 +31,7 @@ def _bitsandbytes() -> Any:
         logger = logging.getLogger(name)
         if _tells_more not in logger.filters:
             logger.addFilter(_tells_more)
-    return require("bitsandbytes")
+    return require("bitsandbytes", extra="quant")
 
 
 def _tells_more(record: logging.LogRecord) -> bool:

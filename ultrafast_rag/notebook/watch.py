@@ -24,7 +24,7 @@ class MonitorWidget(Panel):
         super().__init__()
         if interval_s <= 0:
             raise ConfigError(f"interval_s must be greater than 0, not {interval_s}")
-        self._psutil = require("psutil", extra="")
+        self._psutil = require("psutil", extra="notebook")
         self.rag, self.interval_s = rag, interval_s
         self.samples: deque[dict[str, float]] = deque(maxlen=_SAMPLES)
         self._stop = threading.Event()

@@ -18,7 +18,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
-from ultrafast_rag.errors import BadResponseError, GenerationError, RateLimitedError, TimedOutError, UnavailableError
+from ultrafast_rag.errors import BadResponseError, GenerationError, RateLimitedError, TimedOutError, UnavailableError, require
 from ultrafast_rag.remote.quota import Quota, QuotaLedger, burst_of
 from ultrafast_rag.types import Usage
 
@@ -46,11 +46,10 @@ class RateLimiter:
 
 
 def _strict_bucket(limit: int, period_s: float) -> AsyncLimiter:
-    from aiolimiter import AsyncLimiter
-
     burst = burst_of(limit)
     refill = max(limit - burst, 1)  # burst + refill over one period = limit
-    return AsyncLimiter(burst, period_s * burst / refill)
+    bucket: AsyncLimiter = require("aiolimiter", extra="gemini").AsyncLimiter(burst, period_s * burst / refill)
+    return bucket
 
 
 class CircuitBreaker:
@@ -243,17 +242,16 @@ class Gate:
         tokens: what the request will be counted as; patience_s: instead of the retry's own. Raises the
         last GenerationError; on a spent day at once, with the breaker open until midnight Pacific.
         """
-        from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt
-
+        tenacity = require("tenacity", extra="gemini")
         retry = self.retry if patience_s is None else replace(self.retry, patience_s=patience_s)
 
         def wait_s(state: RetryCallState) -> float:
             return retry.wait_s(state.attempt_number, state.outcome.exception() if state.outcome else None)
 
-        retrying = AsyncRetrying(
-            retry=retry_if_exception(retry.worth_it),
+        retrying = tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception(retry.worth_it),
             wait=wait_s,
-            stop=stop_after_attempt(retry.attempts),
+            stop=tenacity.stop_after_attempt(retry.attempts),
             before_sleep=lambda _: self.totals.count("retries"),
             reraise=True,
         )
@@ -294,7 +292,3 @@ class Gate:
             self.breaker.failed(f"it failed several times ({type(error).__name__})")
         else:
             self.breaker.succeeded()  # it declined this one request, and works
-
-
-if False:
-    from tenacity import RetryCallState

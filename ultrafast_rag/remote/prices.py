@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date, datetime, timezone
+from datetime import UTC, date, datetime
 
 from ultrafast_rag.types import Usage
 
@@ -34,7 +34,7 @@ PRICES: dict[str, tuple[Price, ...]] = {
 
 def cost_usd(model: str, usage: Usage, *, on: date | None = None) -> float | None:
     """Dollars for one request on the paid tier (the free tier costs nothing); None for a model not in PRICES."""
-    day = on or datetime.now(timezone.utc).date()
+    day = on or datetime.now(UTC).date()
     for price in PRICES.get(model.rsplit("/", 1)[-1], ()):
         if price.until is None or day <= price.until:
             return (usage.input_tokens * price.input + usage.output_tokens * price.output) / 1e6

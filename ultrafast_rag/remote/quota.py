@@ -11,12 +11,10 @@ import threading
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta, timezone, tzinfo
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from pathlib import Path
 
 from ultrafast_rag.errors import RateLimitedError
-
-UTC = timezone.utc
 
 
 @dataclass(frozen=True, slots=True)

@@ -141,7 +141,7 @@ def decode_pcm(path: Path, *, start_s: float = 0.0) -> Iterator[Pcm]:
 
 def _pieces(container: Any, start_s: float, broken: list[str]) -> Iterator[Pcm]:
     """Resampled pieces as they are decoded, with holes in the time stamps filled by silence."""
-    av = require("av", package="av")
+    av = require("av", extra="speech")
     origin_s = container.start_time / 1e6 if container.start_time else 0.0
     if start_s > 1.0:
         with contextlib.suppress(av.error.FFmpegError):  # a container without an index is read from its start

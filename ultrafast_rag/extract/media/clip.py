@@ -99,7 +99,7 @@ def _wav(sound: Pcm) -> bytes:
 
 
 def _mp3(sound: Pcm, bits: int) -> bytes:
-    av = require("av", package="av")
+    av = require("av", extra="speech")
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp3") as container:
         stream = container.add_stream("libmp3lame", rate=RATE, layout="mono")
@@ -109,7 +109,7 @@ def _mp3(sound: Pcm, bits: int) -> bytes:
 
 
 def _film(path: Path, start_s: float, end_s: float, sound: Pcm, quality: _Quality) -> bytes:
-    av = require("av", package="av")
+    av = require("av", extra="speech")
     buffer, film, voice = io.BytesIO(), None, None
     with av.open(buffer, "w", format="mp4") as container:
         for at, frame in _frames(path, start_s, end_s, quality.fps):
@@ -156,7 +156,7 @@ def _voice(container: Any, bits: int) -> Any:
 
 
 def _encode_sound(container: Any, stream: Any, sound: Pcm, rate: int) -> None:
-    av = require("av", package="av")
+    av = require("av", extra="speech")
     resampler = av.AudioResampler(stream.codec_context.format, "mono", rate, stream.codec_context.frame_size or 1024)
     frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(sound.reshape(1, -1)), format="s16", layout="mono")
     frame.sample_rate, frame.pts = RATE, 0

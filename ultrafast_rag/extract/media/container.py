@@ -33,7 +33,7 @@ _FAMILIES = {
 
 def open_media(path: Path) -> Any:
     """A PyAV container, told by content, not by name. Raises ExtractionError, CorruptError, UnsupportedError."""
-    av = require("av", package="av")
+    av = require("av", extra="speech")
     try:
         size = path.stat().st_size
     except OSError as error:
@@ -76,7 +76,7 @@ def suffix_notes(container: Any, path: Path) -> list[str]:
 
 def frames_of(container: Any, stream: Any) -> Iterator[Any]:
     """Decoded frames; a reason in words for each packet that could not be decoded."""
-    av = require("av", package="av")
+    av = require("av", extra="speech")
     packets = container.demux(stream)
     while True:
         try:

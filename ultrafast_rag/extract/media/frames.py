@@ -55,7 +55,7 @@ def looks(path: Path, start_s: float = 0.0, *, step_s: float = STEP_S) -> Iterat
 
 def film_stream(container: Any) -> Any | None:
     """The first video stream that is not a cover picture; None where there is none."""
-    av = require("av", package="av")
+    av = require("av", extra="speech")
     for stream in container.streams.video:
         if not stream.disposition & av.stream.Disposition.attached_pic and stream.codec_context is not None:
             return stream
@@ -85,7 +85,7 @@ def _set_decoder(stream: Any) -> None:
 
 
 def _seek(container: Any, second: float) -> None:
-    av = require("av", package="av")
+    av = require("av", extra="speech")
     with contextlib.suppress(av.error.FFmpegError):  # without an index the film is read from its start
         container.seek(max(0, int(second * 1e6)), backward=True)
 

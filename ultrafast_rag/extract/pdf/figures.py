@@ -76,7 +76,7 @@ class PageFigures:
 
     def render(self, box: BBox, *, max_zoom: float = _MAX_ZOOM) -> bytes:
         """JPEG of the area, longest side at most config.image_px."""
-        pymupdf, image = require("pymupdf"), require("PIL.Image")
+        pymupdf, image = require("pymupdf"), require("PIL.Image", package="pillow")
         longest = max(box[2] - box[0], box[3] - box[1], 1.0)
         zoom = min((self._config.image_px - 1) / longest, max_zoom)  # rounding outwards may add a pixel
         pixmap = self._page.get_pixmap(matrix=pymupdf.Matrix(zoom, zoom), clip=pymupdf.Rect(box), alpha=False)

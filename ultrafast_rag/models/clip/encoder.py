@@ -212,7 +212,7 @@ def _open_clip_loader(name: str, config: Config) -> tuple[str, Loader]:
         weights = resolve(str(folder), kind="image", cache_dir=config.cache_dir)
         return _from_folder(weights, folder.name)
     arch, _, rest = name.partition("/")
-    open_clip = require("open_clip", package="open-clip-torch")
+    open_clip = require("open_clip", package="open-clip-torch", extra="images")
     description = open_clip.get_model_config(arch)
     if description is None:
         known = ", ".join(open_clip.list_models()[:8])

@@ -63,7 +63,7 @@ class OpenVINOTowers:
         self.dim, self.max_tokens = int(stated["dim"]), int(stated["max_tokens"])
         self.image_tokens, self.spec = int(stated["image_tokens"]), PixelSpec.read(weights.path, int(stated["image_size"]))
         self._tokenizer = clip_tokenizer(weights.path, self.max_tokens)
-        self._core = require("openvino").Core()
+        self._core = require("openvino", extra="cpu").Core()
         self._queues: dict[str, Any] = {}
         self._locks = {"text": threading.Lock(), "image": threading.Lock()}
 
@@ -118,7 +118,7 @@ class OpenVINOTowers:
                     "ENABLE_CPU_PINNING": False,
                 },
             )  # as in openvino.py: a pinned thread waits for whoever is on its core
-            queue = require("openvino").AsyncInferQueue(compiled, streams)
+            queue = require("openvino", extra="cpu").AsyncInferQueue(compiled, streams)
 
             def done(request: Any, target: Vectors) -> None:
                 target[:] = request.get_output_tensor(0).data
@@ -164,9 +164,7 @@ def _child(task: dict[str, Any]) -> None:
 
 def _to_f16(part: str, folder: Path, out: Path) -> dict[str, Any]:
     """Trace one tower, save it, and hold it to torch's own vectors."""
-    import openvino
-    import torch
-
+    openvino, torch = require("openvino", extra="cpu"), require("torch")
     towers = HfTowers(folder, "float32", "cpu", attention="eager")
     tower, probes = _image_tower(towers) if part == "image" else _text_tower(towers)
     with torch.no_grad():
@@ -196,9 +194,7 @@ def _cosines(ours: Any, theirs: Any) -> Any:
 
 def _to_int8(source: Path, out: Path) -> dict[str, Any]:
     """NNCF post-training quantization, calibrated on some drawn pictures and held to float32 on others."""
-    import nncf
-    import openvino
-
+    openvino, nncf = require("openvino", extra="cpu"), require("nncf", extra="cpu")
     stated = json.loads((source / "manifest.json").read_text(encoding="utf-8"))
     core = openvino.Core()
     model = core.read_model(str(source / "model.xml"))

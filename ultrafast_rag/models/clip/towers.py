@@ -142,7 +142,7 @@ class OpenClipTowers(_TorchTowers):
         *,
         preprocess: dict[str, Any] | None = None,
     ) -> None:
-        self.torch, open_clip = require("torch"), require("open_clip", package="open-clip-torch")
+        self.torch, open_clip = require("torch"), require("open_clip", package="open-clip-torch", extra="images")
         self.device = device
         self.model = _load_open_clip(description, checkpoint, precision, device)
         text, vision = description["text_cfg"], description["vision_cfg"]
@@ -243,7 +243,7 @@ def clip_tokenizer(folder: Path, max_tokens: int) -> Any:
 
 def _load_open_clip(description: dict[str, Any], checkpoint: Path, precision: Precision, device: str) -> Any:
     torch, safetensors = require("torch"), require("safetensors.torch")
-    open_clip = require("open_clip", package="open-clip-torch")
+    open_clip = require("open_clip", package="open-clip-torch", extra="images")
     settings = dict(description)
     custom = settings.pop("custom_text", False)
     if "hf_model_name" in settings["text_cfg"]:

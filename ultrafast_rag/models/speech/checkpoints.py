@@ -77,7 +77,7 @@ def find_checkpoint(model: str, config: Config) -> Checkpoint:
 
 def load_model(checkpoint: Checkpoint) -> Any:
     """openai-whisper's model with these weights, float32, on the CPU, in eval mode. Raises WeightsError."""
-    whisper_model = require("whisper.model", package="openai-whisper")
+    whisper_model = require("whisper.model", package="openai-whisper", extra="speech")
     try:
         dims, state = _read(checkpoint)
         model = whisper_model.Whisper(whisper_model.ModelDimensions(**dims))
@@ -90,7 +90,7 @@ def load_model(checkpoint: Checkpoint) -> Any:
 
 def published() -> Mapping[str, str]:
     """Name -> address of OpenAI's files; the address holds the file's sha256."""
-    return dict(require("whisper", package="openai-whisper")._MODELS)
+    return dict(require("whisper", package="openai-whisper", extra="speech")._MODELS)
 
 
 def _read(checkpoint: Checkpoint) -> tuple[dict[str, int], dict[str, Any]]:

@@ -118,7 +118,7 @@ class WhisperTranscriber:
     def __init__(
         self, checkpoint: Checkpoint, *, device: str, precision: str, gates: Gates | None = None, notes: Sequence[str] = ()
     ) -> None:
-        self._torch, self._whisper = require("torch"), require("whisper", package="openai-whisper")
+        self._torch, self._whisper = require("torch"), require("whisper", package="openai-whisper", extra="speech")
         self._gates, self._device, self._lock = gates or Gates(), device, threading.Lock()
         self._model = load_model(checkpoint)
         self._dtype = _place(self._torch, self._model, device, precision)

@@ -85,7 +85,7 @@ class OpenVINOEngine:
         self._budget = config.batch_tokens or BATCH_TOKENS
         self._pad_id, self._limit = int(spec.config.get("pad_token_id") or 0), spec.max_tokens
         folder = converted(spec, "int8" if name == "openvino-int8" else "f32", config.cache_dir, progress=progress)
-        openvino = require("openvino")
+        openvino = require("openvino", extra="cpu")
         self._openvino, self._lock = openvino, threading.Lock()
         self._core = openvino.Core()
         self._model = self._core.read_model(str(folder / "model.xml"))
@@ -228,12 +228,12 @@ def convert_once(
     The child writes model.xml, model.bin and about.json, which becomes the manifest. needs: packages it imports.
     Raises MissingExtraError without them, EncodingError when it fails.
     """
-    require("openvino")
+    require("openvino", extra="cpu")
     if (stated := manifest(folder)) is not None:
         return stated
     for package in needs:
         if not _installed(package):
-            raise MissingExtraError(package, "")
+            raise MissingExtraError(package, "cpu")
     if progress is not None:
         progress(f"converting {what}, once")
     folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -327,8 +327,7 @@ def _child(task: dict[str, Any]) -> None:
 
 def _to_f32(spec: EncoderSpec, out: Path) -> dict[str, Any]:
     """Trace, save, and hold the result to torch's own vectors; torch's speed is measured on the way."""
-    import openvino
-    import torch
+    openvino, torch = require("openvino", extra="cpu"), require("torch")
 
     from ultrafast_rag.models.text.torch import load_model
 
@@ -388,9 +387,7 @@ def _calibration_batches(spec: EncoderSpec) -> list[tuple[Any, Any]]:
 
 def _to_int8(spec: EncoderSpec, source: Path, out: Path) -> dict[str, Any]:
     """NNCF post-training quantization of weights and activations; statistics from whole batches, which is quicker."""
-    import nncf
-    import openvino
-
+    openvino, nncf = require("openvino", extra="cpu"), require("nncf", extra="cpu")
     model = openvino.Core().read_model(str(source / "model.xml"))
     batch_list = [{"input_ids": ids, "attention_mask": mask} for ids, mask in _calibration_batches(spec)]
     quantized = nncf.quantize(model, nncf.Dataset(batch_list), model_type=nncf.ModelType.TRANSFORMER, subset_size=len(batch_list))
