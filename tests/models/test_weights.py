@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ultrafast_rag.errors import WeightsError
-from ultrafast_rag.models.registry import weights
+from ultrafast_rag.models import weights
 from ultrafast_rag.models.weights import PACKAGED_ID, PACKAGED_SHA256, resolve
 
 ID = "acme/tiny-encoder"
