@@ -28,6 +28,8 @@ LINKS = [
     "<script>fetch('https://evil.example')</script>",
     "<style>@import 'https://evil.example'</style>",
     "https://evil.example/path?leak=1",
+    "1xhttps://evil.example/after-a-digit",
+    "asinglewordoftwentysixlettershttps://evil.example/",
     "hxxp://evil.example then HTTPS://EVIL.example",
     "www.evil.example/leak",
     "//evil.example/leak",

@@ -65,7 +65,7 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = (
     # an element that never closes: browsers accept it
     (re.compile(r"<(?:img|a|i?frame|svg|video|audio|object|embed|form|input|link|meta|base|body|html)\b[^<>\n]*", re.I), ""),
     # bare addresses
-    (re.compile(r"\b[a-z][a-z0-9+.-]{1,20}:(?:/|\\){2}[^\s<>\"'`|)\]}]*", re.I), ""),
+    (re.compile(r"(?<![a-z0-9+.-])[a-z0-9+.-]+:(?:/|\\){2}[^\s<>\"'`|)\]}]*", re.I), ""),
     (re.compile(r"\b(?:java|vb|live)script\s*:\s*\S*", re.I), ""),
     (re.compile(r"\bdata:[\w.+-]+/[\w.+-]+[;,]\S*", re.I), ""),
     (re.compile(r"\b(?:mailto|blob|tel|xmpp|file|ftp|view-source):(?=\S)[^\s<>\"'`|)\]}]*", re.I), ""),
