@@ -189,6 +189,94 @@ def test_bad_requests_say_what_to_do_and_leave_the_index_usable(rag, ask, says):
     assert rag.search("harbour", k=1)[0].text == "Ships need harbours."
 
 
+@pytest.mark.parametrize(
+    ("ask", "says"),
+    [
+        (lambda rag: rag.add_texts(["fine", "a\0b"]), r"texts\[1\] holds a NUL"),
+        (lambda rag: rag.add_texts(["fine", "half \ud800"]), r"texts\[1\] holds half of a surrogate"),
+        (lambda rag: rag.add_texts(["fine", 7]), r"texts\[1\] must be text, not int"),
+        (lambda rag: rag.add_texts("one text"), "pass a list"),
+        (lambda rag: rag.add_texts(["a", "b"], ids=["x", "\udfff"]), r"ids\[1\] holds half"),
+        (lambda rag: rag.add_texts(["a", "b"], ids=["x", 7]), r"ids\[1\] must be text"),
+        (lambda rag: rag.add_texts(["a", "b"], metadata=[{}, {"n": float("nan")}]), r"metadata\[1\]\['n'\] is nan"),
+        (lambda rag: rag.add_texts(["a"], metadata=[{"n": [1, {"m": float("inf")}]}]), r"metadata\[0\]\['n'\].*is inf"),
+        (lambda rag: rag.add_texts(["a"], metadata=[{"n": 2**64}]), "more than 64 bits"),
+        (lambda rag: rag.add_texts(["a"], metadata=[{"n": object()}]), "is of type object"),
+        (lambda rag: rag.add_texts(["a"], metadata=["n"]), r"metadata\[0\] must be a mapping"),
+        (lambda rag: rag.search("a\0b"), "the question holds a NUL"),
+        (lambda rag: rag.query("half \ud800"), "the question holds half"),
+        (lambda rag: rag.search(7), "a question is text"),
+        (lambda rag: rag.query(["x"]), "a question is text"),
+        (lambda rag: rag.search("x", k=2.5), "k is how many hits"),
+        (lambda rag: rag.search("x", alpha="bar"), "alpha must lie"),
+        (lambda rag: rag.search("x", filters={"n": float("nan")}), "filter 'n' is nan"),
+        (lambda rag: rag.search("x", filters={"n": 2**70}), "filter 'n' .*64 bits"),
+        (lambda rag: rag.search("x", filters={"page": -(2**70)}), "filter 'page' .*64 bits"),
+        (lambda rag: rag.search("x", filters={"title": "\ud800"}), "filter 'title' holds half"),
+        (lambda rag: rag.search("x", filters=["title"]), "filters are a mapping"),
+        (lambda rag: rag.search(Path("nowhere/cat.png")), "the picture .* cannot be read"),
+        (lambda rag: rag.delete("a\0b"), "the source .* NUL"),
+        (lambda rag: rag.feedback("half \ud800", 1, 1), "the question holds half"),
+    ],
+)
+def test_values_that_cannot_be_stored_are_named_and_nothing_is_lost(rag, ask, says):
+    rag.add_texts(["Ships need harbours."], metadata=[{"n": 2**63 - 1}])
+    with pytest.raises(ConfigError, match=says):
+        ask(rag)
+    assert rag.stats()["chunks"] == 1
+    assert rag.search("harbour", k=1, filters={"n": 2**63 - 1})[0].text == "Ships need harbours."
+
+
+def test_the_callers_hits_are_not_the_cached_ones(rag):
+    rag.add_texts(["Ships need harbours.", "Harbours need piers.", "Piers need piles."])
+    first = rag.search("harbour piers", k=3)
+    texts = [hit.text for hit in first]
+    first.clear()
+    again = rag.search("harbour piers", k=3)
+    assert [hit.text for hit in again] == texts
+    again.reverse()
+    assert [hit.text for hit in rag.search("harbour piers", k=3)] == texts
+    answer = rag.query("What do ships need?")
+    shown = len(answer.hits)
+    answer.hits.clear()
+    assert len(rag.query("What do ships need?").hits) == shown
+    rag.query("What do ships need?").hits.clear()
+    assert len(rag.query("What do ships need?").hits) == shown
+
+
+class Unhashable(list):
+    """A callable that no dictionary takes as a key."""
+
+    def __call__(self, question, hits):
+        self.append(question)
+        return "Harbours [1]."
+
+
+def test_any_function_may_write_answers_and_each_has_its_own_cache(rag):
+    rag.add_texts(["Ships need harbours."])
+    one, other = Unhashable(), Unhashable()
+    assert rag.query("What do ships need?", generator=one).text == "Harbours [1]."
+    assert rag.query("What do ships need?", generator=one).cached
+    assert not rag.query("What do ships need?", generator=other).cached
+    assert (len(one), len(other)) == (1, 1)
+
+
+def test_an_answer_by_a_stand_in_is_not_cached_whatever_its_notes_say(rag):
+    rag.add_texts(["Ships need harbours."])
+    working = []
+
+    def writer(question, hits):
+        if not working:
+            raise LookupError("backend gone")
+        return "Harbours [1]."
+
+    assert rag.query("What do ships need?", generator=writer).fallback
+    working.append(True)
+    answer = rag.query("What do ships need?", generator=writer)
+    assert (answer.text, answer.cached, answer.fallback) == ("Harbours [1].", False, False)
+    assert rag.query("What do ships need?", generator=writer).cached
+
+
 def test_bad_settings_are_refused():
     with pytest.raises(ConfigError, match="alpha"):
         UltraFastRAG(alpha=3)

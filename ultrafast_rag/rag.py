@@ -40,7 +40,8 @@ from ultrafast_rag.ingest.pipeline import Pipeline, Ports
 from ultrafast_rag.ingest.progress import progress_bar
 from ultrafast_rag.ingest.sources import PathLike, find_sources
 from ultrafast_rag.ingest.texts import AT_ONCE as TEXTS_AT_ONCE
-from ultrafast_rag.ingest.texts import Passage, commit_passages
+from ultrafast_rag.ingest.texts import Passage, check_passages, commit_passages
+from ultrafast_rag.language.safetext import unstorable
 from ultrafast_rag.models.registry import Models
 from ultrafast_rag.monitor import PerformanceMonitor, StageClock, peak_rss_mb, rss_mb
 from ultrafast_rag.ports import ImageEncoder, TextEncoder
@@ -48,7 +49,7 @@ from ultrafast_rag.remote import event_loop
 from ultrafast_rag.remote.prices import cost_usd
 from ultrafast_rag.search.evidence import EvidenceFinder
 from ultrafast_rag.search.query_cache import QueryMemory
-from ultrafast_rag.search.searcher import Searcher, check_query
+from ultrafast_rag.search.searcher import Searcher, check_query, read_query
 from ultrafast_rag.types import TEXT_SPACE, VISUAL_SPACE, Answer, Chunk, Document, Hit, Hits, IngestReport, ProgressState, Table
 
 CONFIG = "config"
@@ -264,14 +265,12 @@ class UltraFastRAG:
 
         ids: unique names, given back as `Hit.document_id`; by default from the text itself. An id
         that is there with the same text is skipped, with another text it is replaced. metadata: one
-        mapping of JSON values a text; "title" is encoded with it. Raises ConfigError when lengths differ.
+        mapping of JSON values per text; "title" is encoded with it. Raises ConfigError, with nothing added,
+        when lengths differ, an id comes twice, or an entry cannot be stored (it is named).
         """
+        check_passages(texts, ids, metadata)
         names = list(ids) if ids is not None else [hashlib.sha256(text.encode()).hexdigest()[:16] for text in texts]
         details = list(metadata) if metadata is not None else [{} for _ in texts]
-        if not len(texts) == len(names) == len(details):
-            raise ConfigError(f"texts, ids and metadata differ in length: {len(texts)}, {len(names)}, {len(details)}")
-        if len(set(names)) < len(names) and ids is not None:
-            raise ConfigError("ids must be unique; some are given twice")
         start, clock = time.perf_counter(), StageClock()
         passages = [
             _passage(name, text, about) for name, (text, about) in dict(zip(names, zip(texts, details))).items() if text.strip()
@@ -308,21 +307,20 @@ class UltraFastRAG:
         rerank: bool | None = None,
         neighbours: bool = False,
     ) -> Hits:
-        """The k best passages and pictures for a question, or for a picture (encoded bytes or a path).
+        """The k best passages and pictures for a question, or for a picture: encoded bytes, or a path, also as text.
 
         alpha: 0 words only, 1 meaning only. modality: one or several of "text", "table", "image",
         "audio", "video". filters: document fields or metadata, e.g. {"source": "talk.mp3"} or
         {"page": [3, 9]}. rerank needs Config(rerank_model=...). neighbours: also the text before and
         after each passage. Raises ConfigError for bad values.
         """
-        if isinstance(query, os.PathLike):
-            query = Path(query).read_bytes()
+        query = read_query(query)
         k, alpha = self.config.k if k is None else k, self.config.alpha if alpha is None else alpha
         again = bool(self.config.rerank_model) if rerank is None else rerank
-        check_query(query, k=k, alpha=alpha, modality=modality)
+        check_query(query, k=k, alpha=alpha, modality=modality, filters=filters)
         key = (self._store.generation, query, k, alpha, _frozen(modality), _frozen(filters), again, neighbours)
         if self.config.query_cache and (known := self._memory.get(key)) is not None:
-            return Hits(known, query=known.query, notes=known.notes, evidence=self._evidence)
+            return Hits(known, query=known.query, notes=known.notes, evidence=self._evidence)  # a copy: the caller may sort it
         with self._monitor.measure("search"):
             hits = self._searcher().search(
                 query, k=k, alpha=alpha, modality=modality, filters=filters, rerank=again, neighbours=neighbours
@@ -330,7 +328,7 @@ class UltraFastRAG:
         hits.evidence = self._evidence
         if not hits and not self._store.counts()["chunks"]:
             hits.notes = ("the index is empty; ingest something first",)
-        self._memory.put(key, hits)
+        self._memory.put(key, hits.copy())
         return hits
 
     def query(
@@ -351,21 +349,26 @@ class UltraFastRAG:
         """
         asked: dict[str, Any] = {"k": k, "alpha": alpha, "modality": modality, "filters": filters, "rerank": rerank}
         start = time.perf_counter()
-        key = ("answer", self._store.generation, question, _frozen(asked), generator)
+        check_query(question, k=k, alpha=self.config.alpha if alpha is None else alpha, modality=modality, filters=filters)
+        writer = generator if isinstance(generator, str) else id(generator)
+        key = ("answer", self._store.generation, question, _frozen(asked), writer)
         if self.config.query_cache and (known := self._memory.get(key)) is not None:
-            answer: Answer = known
-            return replace(answer, cached=True, timings_s={"cache": time.perf_counter() - start}, cost_usd=0.0)
+            answer: Answer = known[0]
+            took = {"cache": time.perf_counter() - start}
+            return replace(answer, hits=answer.hits.copy(), cached=True, timings_s=took, cost_usd=0.0)
         hits = self.search(question, **asked, neighbours=True)
         found = time.perf_counter()
         with self._monitor.measure("answer"):
             answer = event_loop.run(self._generators.answerer(self._extractive, generator).answer(question, hits))
         answer = replace(answer, timings_s={"search": found - start, **answer.timings_s}, notes=(*hits.notes, *answer.notes))
-        if not any("was not used" in note for note in answer.notes):  # a passing failure must not outlive its cause
-            self._memory.put(key, answer)
+        if not answer.fallback:  # a passing failure must not outlive its cause
+            kept = replace(answer, hits=answer.hits.copy())
+            self._memory.put(key, (kept, generator))  # the function itself too: while it is held, nobody else gets its id
         return answer
 
     async def aquery(self, question: str, **options: Any) -> Answer:
         """`query` for a running event loop, which stays free meanwhile."""
+        self._generators.look_for_key()
         return await asyncio.to_thread(self.query, question, **options)
 
     async def astream(
@@ -421,7 +424,10 @@ class UltraFastRAG:
 
     def delete(self, source: PathLike) -> bool:
         """Remove a document by source or document id, with its chunks and vectors; False when it is not there."""
-        for name in (os.fspath(source), str(Path(source).expanduser().resolve())):
+        given = os.fspath(source)
+        if why := unstorable(given):
+            raise ConfigError(f"the source {given!r} {why}")
+        for name in (given, str(Path(source).expanduser().resolve())):
             if self._store.delete(name):
                 self._store.delete(ENRICHED + name)
                 return True
@@ -431,6 +437,8 @@ class UltraFastRAG:
         """Store a thumbs up (+1) or down (-1) for an answer, or for one of its passages."""
         if vote not in (-1, 1):
             raise ConfigError(f"a vote is 1 or -1, not {vote}")
+        if why := unstorable(question):
+            raise ConfigError(f"the question {why}")
         self._store.add_feedback(question, chunk_id, vote)
 
     def stats(self) -> dict[str, Any]:

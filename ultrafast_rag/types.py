@@ -7,6 +7,7 @@ itself in `HTML_REPRS` when the package root is imported; without it the plain t
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -32,7 +33,19 @@ DESCRIBES = "describes"
 PAGE_HEAD = "page_head"
 """In the metadata of a chunk: the head of its page, as far as the chunk does not say it itself; searched by words only."""
 
+# Tag characters, variation selectors, zero-width and bidirectional controls, soft hyphens, C0/C1: each can
+# carry text that no reader sees. Joiners stay after Arabic to Myanmar letters, whose spelling needs them.
+_INVISIBLE = re.compile(
+    "[\U000e0000-\U000e0fff\ufe00-\ufe0f\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\u00ad\u034f\u061c\u115f\u1160"
+    "\u17b4\u17b5\u180b-\u180f\u3164\uffa0\ufff9-\ufffb\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]|(?<![\u0600-\u109f])[\u200c\u200d]"
+)
+
 HTML_REPRS: dict[type, Callable[[Any], str]] = {}
+
+
+def visible(text: str) -> str:
+    """`text` without characters that a reader cannot see, or that a terminal obeys."""
+    return _INVISIBLE.sub("", text)
 
 
 def _html_of(value: object) -> str:
@@ -199,9 +212,9 @@ class Hit:
         return f"{name}, page {self.page}" if self.page is not None else name
 
     def __str__(self) -> str:
-        text = " ".join(self.text.split())
+        text = " ".join(visible(self.text).split())
         shown = text if len(text) <= 160 else text[:159] + "…"
-        return f"{self.score:.3f}  {self.where}  [{self.modality}]\n       {shown}"
+        return f"{self.score:.3f}  {visible(self.where)}  [{self.modality}]\n       {shown}"
 
     def _repr_html_(self) -> str:
         return _html_of(self)
@@ -229,6 +242,10 @@ class Hits(list[Hit]):
 
     __repr__ = __str__
 
+    def copy(self) -> Hits:
+        """Another list of the same hits, query, time, notes and evidence."""
+        return Hits(self, query=self.query, seconds=self.seconds, notes=self.notes, evidence=self.evidence)
+
     def _repr_html_(self) -> str:
         return _html_of(self)
 
@@ -248,6 +265,7 @@ class Answer:
 
     supported: False when nothing in the documents answers the question, and `text` says so.
     generator: who wrote it, e.g. "extractive" or "gemini:MODEL"; reason: why that one.
+    fallback: True when a generator that should have written it failed; such an answer is not cached.
     """
 
     question: str
@@ -261,6 +279,7 @@ class Answer:
     timings_s: Mapping[str, float] = field(default_factory=dict)
     cost_usd: float = 0.0
     notes: tuple[str, ...] = ()
+    fallback: bool = False
 
     def __getitem__(self, key: str) -> Any:
         """answer["answer"] and answer["sources"], for those used to dictionaries."""
@@ -274,10 +293,12 @@ class Answer:
 
     def __str__(self) -> str:
         total_ms = sum(self.timings_s.values()) * 1000
-        cites = [f"  [{c.number}] {c.hit.where}" for c in self.citations]
+        cites = [f"  [{c.number}] {visible(c.hit.where)}" for c in self.citations]
         cached = ", from the cache" if self.cached else ""
         tail = f"  ({self.generator}{cached}, {total_ms:.0f} ms)"
-        return "\n".join([self.text, *cites, tail, *(f"  note: {note}" for note in self.notes)])
+        return "\n".join(
+            [visible(self.text).replace("\r", "\n"), *cites, tail, *(f"  note: {visible(note)}" for note in self.notes)]
+        )
 
     __repr__ = __str__
 
@@ -317,8 +338,8 @@ class IngestReport:
             f"{self.cache_hits} from the cache, {self.unchanged} documents unchanged"
         )
         state = [] if self.complete else ["not complete: run the same ingest again to go on"]
-        failed = [f"failed: {source}: {why}" for source, why in self.failed]
-        return "\n".join([head, *state, *failed, *(f"note: {note}" for note in self.notes)])
+        failed = [visible(f"failed: {source}: {why}") for source, why in self.failed]
+        return "\n".join([head, *state, *failed, *(f"note: {visible(note)}" for note in self.notes)])
 
     __repr__ = __str__
 
@@ -390,7 +411,7 @@ class Table(list[Mapping[str, Any]]):
 
     def __str__(self) -> str:
         columns = self.columns
-        cells = [[" ".join(cell_text(row.get(name)).split()) for name in columns] for row in self]
+        cells = [[" ".join(visible(cell_text(row.get(name))).split()) for name in columns] for row in self]
         widths = [max(len(name), *(len(row[i]) for row in cells)) for i, name in enumerate(columns)] if cells else []
         numeric = [all(isinstance(row.get(name), (int, float, type(None))) for row in self) for name in columns]
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import threading
 
 import pytest
 from gemini_server import Server
@@ -13,7 +15,7 @@ from ultrafast_rag.answer.route import Answerer, Candidate, complexity, select
 from ultrafast_rag.errors import BadResponseError, ConfigError, GenerationError, TimedOutError
 from ultrafast_rag.remote.limits import Gate, Retry
 from ultrafast_rag.remote.secrets import Secret
-from ultrafast_rag.types import Answer, Hit, Hits
+from ultrafast_rag.types import Answer, Citation, Hit, Hits
 
 SIMPLE = "How many litres a second?"
 COMPLEX = "Compare the two pumps and explain why their flow differs, how it is measured, and what follows for the plant?"
@@ -73,6 +75,56 @@ async def test_a_failing_generator_leaves_an_extractive_answer_and_a_note():
     assert answer.text == hits()[0].text
     assert "backend gone" in answer.notes[0]
     assert "backend gone" in answer.reason
+
+
+async def test_the_extractive_answer_leaves_the_loop_free():
+    freed = threading.Event()
+
+    class Patient:
+        def answer(self, question, found):
+            return Answer(question, "free" if freed.wait(5) else "stalled", found)
+
+    async def meanwhile():
+        freed.set()
+
+    answer, _ = await asyncio.gather(Answerer(Patient()).answer(SIMPLE, hits()), meanwhile())
+    assert answer.text == "free"
+
+
+HOSTILE = (
+    "Sixteen litres \x1b[31ma second\x1b]8;;https://evil.example\x07, \u202eevil\u202c \u200bsays [99] and \u30107\u3011 "
+    "and [1], see [here](https://evil.example/?q=1) or https://evil.example/x or <img src=//evil.example/y>."
+)
+
+
+async def test_an_extractive_answer_shows_nothing_a_document_smuggles_in():
+    stored = Hit(7, "d7", "d\x1b[2J.txt", "text", HOSTILE, 1.0, title=HOSTILE, neighbours=(HOSTILE, HOSTILE))
+
+    class Quotes:
+        def answer(self, question, found):
+            hit = found[0]
+            quote = " ".join((hit.title, *hit.neighbours, hit.text))
+            return Answer(question, f"{quote} [1]", found.copy(), (Citation(1, hit, quote),))
+
+    answer = await Answerer(Quotes()).answer(SIMPLE, Hits([stored]))
+    for shown in (answer.text, answer.citations[0].quote, str(answer), str(stored)):
+        assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2066-\u2069]", shown)
+    for shown in (answer.text, answer.citations[0].quote):
+        assert "evil.example" not in shown
+        assert "<img" not in shown
+    assert re.findall(r"[\[\u3010]\d+[\]\u3011]", answer.text) == ["[1]"]
+    assert answer.text.endswith("[1]")
+    assert "Sixteen litres" in answer.text
+    assert answer.citations[0].hit is stored
+    assert answer.hits[0] is stored
+
+
+async def test_quotes_of_a_written_answer_are_clean_too():
+    found = Hits([Hit(7, "d7", "d.txt", "text", HOSTILE, 1.0)])
+    answer = await answerer(lambda question, given: "Sixteen litres a second [1].").answer(SIMPLE, found)
+    (citation,) = answer.citations
+    assert "evil.example" not in citation.quote
+    assert "\x1b" not in citation.quote
 
 
 async def test_nothing_found_asks_no_model():

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ultrafast_rag.language.safetext import MARKS, choose_mark, mark, strip_links, visible
+from ultrafast_rag.language.safetext import MARKS, choose_mark, mark, strip_links
+from ultrafast_rag.types import visible
 
 ADDRESS = re.compile(r"://|evil|www\.|javascript:|data:image|<\s?img|<a\b|\]\(|!\[", re.I)
 

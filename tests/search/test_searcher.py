@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ultrafast_rag.config import Config
-from ultrafast_rag.search.searcher import Searcher, add_visual, convex, known_or, rrf, union
+from ultrafast_rag.errors import ConfigError
+from ultrafast_rag.search.searcher import Searcher, add_visual, convex, known_or, read_query, rrf, union
 from ultrafast_rag.types import DESCRIBES, Chunk, Ranking
 
 
@@ -161,3 +163,17 @@ def test_words_only_asks_no_encoder():
     found = searcher([chunk(1, "one")], {}, {1: 1.0})
     found._text_encoder = None
     assert found.search("q", k=1, alpha=0)[0].chunk_id == 1
+
+
+def test_a_pictures_path_is_read_also_when_given_as_text(tmp_path, monkeypatch):
+    picture, notes = tmp_path / "photo of a cat.png", tmp_path / "notes.txt"
+    Image.new("RGB", (4, 4)).save(picture)
+    notes.write_text("words")
+    data = picture.read_bytes()
+    assert read_query(picture) == read_query(str(picture)) == data
+    monkeypatch.chdir(tmp_path)
+    assert read_query("photo of a cat.png") == data
+    for words in ("a cat.png", str(notes), "notes.txt", "a cat", "What is in photo of a cat.png?", "a\0.png"):
+        assert read_query(words) == words
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_query(tmp_path / "gone.png")

@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from ultrafast_rag.language.safetext import choose_mark, mark, strip_links, visible
+from ultrafast_rag.language.safetext import choose_mark, mark, quotable, strip_links
 from ultrafast_rag.language.sentences import split_sentences
-from ultrafast_rag.types import Citation, Hit
+from ultrafast_rag.types import Citation, Hit, visible
 
 REFUSAL = "[no answer]"
 DOCUMENT_SHARE = 0.5  # of the budget for one document, while others still wait
@@ -203,7 +203,7 @@ class ReplyCleaner:
     def citations(self) -> tuple[Citation, ...]:
         """Each cited source once, by its number in the answer, with the sentence of it that fits best."""
         return tuple(
-            Citation(new, hit := self._sources[old - 1], _best_sentence(hit.text, self._quoted.get(old, "")))
+            Citation(new, hit := self._sources[old - 1], quotable(_best_sentence(hit.text, self._quoted.get(old, ""))))
             for old, new in self._numbers.items()
         )
 

@@ -6,6 +6,7 @@ nothing. A generator that fails, for whatever reason, is a note on the answer an
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import re
 import time
@@ -15,6 +16,7 @@ from typing import Protocol
 
 from ultrafast_rag.answer.prompt import ReplyCleaner
 from ultrafast_rag.errors import ConfigError, GenerationError
+from ultrafast_rag.language.safetext import quotable
 from ultrafast_rag.ports import Generator
 from ultrafast_rag.remote.limits import metering
 from ultrafast_rag.types import Answer, Hit, Hits
@@ -110,7 +112,7 @@ class Answerer:
         started = time.perf_counter()
         notes: list[str] = []
         if not hits and self._candidates:
-            yield self._extract(question, hits, started, "nothing was found, so no model was asked", notes)
+            yield await self._extract(question, hits, started, "nothing was found, so no model was asked", notes)
             return
         order, why = self._order(question, hits)
         weak: Answer | None = None
@@ -130,13 +132,13 @@ class Answerer:
                 continue
             if climbs:
                 yield answer.text
-            yield dataclasses.replace(answer, notes=(*notes, *answer.notes))
+            yield dataclasses.replace(answer, notes=(*notes, *answer.notes), fallback=bool(notes))
             return
         if weak is not None:
             yield weak.text
-            yield dataclasses.replace(weak, notes=(*notes, *weak.notes))
+            yield dataclasses.replace(weak, notes=(*notes, *weak.notes), fallback=bool(notes))
             return
-        yield self._extract(question, hits, started, "", notes)
+        yield await self._extract(question, hits, started, "", notes)
 
     def _order(self, question: str, hits: Hits) -> tuple[list[Candidate], str]:
         if len(self._candidates) < 2:
@@ -145,15 +147,42 @@ class Answerer:
             return self._candidates[::-1], f"a complex question ({score:.2f}): the strongest first"
         return self._candidates, f"a simple question ({score:.2f}): the cheapest first"
 
-    def _extract(self, question: str, hits: Hits, started: float, why: str, notes: list[str]) -> Answer:
-        answer = self._extractive.answer(question, hits)
+    async def _extract(self, question: str, hits: Hits, started: float, why: str, notes: list[str]) -> Answer:
+        """The extractive answer, made in a thread: its model must not stall what else the loop serves."""
+        answer = await asyncio.to_thread(self._extractive.answer, question, _quotable(hits))
         failed = "; ".join(notes)
         return dataclasses.replace(
-            answer,
+            _with_originals(answer, hits),
+            fallback=bool(notes),
             reason=why or (f"{self._why_extractive}: {failed}" if failed else self._why_extractive),
             notes=(*answer.notes, *notes),
             timings_s={**answer.timings_s, "answer": time.perf_counter() - started},
         )
+
+
+def _quotable(hits: Hits) -> Hits:
+    """The hits as their words may stand in an answer: every [n] that is in it afterwards is our own."""
+    clean = hits.copy()
+    clean[:] = [
+        dataclasses.replace(
+            hit,
+            text=quotable(hit.text),
+            title=quotable(hit.title),
+            section=quotable(hit.section),
+            neighbours=(quotable(hit.neighbours[0]), quotable(hit.neighbours[1])),
+        )
+        for hit in hits
+    ]
+    return clean
+
+
+def _with_originals(answer: Answer, hits: Hits) -> Answer:
+    """An answer made of `_quotable` hits, with the hits as they are stored."""
+    stored = {hit.chunk_id: hit for hit in hits}
+    own = answer.hits.copy()
+    own[:] = [stored.get(hit.chunk_id, hit) for hit in answer.hits]
+    citations = tuple(dataclasses.replace(c, hit=stored.get(c.hit.chunk_id, c.hit)) for c in answer.citations)
+    return dataclasses.replace(answer, hits=own, citations=citations)
 
 
 class _Attempt:

@@ -49,6 +49,11 @@ class Generators:
         candidates, why = select(setting, gemini=gemini, local=local)
         return Answerer(extractive, candidates, why_extractive=why)
 
+    def look_for_key(self) -> None:
+        """Ask the notebook's own store for a key, which only the main thread can; what is found is remembered."""
+        if self._config.generator in ("auto", "gemini"):
+            find_key(given=self._given)
+
     def form_filler(self) -> StructuredModel:
         """Gemini behind the shared gate, for enrichment. Raises ConfigError without a key."""
         gemini = self._gemini()

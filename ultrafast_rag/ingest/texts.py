@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
+from ultrafast_rag.errors import ConfigError
 from ultrafast_rag.index.records import PartCommit, Source
 from ultrafast_rag.index.store import Store
 from ultrafast_rag.ingest.embed import Embedder, searchable
+from ultrafast_rag.language.safetext import unstorable
 from ultrafast_rag.ports import Tokenizer
 from ultrafast_rag.types import Chunk
 
@@ -15,6 +18,25 @@ AT_ONCE = 1024
 
 Passage = tuple[Source, Chunk]
 """A document's record, whose content hash tells whether it changed, and its only chunk."""
+
+
+def check_passages(texts: Sequence[str], ids: Sequence[str] | None, metadata: Sequence[Mapping[str, Any]] | None) -> None:
+    """Raise ConfigError that names the entry when one cannot be stored, before anything is."""
+    if isinstance(texts, str | bytes):
+        raise ConfigError("texts is one text; pass a list of them")
+    counts = [len(texts), *(len(given) for given in (ids, metadata) if given is not None)]
+    if len(set(counts)) > 1:
+        raise ConfigError(f"texts, ids and metadata differ in length: {', '.join(map(str, counts))}")
+    for what, entries, wanted in (("texts", texts, str), ("ids", ids, str), ("metadata", metadata, Mapping)):
+        for n, entry in enumerate(() if entries is None else entries):
+            if not isinstance(entry, wanted):
+                raise ConfigError(f"{what}[{n}] must be {'text' if wanted is str else 'a mapping'}, not {type(entry).__name__}")
+            parts = entry.items() if isinstance(entry, Mapping) else [("", entry)]
+            for name, part in parts:
+                if why := unstorable(name) or unstorable(part):
+                    raise ConfigError(f"{what}[{n}]{f'[{name!r}]' if name else ''} {why}")
+    if ids is not None and len(set(ids)) < len(ids):
+        raise ConfigError("ids must be unique; some are given twice")
 
 
 def commit_passages(store: Store, embedder: Embedder, tokenizer: Callable[[], Tokenizer], passages: Sequence[Passage]) -> int:

@@ -11,23 +11,15 @@ carries whatever the model was talked into writing to a stranger's server.
 from __future__ import annotations
 
 import html
+import math
 import re
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from ultrafast_rag.types import visible
 
 MARKS = ("^", "¦", "¬", "ˆ")
-# Tag characters, variation selectors, zero-width and bidirectional controls, soft hyphens, C0/C1: each can
-# carry text that no reader sees. Joiners stay after Arabic to Myanmar letters, whose spelling needs them.
-_INVISIBLE = re.compile(
-    "[\U000e0000-\U000e0fff\ufe00-\ufe0f\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\u00ad\u034f\u061c\u115f\u1160"
-    "\u17b4\u17b5\u180b-\u180f\u3164\uffa0\ufff9-\ufffb\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]|(?<![\u0600-\u109f])[\u200c\u200d]"
-)
 _BLANKS = re.compile(r"\s+")
-
-
-def visible(text: str) -> str:
-    """`text` without characters that a reader cannot see."""
-    return _INVISIBLE.sub("", text)
 
 
 def choose_mark(texts: Iterable[str]) -> str:
@@ -41,11 +33,56 @@ def mark(text: str, with_mark: str) -> str:
     return _BLANKS.sub(with_mark, visible(text).replace(with_mark, "").strip())
 
 
+_NUMBERED = re.compile(r"[\[【⟦]\s*\^?(\d{1,3}(?:\s*[,;–-]\s*\^?\d{1,3})*)\s*(?:†[^\]】⟧]*)?[\]】⟧]")
+
+
+def quotable(text: str) -> str:
+    """A passage as it may stand in an answer: no links, nothing unseen, and no [7] that would pass for a citation of ours."""
+    return _NUMBERED.sub(r"(\1)", strip_links(text).text)
+
+
 class Stripped(NamedTuple):
     """text without links and pictures; removed: how many were there."""
 
     text: str
     removed: int
+
+
+_DEEPEST = 32  # mappings in mappings; deeper ones, and those that hold themselves, are refused
+
+
+def unstorable(value: Any, *, depth: int = 0) -> str:
+    """Why a text or a metadata value cannot be stored and compared, in words; "" when it can.
+
+    What is stored is JSON in SQLite: text without NUL and lone surrogates, finite numbers of 64 bits,
+    True, False, None, lists, and mappings from text to these.
+    """
+    if isinstance(value, str):
+        if "\0" in value:
+            return f"holds a NUL character (at {value.index(chr(0))}); remove it"
+        return (
+            "" if _encodable(value) else "holds half of a surrogate pair, which is no character; decode it with errors='replace'"
+        )
+    if value is None or isinstance(value, bool):
+        return ""
+    if isinstance(value, int):
+        return "" if -(2**63) <= value < 2**63 else "is a whole number of more than 64 bits; give it as text"
+    if isinstance(value, float):
+        return "" if math.isfinite(value) else f"is {value}, which cannot be compared; leave it out or give None"
+    if isinstance(value, Mapping | list | tuple | set | frozenset):
+        if depth >= _DEEPEST:
+            return f"is nested more than {_DEEPEST} deep"
+        inside = [*value, *value.values()] if isinstance(value, Mapping) else value
+        return next((f"holds a value that {why}" for part in inside if (why := unstorable(part, depth=depth + 1))), "")
+    return f"is of type {type(value).__name__}; text, numbers, True, False, None, lists and mappings of these can be stored"
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 _TLD = "com|net|org|io|ru|cn|info|biz|xyz|top|site|online|dev|app|ai|co|me|cc|tk|ml|ga|cf|gq|link|click|eu|uk|de"

@@ -1,7 +1,8 @@
 """Where an API key comes from, and how it stays unseen.
 
 Argument, then environment, then the notebook platform's own store (Kaggle, Colab). The stores talk
-to the notebook's front end and work on the main thread only, so each is asked once and remembered.
+to the notebook's front end and work on the main thread only, so what they gave is remembered. That
+they had nothing is remembered for a moment only: a secret may be added at any time.
 """
 
 from __future__ import annotations
@@ -10,11 +11,14 @@ import importlib
 import logging
 import os
 import threading
+import time
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import NoReturn
 
 GEMINI_KEYS = ("GEMINI_API_KEY", "GOOGLE_API_KEY")
+MISS_S = 3.0  # how long "no secret" stands: a loop of questions does not ask the front end each time, a person is slower
+_found: dict[tuple[str, ...], Secret] = {}
+_missed_at: dict[tuple[str, ...], float] = {}
 _log = logging.getLogger("ultrafast_rag")
 
 
@@ -50,17 +54,20 @@ def find_key(names: Sequence[str] = GEMINI_KEYS, *, given: str | Secret | None =
     for name in names:
         if value := os.environ.get(name, "").strip():
             return Secret(value, f"environment variable {name}")
-    if threading.current_thread() is not threading.main_thread():
-        return None
     return _from_platform(tuple(names))
 
 
-@lru_cache(maxsize=8)
 def _from_platform(names: tuple[str, ...]) -> Secret | None:
+    if names in _found:
+        return _found[names]
+    missed_now = time.monotonic() - _missed_at.get(names, -MISS_S) < MISS_S
+    if missed_now or threading.current_thread() is not threading.main_thread():
+        return None
     for store, read in (("Kaggle secret", _kaggle), ("Colab secret", _colab)):
         for name in names:
             if value := read(name):
-                return Secret(value, f"{store} {name}")
+                return _found.setdefault(names, Secret(value, f"{store} {name}"))
+    _missed_at[names] = time.monotonic()
     return None
 
 

@@ -7,17 +7,21 @@ ranks hide how sure a leg is; it stays as an option.
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ultrafast_rag.config import Config
-from ultrafast_rag.errors import ConfigError
+from ultrafast_rag.errors import ConfigError, did_you_mean
+from ultrafast_rag.extract.detect import media_type
+from ultrafast_rag.language.safetext import unstorable
 from ultrafast_rag.ports import ChunkReader, ImageEncoder, LexicalIndex, Reranker, TextEncoder, VectorIndex
 from ultrafast_rag.types import DESCRIBES, MODALITIES, Chunk, ChunkIds, Hit, Hits, Mask, Ranking
 
@@ -180,17 +184,51 @@ class Searcher:
         return [replace(hits[n], score=float(scores[n])) for n in order]
 
 
-def check_query(query: str | bytes, *, k: int, alpha: float, modality: str | Sequence[str] | None = None) -> None:
+def read_query(query: str | bytes | os.PathLike[str]) -> str | bytes:
+    """Words stay as they are; a picture's path, also as text where such a picture file is there, becomes its bytes."""
+    if isinstance(query, str):
+        suffixed = "." in query and len(query) < 1024 and "\0" not in query
+        if not suffixed or not os.path.isfile(query) or not media_type(Path(query)).startswith("image/"):
+            return query
+    elif not isinstance(query, os.PathLike):
+        return query
+    try:
+        return Path(query).read_bytes()
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"the picture {query!s} cannot be read: {error}") from error
+
+
+def check_query(
+    query: str | bytes,
+    *,
+    k: int,
+    alpha: float,
+    modality: str | Sequence[str] | None = None,
+    filters: Mapping[str, Any] | None = None,
+) -> None:
     """Raise ConfigError, in words that say what to do, for a query that cannot be answered."""
+    if not isinstance(query, str | bytes):
+        raise ConfigError(f"a question is text, or a picture's bytes or path, not {type(query).__name__}")
     if not (query.strip() if isinstance(query, str) else query):
         raise ConfigError("the question is empty; ask in words, or pass a picture's bytes or path")
-    if k < 1:
-        raise ConfigError(f"k is how many hits to return and must be at least 1, not {k}")
-    if not 0 <= alpha <= 1:
-        raise ConfigError(f"alpha must lie between 0 (words only) and 1 (meaning only), not {alpha}")
-    wanted = [modality] if isinstance(modality, str) else list(modality or [])
-    if unknown := sorted(set(wanted) - set(MODALITIES)):
-        raise ConfigError(f"unknown modality {', '.join(unknown)}; there are {', '.join(MODALITIES)}")
+    if isinstance(query, str) and (why := unstorable(query)):
+        raise ConfigError(f"the question {why}")
+    if not isinstance(k, int | np.integer) or isinstance(k, bool) or k < 1:
+        raise ConfigError(f"k is how many hits to return and must be at least 1, not {k!r}")
+    if not isinstance(alpha, int | float | np.floating) or not 0 <= alpha <= 1:
+        raise ConfigError(f"alpha must lie between 0 (words only) and 1 (meaning only), not {alpha!r}")
+    for wanted in [modality] if isinstance(modality, str) else list(modality or []):
+        if wanted not in MODALITIES:
+            raise ConfigError(f"unknown modality {wanted}{did_you_mean(str(wanted), MODALITIES)}")
+    for name, value in _pairs(filters):
+        if why := unstorable(name) or unstorable(value):
+            raise ConfigError(f"filter {name!r} {why}")
+
+
+def _pairs(filters: Any) -> list[tuple[str, Any]]:
+    if not isinstance(filters or {}, Mapping) or not all(isinstance(name, str) for name in filters or {}):
+        raise ConfigError(f"filters are a mapping from field to value, e.g. {{'source': 'talk.mp3'}}, not {filters!r:.80}")
+    return list((filters or {}).items())
 
 
 def convex(cosines: Floats, bm25: Floats, *, alpha: float) -> Floats:
