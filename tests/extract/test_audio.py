@@ -15,6 +15,7 @@ import pytest
 
 from ultrafast_rag.config import Config
 from ultrafast_rag.errors import CorruptError, ExtractionError, UnsupportedError
+from ultrafast_rag.extract.detect import detect, open_extractor
 from ultrafast_rag.extract.media.audio import RATE, AudioExtractor, decode_pcm, levels_db, slots, stretches
 from ultrafast_rag.extract.media.captions import find_sidecar, parse_captions
 from ultrafast_rag.types import Part
@@ -247,6 +248,28 @@ def test_rolling_captions_are_said_once() -> None:
     rolled = "WEBVTT\n\n00:01.000 --> 00:02.000\none two\n\n00:02.000 --> 00:03.000\none two\nthree four\n\n"
     rolled += "00:03.000 --> 00:04.000\nthree four\nfive\n"
     assert [cue.text for cue in parse_captions(rolled)] == ["one two", "three four", "five"]
+
+
+def test_cue_identifiers_entities_and_backward_cues_are_no_words() -> None:
+    cues = parse_captions(
+        "WEBVTT\n\nx-1\n00:01.000 --> 00:02.000\na &lt;b&gt;\n\nx-2\n00:03.000 --> 00:02.000\nback\n\n"
+        "x-3\n00:04.000 --> 00:05.000\nc\n"
+    )
+    assert [cue.text for cue in cues] == ["a <b>", "c"]
+
+
+def test_a_transcript_alone_keeps_its_times(tmp_path: Path) -> None:
+    path = tmp_path / "talk.vtt"
+    path.write_text(VTT)
+    assert detect(path) == ("text/vtt", "captions")
+    (part,) = open_extractor(path, CONFIG).extract(path)
+    assert [(e.kind, e.text, e.start_s, e.end_s) for e in part.elements] == [
+        ("speech", "Good morning,", 1.0, 3.5),
+        ("speech", "late words", 3723.004, 3725.0),
+    ]
+    path.write_text("WEBVTT\n\nno cue at all\n")
+    with pytest.raises(CorruptError, match="no captions"):
+        list(open_extractor(path, CONFIG).extract(path))
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "cp1252"])

@@ -1,14 +1,16 @@
 """Types told by content, and sources expanded without ever raising."""
 
 import os
+import subprocess
 import zipfile
 
 import pytest
 
 from ultrafast_rag.config import Config
-from ultrafast_rag.errors import CorruptError, ExtractionError, UnsupportedError
+from ultrafast_rag.errors import CorruptError, EncryptedError, ExtractionError, UnsupportedError
 from ultrafast_rag.extract.detect import detect, discover, media_type, open_extractor
 
+OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + b"\0" * 64
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 20
 
 
@@ -33,6 +35,10 @@ PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 20
         ("main.rs", b"fn main() {}\n", "code", "text/x-rust"),
         ("run", b"#!/bin/sh\necho\n", "code", "text/x-shell"),
         ("utf16.txt", "Grüße".encode("utf-16"), "text", "text/plain"),
+        ("letter.txt", b"{\\rtf1 x}", "rtf", "application/rtf"),
+        ("mail.eml", b"Subject: x\n\ny", "mail", "message/rfc822"),
+        ("nb.ipynb", b'{"cells": []}', "notebook", "application/x-ipynb+json"),
+        ("old.xls", OLE, "sheet", "application/vnd.ms-excel"),
         ("rows.csv", b"a,b\n1,2\n", "csv", "text/csv"),
         ("rows.tsv", b"a\tb\n1\t2\n", "csv", "text/tab-separated-values"),
         ("latin.txt", "Grüße aus Köln".encode("latin-1"), "text", "text/plain"),
@@ -43,6 +49,22 @@ def test_detect_goes_by_content_before_suffix(tmp_path, name, content, extractor
     path.write_bytes(content)
     assert detect(path) == (kind, extractor)
     assert media_type(path) == kind
+
+
+@pytest.mark.parametrize(
+    ("mimetype", "extractor"),
+    [
+        ("application/epub+zip", "epub"),
+        ("application/vnd.oasis.opendocument.text-template", "opendocument"),
+        ("application/vnd.oasis.opendocument.presentation", "opendocument"),
+        ("application/vnd.oasis.opendocument.spreadsheet", "sheet"),
+    ],
+)
+def test_detect_tells_documents_by_the_mimetype_they_carry(tmp_path, mimetype, extractor):
+    with zipfile.ZipFile(tmp_path / "a", "w") as archive:
+        archive.writestr("mimetype", mimetype)
+        archive.writestr("content.xml", "<x/>")
+    assert detect(tmp_path / "a") == (mimetype, extractor)
 
 
 def test_detect_tells_office_files_from_other_archives(tmp_path):
@@ -71,9 +93,13 @@ def test_detect_tells_office_files_from_other_archives(tmp_path):
     ("name", "content", "error", "words"),
     [
         ("empty.pdf", b"", CorruptError, "is empty"),
-        ("thing.bin", bytes(range(256)) * 8, UnsupportedError, "Read are: PDF"),
+        ("thing.bin", bytes(range(256)) * 8, UnsupportedError, "unsupported file type. Supported: PDF"),
         ("fake.png", bytes(range(1, 256)) * 8, CorruptError, "does not hold the png"),
-        ("old.doc", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + b"\0" * 64, UnsupportedError, "docx"),
+        ("old.doc", OLE, UnsupportedError, "an old Word file; save it as docx .*Supported: PDF"),
+        ("old.ppt", OLE, UnsupportedError, "an old PowerPoint file; save it as pptx"),
+        ("mail.msg", OLE + b"%PDF-1.4", UnsupportedError, "an Outlook message; save it as eml"),
+        ("old.pub", OLE, UnsupportedError, "save it as docx, pptx or xlsx"),
+        ("new.docx", OLE, EncryptedError, "password; save it without one"),
         ("tool.exe", b"MZ\x90\0\x03" + b"\0" * 64, UnsupportedError, "a program"),
         ("a.gz", b"\x1f\x8b\x08\0" + b"\0" * 64, UnsupportedError, "unpack it first"),
     ],
@@ -139,6 +165,38 @@ def test_discover_reports_instead_of_raising(tmp_path):
     assert "does not exist" in reasons[str(tmp_path / "gone")]
     assert "neither" in reasons[str(fifo)]
     assert all(reasons.values())
+
+
+@pytest.mark.fault
+def test_discover_makes_bad_names_entries_and_goes_on(tmp_path):
+    (tmp_path / "good.txt").write_text("x")
+    latin = os.fsencode(tmp_path) + b"/caf\xe9.txt"
+    with open(latin, "w") as file:
+        file.write("x")
+    (tmp_path / "alias.txt").symlink_to(os.fsdecode(latin))
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    found = discover([tmp_path, tmp_path / "loop", "a\0b", "\ud800.txt", "~nobody-of-that-name/x", "n" * 5000])
+    assert [path.name for path, reason in found if not reason] == ["good.txt"]
+    reasons = {str(path): reason for path, reason in found}
+    assert "not UTF-8" in reasons[os.fsdecode(latin)] == reasons[str(tmp_path / "alias.txt")] == reasons["\ud800.txt"]
+    assert "cannot be opened" in reasons[str(tmp_path / "loop")]
+    assert "null" in reasons["a\0b"]
+    assert len(found) == 8
+
+
+def test_discover_walks_folders_of_any_depth(tmp_path):
+    here = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(1200):  # deeper than Python's stack
+        os.mkdir("d", dir_fd=here)
+        below = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(os.open("leaf.txt", os.O_CREAT | os.O_WRONLY, dir_fd=here))
+    os.close(here)
+    (tmp_path / "last.txt").write_text("x")
+    found = discover(tmp_path)
+    subprocess.run(["rm", "-r", tmp_path / "d"], check=True)  # pytest's own clean-up is recursive
+    assert [(path.name, reason) for path, reason in found] == [("leaf.txt", ""), ("last.txt", "")]
 
 
 @pytest.mark.fault

@@ -94,12 +94,6 @@ def test_markdown_gives_headings_tables_and_code(tmp_path):
     assert next(MarkdownExtractor(Config()).extract(path)).title == "The manual"
 
 
-def test_subtitles_lose_their_times(tmp_path):
-    path = tmp_path / "a.vtt"
-    path.write_text("WEBVTT\n\n1\n00:00.000 --> 00:02.000\n<v Ann>Hello there.\n\n2\n00:02.000 --> 00:03.000\nGoodbye.\n")
-    assert [e.text for e in elements(TextExtractor, path)] == ["Hello there.", "Goodbye."]
-
-
 CODE = '''"""Module words."""
 
 import os

@@ -11,18 +11,16 @@ import importlib.util
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Literal, NamedTuple, cast
+from typing import NamedTuple, cast
 
 from ultrafast_rag.config import Config
-from ultrafast_rag.errors import CorruptError, ExtractionError, UnsupportedError
+from ultrafast_rag.errors import CorruptError, EncryptedError, ExtractionError, UnsupportedError
 from ultrafast_rag.extract.zipped import member_names
 from ultrafast_rag.ports import Extractor
 
-ExtractorName = Literal["pdf", "image", "audio", "video", "text", "markdown", "html", "code", "office", "sheet", "csv"]
-
-READS = (
-    "PDF; pictures (jpg, png, webp, tiff, bmp, gif, avif, heic); recordings and films that FFmpeg decodes; "
-    "plain text, Markdown, HTML, source code; docx, pptx, xlsx"
+SUPPORTED = (
+    "PDF; pictures (jpg, png, webp, tiff, bmp, gif, avif, heic); recordings and films that FFmpeg decodes; captions (srt, vtt); "
+    "plain text, Markdown, HTML, source code, Jupyter notebooks; docx, pptx, xlsx, xls, csv; odt, odp, ods; epub, rtf, eml"
 )
 _CLASSES: dict[str, tuple[str, str]] = {
     "pdf": ("pdf.reader", "PdfExtractor"),
@@ -36,6 +34,12 @@ _CLASSES: dict[str, tuple[str, str]] = {
     "office": ("office", "OfficeExtractor"),
     "sheet": ("sheets", "SheetExtractor"),
     "csv": ("sheets", "CsvExtractor"),
+    "captions": ("media.captions", "CaptionsExtractor"),
+    "opendocument": ("documents", "OpenDocumentExtractor"),
+    "epub": ("documents", "EpubExtractor"),
+    "rtf": ("documents", "RtfExtractor"),
+    "mail": ("documents", "MailExtractor"),
+    "notebook": ("documents", "NotebookExtractor"),
 }
 CODE_LANGUAGES = {
     ".py": "python",
@@ -94,12 +98,11 @@ _AUDIO_SUFFIXES = {
 }
 _VIDEO_SUFFIXES = {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".wmv", ".flv", ".mpg", ".mpeg", ".ts", ".ogv", ".3gp"}
 _HTML_SUFFIXES = {".html", ".htm", ".xhtml"}
-_MARKDOWN_SUFFIXES = {".md", ".markdown", ".mdx", ".rmd", ".qmd"}
 _SIDECARS = {".srt", ".vtt"}
 _NOISE = {"__pycache__", "node_modules", "thumbs.db", "desktop.ini", "__macosx", "lost+found"}
 _NOISE_SUFFIXES = {".pyc", ".pyo", ".tmp", ".part", ".crdownload", ".swp", ".lock"}
 
-_MAGIC: tuple[tuple[int, bytes, str, ExtractorName], ...] = (
+_MAGIC: tuple[tuple[int, bytes, str, str], ...] = (
     (0, b"\x89PNG\r\n\x1a\n", "image/png", "image"),
     (0, b"\xff\xd8\xff", "image/jpeg", "image"),
     (0, b"GIF87a", "image/gif", "image"),
@@ -125,8 +128,6 @@ _EITHER: tuple[tuple[int, bytes, str], ...] = (
 )
 _STILLS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"heif", b"mif1", b"msf1", b"avif", b"avis")
 _REFUSED: tuple[tuple[bytes, str], ...] = (
-    (b"\xd0\xcf\x11\xe0", "an old or password-protected Office file; save it without a password as docx, pptx or xlsx"),
-    (b"{\\rtf", "an RTF file; save it as docx or PDF"),
     (b"%!PS", "a PostScript file; convert it to PDF"),
     (b"\x1f\x8b", "a gzip archive; unpack it first"),
     (b"7z\xbc\xaf", "a 7z archive; unpack it first"),
@@ -138,25 +139,49 @@ _REFUSED: tuple[tuple[bytes, str], ...] = (
 )
 
 
+_OLE = b"\xd0\xcf\x11\xe0"  # the container of Office files before 2007, of Outlook messages and of files with a password
+_OLE_REFUSED = {
+    ".doc": "an old Word file; save it as docx (in Word or LibreOffice: File, Save as)",
+    ".ppt": "an old PowerPoint file; save it as pptx (in PowerPoint or LibreOffice: File, Save as)",
+    ".msg": "an Outlook message; save it as eml (in Outlook for the web or Mac: File, Save as, or drag it to a folder)",
+}
+
+
 class Detected(NamedTuple):
-    """A file's media type and the extractor that reads it."""
+    """A file's media type and the extractor that reads it, a key of _CLASSES."""
 
     media_type: str
-    extractor: ExtractorName
+    extractor: str
 
 
-_OPENXML = "application/vnd.openxmlformats-officedocument."
+_OPENXML, _ODF = "application/vnd.openxmlformats-officedocument.", "application/vnd.oasis.opendocument."
 _OFFICE = {
     b"word": Detected(f"{_OPENXML}wordprocessingml.document", "office"),
     b"ppt": Detected(f"{_OPENXML}presentationml.presentation", "office"),
     b"xl": Detected(f"{_OPENXML}spreadsheetml.sheet", "sheet"),
+}
+_BY_MIMETYPE = {
+    "application/epub+zip": "epub",
+    f"{_ODF}text": "opendocument",
+    f"{_ODF}presentation": "opendocument",
+    f"{_ODF}spreadsheet": "sheet",
+}
+_TEXT_SUFFIXES = {
+    ".csv": Detected("text/csv", "csv"),
+    ".tsv": Detected("text/tab-separated-values", "csv"),
+    ".tab": Detected("text/tab-separated-values", "csv"),
+    ".vtt": Detected("text/vtt", "captions"),
+    ".srt": Detected("application/x-subrip", "captions"),
+    ".eml": Detected("message/rfc822", "mail"),
+    ".ipynb": Detected("application/x-ipynb+json", "notebook"),
+    **dict.fromkeys((".md", ".markdown", ".mdx", ".rmd", ".qmd"), Detected("text/markdown", "markdown")),
 }
 
 
 def detect(path: Path) -> Detected:
     """Tell a file by its content, then its suffix.
 
-    Raises CorruptError for an empty file, UnsupportedError for what nothing here reads,
+    Raises CorruptError for an empty file, UnsupportedError for what nothing here reads, EncryptedError,
     ExtractionError when it cannot be opened.
     """
     try:
@@ -181,7 +206,7 @@ def detect(path: Path) -> Detected:
         return Detected(f"video/{suffix[1:]}", "video")
     if suffix in _IMAGE_SUFFIXES:
         raise CorruptError(f"{path.name} does not hold the {suffix[1:]} picture its name promises", path=str(path))
-    raise UnsupportedError(f"{path.name} is not a type that is read. Read are: {READS}", path=str(path))
+    raise UnsupportedError(f"{path.name}: unsupported file type. Supported: {SUPPORTED}", path=str(path))
 
 
 def media_type(path: Path) -> str:
@@ -203,6 +228,8 @@ def open_extractor(path: Path, config: Config) -> Extractor:
 
 
 def _by_magic(path: Path, head: bytes, suffix: str) -> Detected | None:
+    if head.startswith(_OLE):  # before PDF: a message may hold one
+        return _ole_type(path, suffix)
     if b"%PDF-" in head[:1024]:
         return Detected("application/pdf", "pdf")
     for offset, magic, kind, extractor in _MAGIC:
@@ -210,11 +237,13 @@ def _by_magic(path: Path, head: bytes, suffix: str) -> Detected | None:
             return Detected(kind, extractor)
     if head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in (12, 40, 52, 56, 64, 108, 124):
         return Detected("image/bmp", "image")
-    if head[:4] == b"PK\x03\x04":
-        return _zip_type(path)
+    if head.startswith(b"PK\x03\x04"):
+        return _zip_type(path, head)
+    if head.startswith(b"{\\rtf"):
+        return Detected("application/rtf", "rtf")
     for magic, what in _REFUSED:
         if head.startswith(magic):
-            raise UnsupportedError(f"{path.name} is {what}. Read are: {READS}", path=str(path))
+            raise UnsupportedError(f"{path.name}: unsupported file type: {what}. Supported: {SUPPORTED}", path=str(path))
     return _by_container(head, suffix)
 
 
@@ -231,16 +260,34 @@ def _by_container(head: bytes, suffix: str) -> Detected | None:
     return None
 
 
-def _zip_type(path: Path) -> Detected:
-    """By the folders of an Office file; the member names, not their contents, and a bounded number of them."""
+def _zip_type(path: Path, head: bytes) -> Detected:
+    """By the member "mimetype" that stands first, else by the folders; a bounded number of names, never contents."""
+    if head[30:38] == b"mimetype":
+        length, extra = int.from_bytes(head[18:22], "little"), int.from_bytes(head[28:30], "little")
+        kind = head[38 + extra : 38 + extra + min(length, 100)].decode("ascii", "replace").strip()
+        if extractor := _BY_MIMETYPE.get(kind.removesuffix("-template")):
+            return Detected(kind, extractor)
     try:
         for name in member_names(path):
             folder, _, member = name.partition(b"/")
             if member and folder in _OFFICE:
                 return _OFFICE[folder]
+            if name == b"META-INF/container.xml" and path.suffix.lower() == ".epub":
+                return Detected("application/epub+zip", "epub")
     except (OSError, ValueError) as error:
         raise CorruptError(f"{path.name} is a broken zip or Office file: {error}", path=str(path)) from error
-    raise UnsupportedError(f"{path.name} is a zip archive; unpack it first. Supported: {READS}", path=str(path))
+    raise UnsupportedError(
+        f"{path.name}: unsupported file type: a zip archive; unpack it first. Supported: {SUPPORTED}", path=str(path)
+    )
+
+
+def _ole_type(path: Path, suffix: str) -> Detected:
+    if suffix in (".xls", ".xlt"):
+        return Detected("application/vnd.ms-excel", "sheet")
+    if suffix in (".docx", ".docm", ".pptx", ".pptm", ".xlsx", ".xlsm"):
+        raise EncryptedError(f"{path.name} is protected by a password; save it without one", path=str(path))
+    what = _OLE_REFUSED.get(suffix, "an old Office file; save it as docx, pptx or xlsx")
+    raise UnsupportedError(f"{path.name}: unsupported file type: {what}. Supported: {SUPPORTED}", path=str(path))
 
 
 def _starts_html(head: bytes) -> bool:
@@ -250,12 +297,10 @@ def _starts_html(head: bytes) -> bool:
 
 
 def _text_type(head: bytes, suffix: str) -> Detected:
-    if suffix in _MARKDOWN_SUFFIXES:
-        return Detected("text/markdown", "markdown")
+    if suffix in _TEXT_SUFFIXES:
+        return _TEXT_SUFFIXES[suffix]
     if _starts_html(head) or suffix in _HTML_SUFFIXES:
         return Detected("text/html", "html")
-    if suffix in (".csv", ".tsv", ".tab"):
-        return Detected("text/csv" if suffix == ".csv" else "text/tab-separated-values", "csv")
     if suffix in CODE_LANGUAGES:
         return Detected(f"text/x-{CODE_LANGUAGES[suffix]}", "code")
     if head.startswith(b"#!"):
@@ -279,41 +324,67 @@ def discover(sources: Iterable[str | os.PathLike[str]] | str | os.PathLike[str])
     """Every file the sources mean, folders walked in sorted order, each once: (path, "" or why it cannot be read).
 
     Hidden files, build leftovers, and transcripts beside their recording are passed over inside folders, but not
-    when named. Never raises: a missing path, an empty folder or a closed door is an entry with its reason.
+    when named. Never raises: a missing path, an empty folder, a closed door or a name that is not UTF-8 is an entry with
+    its reason.
     """
     named = [sources] if isinstance(sources, (str, os.PathLike)) else sources
     found: dict[str, tuple[Path, str]] = {}
     for source in named:
-        for path, reason in _expand(Path(source).expanduser()):
+        bad_name = _unusable_name(str(source))
+        for path, bad in [(Path(source), bad_name)] if bad_name else _expand(Path(source)):
+            reason = bad or _unusable_name(os.path.realpath(path))
             found.setdefault(os.path.realpath(path) if not reason else str(path), (path, reason))
     return list(found.values())
 
 
+def _unusable_name(path: str) -> str:
+    try:
+        path.encode("utf-8")
+    except UnicodeEncodeError:
+        return "its name is not UTF-8; rename it"
+    return ""
+
+
 def _expand(source: Path) -> Iterator[tuple[Path, str]]:
     try:
+        source = source.expanduser()
         if source.is_dir():
-            files = list(_walk(source, set()))
+            files = list(_walk(source))
             yield from files or [(source, f"folder {source} holds no file to read")]
-        elif not source.exists():
-            yield source, f"{source} does not exist"
-        elif not source.is_file():
-            yield source, f"{source} is neither a file nor a folder"
-        else:
+        elif source.is_file():
             yield source, "" if os.access(source, os.R_OK) else f"no permission to read {source}"
-    except (OSError, ValueError) as error:  # ValueError: an embedded null byte
-        yield source, f"{source} cannot be opened: {error}"
+        else:
+            source.stat()  # says why: not there, or a loop of links
+            yield source, f"{source} is neither a file nor a folder"
+    except FileNotFoundError:
+        yield source, f"{source} does not exist"
+    except (OSError, ValueError, RuntimeError) as error:  # a loop of links; a null byte; "~nobody"
+        yield source, f"cannot be opened: {getattr(error, 'strerror', None) or error}"
 
 
-def _walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[tuple[Path, str]]:
-    try:
-        status = folder.stat()
-        if (status.st_dev, status.st_ino) in seen:
-            return
-        seen.add((status.st_dev, status.st_ino))
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError as error:
-        yield folder, f"no permission to read {folder}" if isinstance(error, PermissionError) else f"{folder}: {error}"
-        return
+def _walk(root: Path) -> Iterator[tuple[Path, str]]:
+    """Files below a folder in sorted order, each folder once, however deep."""
+    seen: set[tuple[int, int]] = set()
+    waiting: list[tuple[Path, str]] = [(root, "")]  # the next one last
+    while waiting:
+        path, reason = waiting.pop()
+        try:
+            if reason or not path.is_dir():
+                yield path, reason or ("" if os.access(path, os.R_OK) else f"no permission to read {path}")
+                continue
+            status = path.stat()
+            if (status.st_dev, status.st_ino) not in seen:
+                seen.add((status.st_dev, status.st_ino))
+                waiting += reversed(list(_wanted(path)))
+        except PermissionError:
+            yield path, f"no permission to read {path}"
+        except OSError as error:
+            yield path, f"cannot be opened: {error.strerror or error}"
+
+
+def _wanted(folder: Path) -> Iterator[tuple[Path, str]]:
+    """The folder's entries worth a look: (path, "" or why it cannot be read). Raises OSError."""
+    entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     media = {Path(e.name).stem for e in entries if Path(e.name).suffix.lower() in _AUDIO_SUFFIXES | _VIDEO_SUFFIXES}
     for entry in entries:
         path = Path(entry.path)
@@ -322,9 +393,10 @@ def _walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[tuple[Path, str]
             continue
         if suffix in _SIDECARS and (path.stem in media or Path(path.stem).stem in media):
             continue
-        if entry.is_dir():
-            yield from _walk(path, seen)
-        elif entry.is_file():
-            yield path, "" if os.access(path, os.R_OK) else f"no permission to read {path}"
-        elif entry.is_symlink():
-            yield path, f"{path} is a link to nothing"
+        try:
+            if entry.is_dir() or entry.is_file():
+                yield path, ""
+            elif entry.is_symlink():
+                yield path, f"{path} is a link to nothing"
+        except OSError as error:  # a link to itself
+            yield path, f"cannot be opened: {error.strerror or error}"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,17 +44,31 @@ class HtmlExtractor:
         if len(markup) > MAX_CHARS:
             limit = MAX_CHARS // 1_000_000
             raise CorruptError(f"{path.name} is over {limit} million characters of HTML; split it first", path=str(path))
-        try:
-            soup = require("bs4", package="beautifulsoup4").BeautifulSoup(markup, "html.parser")
-            title = _title(soup)
-            _drop_invisible(soup)
-            elements = list(_elements(soup.body or soup))
-        except RecursionError as error:
-            raise CorruptError(f"{path.name} nests its tags too deep to be read", path=str(path)) from error
+        title, elements = read_markup(markup, path.name)
         title = title or next((e.text for e in elements if e.kind == "heading"), path.stem)
-        total = max(1, -(-len(elements) // _PART_ELEMENTS))
-        for number in range(start_part, total):
-            yield Part(number, tuple(elements[number * _PART_ELEMENTS : (number + 1) * _PART_ELEMENTS]), title=title, total=total)
+        yield from parts_of(elements, title, start_part)
+
+
+def read_markup(markup: str, name: str) -> tuple[str, list[Element]]:
+    """Title and elements of a page. Raises CorruptError where its tags nest too deep."""
+    bs4 = require("bs4", package="beautifulsoup4")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", bs4.XMLParsedAsHTMLWarning)  # XHTML, as books have it, is read as HTML on purpose
+            soup = bs4.BeautifulSoup(markup, "html.parser")
+        title = _title(soup)
+        _drop_invisible(soup)
+        return title, list(_elements(soup.body or soup))
+    except RecursionError as error:
+        raise CorruptError(f"{name} nests its tags too deep to be read", path=name) from error
+
+
+def parts_of(elements: Sequence[Element], title: str, start_part: int, notes: tuple[str, ...] = ()) -> Iterator[Part]:
+    """Parts of some 500 elements each, from `start_part` on; the notes go with the first."""
+    total = max(1, -(-len(elements) // _PART_ELEMENTS))
+    for number in range(start_part, total):
+        piece = elements[number * _PART_ELEMENTS : (number + 1) * _PART_ELEMENTS]
+        yield Part(number, tuple(piece), title=title, total=total, notes=notes if number == 0 else ())
 
 
 def _title(soup: Any) -> str:

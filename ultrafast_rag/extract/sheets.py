@@ -40,7 +40,9 @@ class SheetExtractor:
         calamine = require("python_calamine", package="python-calamine", extra="office")
         try:
             title, book = path.stem, None
-            if zipfile.is_zipfile(path):
+            with path.open("rb") as file:
+                is_zip = file.read(2) == b"PK"  # zipfile.is_zipfile looks at the end, where an old xls may hold a zip
+            if is_zip:
                 copy = zipped.xml_copy(path, tree=False)
                 with zipfile.ZipFile(copy) as archive:
                     title = zipped.title_of(archive) or title

@@ -8,9 +8,9 @@ from __future__ import annotations
 import codecs
 import io
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 from ultrafast_rag.config import Config
 from ultrafast_rag.errors import CorruptError, ExtractionError
@@ -106,21 +106,14 @@ class TextExtractor:
         with open_text(path) as file:
             title = path.stem
             for number, text in slices(file, fenced=self.fenced):
-                elements, heading = self._elements(clean(text), path)
+                elements, heading = self.elements_of(clean(text), path)
                 title = heading if number == 0 and heading else title
                 if number >= start_part:
                     yield Part(number, tuple(elements), title=title)
 
-    def _elements(self, text: str, path: Path) -> tuple[list[Element], str]:
-        metadata: Mapping[str, Any] = {}
-        if path.suffix.lower() in (".srt", ".vtt"):
-            text = _subtitle_words(text)
-        return [Element("text", words, metadata=metadata) for block in re.split(r"\n\s*\n", text) if (words := block.strip())], ""
-
-
-def _subtitle_words(text: str) -> str:
-    kept = [line for line in text.splitlines() if "-->" not in line and not line.strip().isdigit() and line.strip() != "WEBVTT"]
-    return re.sub(r"</?[a-z][^>]*>", "", "\n".join(kept))
+    def elements_of(self, text: str, path: Path) -> tuple[list[Element], str]:
+        """The elements of a text, and the title in it or ""."""
+        return [Element("text", words) for block in re.split(r"\n\s*\n", text) if (words := block.strip())], ""
 
 
 class MarkdownExtractor(TextExtractor):
@@ -128,7 +121,8 @@ class MarkdownExtractor(TextExtractor):
 
     fenced = True
 
-    def _elements(self, text: str, path: Path) -> tuple[list[Element], str]:
+    def elements_of(self, text: str, path: Path) -> tuple[list[Element], str]:
+        """The elements of a text, and the title in it or ""."""
         text, front_title = _front_matter(text)
         elements = list(_markdown_blocks(_COMMENT.sub("", text).split("\n")))
         headings = sorted((e for e in elements if e.kind == "heading"), key=lambda e: e.level)
@@ -191,7 +185,8 @@ def _table_row(line: str) -> str:
 class CodeExtractor(TextExtractor):
     """Source code cut at top-level definitions; language and first line in the metadata."""
 
-    def _elements(self, text: str, path: Path) -> tuple[list[Element], str]:
+    def elements_of(self, text: str, path: Path) -> tuple[list[Element], str]:
+        """The elements of a text, and the title in it or ""."""
         language = CODE_LANGUAGES.get(path.suffix.lower(), "shell")
         elements: list[Element] = []
         block: list[str] = []

@@ -38,19 +38,25 @@ def find_sources(store: Store, sources: Sequence[PathLike]) -> Found:
     todo: list[Source] = []
     failed: list[tuple[str, str]] = []
     own = store.folder.resolve()
-    found = {path.resolve(): bad for path, bad in discover(sources)}
-    known = store.documents_by_stat([str(path) for path, bad in found.items() if not bad])
+    found = discover(sources)
+    real = [os.path.realpath(path) for path, bad in found if not bad]
+    failed += [(_printable(str(path)), _printable(bad)) for path, bad in found if bad]
+    known = store.documents_by_stat(real)
     unchanged = 0
-    for path, bad in found.items():
+    for name in real:
+        path = Path(name)
         try:
-            if bad:
-                failed.append((str(path), bad))
-            elif own not in path.parents:
+            if own not in path.parents:
                 stat = path.stat()
-                if known.get(str(path)) == (stat.st_size, stat.st_mtime_ns):
+                if known.get(name) == (stat.st_size, stat.st_mtime_ns):
                     unchanged += 1
                 else:
-                    todo.append(Source(path, str(path), stat.st_size, stat.st_mtime_ns, media_type(path)))
+                    todo.append(Source(path, name, stat.st_size, stat.st_mtime_ns, media_type(path)))
         except OSError as error:
-            failed.append((str(path), f"cannot be read: {error.strerror or error}"))
+            failed.append((name, f"cannot be read: {error.strerror or error}"))
     return Found(tuple(todo), unchanged, tuple(failed))
+
+
+def _printable(text: str) -> str:
+    """Text that can be stored and shown: bytes of a name that are no UTF-8, and null characters, as escapes."""
+    return text.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode()

@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from ultrafast_rag.config import Config
 from ultrafast_rag.errors import CorruptError, UnsupportedError, require
-from ultrafast_rag.extract.media.captions import find_sidecar, read_captions, sidecar_language
+from ultrafast_rag.extract.media.captions import find_sidecar, read_captions, sidecar_language, speech_parts
 from ultrafast_rag.extract.media.container import frames_of, media_duration_s, media_title, open_media, reason, suffix_notes
 from ultrafast_rag.types import Element, Part, Segment
 
@@ -32,7 +32,6 @@ Pcm = npt.NDArray[np.int16]
 
 RATE = 16_000
 SLOT_S = 26.0
-CUES_PER_PART = 50
 _REACH_S = 2.0  # how far a slot's border may move towards silence
 _FRAME = RATE // 50  # 20 ms
 _ON_DB, _OFF_DB = 8.0, 5.0  # above the noise floor, to start and to go on
@@ -75,7 +74,7 @@ class AudioExtractor:
         cues, cue_notes = sidecar(path, self.config.speech_language)
         notes += cue_notes
         if cues:
-            yield from _speech_parts(cues, title, start_part, tuple(notes))
+            yield from speech_parts(cues, title, start_part, tuple(notes))
             return
         total = max(1, round(duration_s / SLOT_S + 0.5)) if duration_s else None
         for slot, last in _with_last(slots(decode_pcm(path))):
@@ -97,12 +96,6 @@ def sidecar(path: Path, language: str | None) -> tuple[list[Segment], list[str]]
     if not cues:
         return [], [f"the transcript {beside.name} holds no cues; the sound is used"]
     return cues, [f"words from the transcript {beside.name}"]
-
-
-def speech_element(cue: Segment) -> Element:
-    """A cue as an element."""
-    metadata = {"spoken_language": cue.language} if cue.language else {}
-    return Element("speech", cue.text, start_s=cue.start_s, end_s=cue.end_s, metadata=metadata)
 
 
 def sound_elements(slot: Slot) -> tuple[Element, ...]:
@@ -241,14 +234,6 @@ def _joined(runs: list[tuple[int, int]], gap: int) -> list[tuple[int, int]]:
         else:
             joined.append((start, end))
     return joined
-
-
-def _speech_parts(cues: list[Segment], title: str, start_part: int, notes: tuple[str, ...]) -> Iterator[Part]:
-    total = -(-len(cues) // CUES_PER_PART)
-    for number in range(start_part, total):
-        window = cues[number * CUES_PER_PART : (number + 1) * CUES_PER_PART]
-        elements = tuple(speech_element(cue) for cue in window)
-        yield Part(number, elements, title=title, total=total, notes=notes if number == 0 else ())
 
 
 def _with_last(items: Iterator[Slot]) -> Iterator[tuple[Slot, bool]]:

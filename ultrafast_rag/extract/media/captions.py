@@ -1,18 +1,24 @@
-"""SubRip (.srt) and WebVTT (.vtt) transcripts that lie beside a recording.
+"""SubRip (.srt) and WebVTT (.vtt) transcripts, beside a recording or alone.
 
 What people wrote beats what a model hears, and costs nothing. Source of the formats:
-https://www.w3.org/TR/webvtt1/ and the SubRip files players accept in practice.
+https://www.w3.org/TR/webvtt1/ and the SubRip files players accept in practice. pysubs2 (1.8.1) was tried in place of this
+parser and lost: it puts the identifier of the next WebVTT cue into the words of the one before, keeps entities (&amp;) and
+karaoke times as words, and knows nothing of rolling captions.
 """
 
 from __future__ import annotations
 
 import html
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
-from ultrafast_rag.types import Segment
+from ultrafast_rag.config import Config
+from ultrafast_rag.errors import CorruptError, ExtractionError
+from ultrafast_rag.types import Element, Part, Segment
 
 SUFFIXES = (".vtt", ".srt")
+CUES_PER_PART = 50  # some four minutes of speech
 _MAX_BYTES = 20_000_000  # a day of speech is about 2 MB
 _TIME = r"(?:(\d{1,3}):)?(\d{1,2}):(\d{2})[.,](\d{1,3})"
 _CUE = re.compile(rf"^\s*{_TIME}\s*-->\s*{_TIME}")
@@ -101,3 +107,35 @@ def _decoded(raw: bytes) -> str:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError:
         return raw.decode("cp1252", "replace")
+
+
+def speech_element(cue: Segment) -> Element:
+    """A cue as an element."""
+    metadata = {"spoken_language": cue.language} if cue.language else {}
+    return Element("speech", cue.text, start_s=cue.start_s, end_s=cue.end_s, metadata=metadata)
+
+
+def speech_parts(cues: list[Segment], title: str, start_part: int, notes: tuple[str, ...]) -> Iterator[Part]:
+    """Parts of 50 cues each, from `start_part` on; the notes go with the first."""
+    total = -(-len(cues) // CUES_PER_PART)
+    for number in range(start_part, total):
+        window = cues[number * CUES_PER_PART : (number + 1) * CUES_PER_PART]
+        elements = tuple(speech_element(cue) for cue in window)
+        yield Part(number, elements, title=title, total=total, notes=notes if number == 0 else ())
+
+
+class CaptionsExtractor:
+    """ports.Extractor for a transcript without its recording: the words with their times."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+
+    def extract(self, path: Path, *, start_part: int = 0) -> Iterator[Part]:
+        """Parts of 50 cues. Raises CorruptError for a file without cues, ExtractionError for one that cannot be opened."""
+        try:
+            cues = read_captions(path)
+        except OSError as error:
+            raise ExtractionError(f"{path.name} cannot be opened: {error.strerror or error}", path=str(path)) from error
+        if not cues:
+            raise CorruptError(f"{path.name} holds no captions with times", path=str(path))
+        yield from speech_parts(cues, path.stem, start_part, ())

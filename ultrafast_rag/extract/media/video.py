@@ -24,7 +24,8 @@ from ultrafast_rag.config import Config
 from ultrafast_rag.errors import CorruptError, UnsupportedError
 from ultrafast_rag.extract.image import OCR_PX, encode_small, reads_text, words_in
 from ultrafast_rag.extract.media import audio
-from ultrafast_rag.extract.media.audio import SLOT_S, sound_elements, speech_element
+from ultrafast_rag.extract.media.audio import SLOT_S, sound_elements
+from ultrafast_rag.extract.media.captions import speech_element
 from ultrafast_rag.extract.media.clip import clip_bytes
 from ultrafast_rag.extract.media.container import media_duration_s, media_title, open_media, suffix_notes
 from ultrafast_rag.extract.media.frames import STEP_S, film_stream, frame_at, looks, shown_picture
