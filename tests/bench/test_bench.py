@@ -19,7 +19,7 @@ from ultrafast_rag.bench.ablation import plot, row_of, steps
 from ultrafast_rag.bench.bigpdf import write_pdf
 from ultrafast_rag.bench.child import call, peak_mb
 from ultrafast_rag.bench.gpu import transformer_flops
-from ultrafast_rag.bench.publicsets import load
+from ultrafast_rag.bench.publicsets import load, read
 from ultrafast_rag.bench.result import plain, shown_command
 from ultrafast_rag.bench.settings import fresh_cache, settings_of
 from ultrafast_rag.bench.support import ANSWERABLE, ELSEWHERE, NEAR_MISS, Asked, best_threshold, further_of
@@ -142,7 +142,7 @@ def fail(text: str) -> None:
 
 
 def test_child_reports_its_value_and_its_own_peak_memory():
-    path = os.pathsep.join([str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join([str(ROOT / "tests" / "bench"), os.environ.get("PYTHONPATH", "")])
     small, large = (call("test_bench:allocate", {"megabytes": size}, environment={"PYTHONPATH": path}) for size in (1, 200))
     assert large.value["sum"] == 200 << 17
     assert 180 < large.peak_mb - small.peak_mb < 230
@@ -150,7 +150,7 @@ def test_child_reports_its_value_and_its_own_peak_memory():
 
 
 def test_child_that_fails_is_an_error_with_its_words():
-    path = os.pathsep.join([str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join([str(ROOT / "tests" / "bench"), os.environ.get("PYTHONPATH", "")])
     with pytest.raises(UltraFastRAGError, match="no such thing"):
         call("test_bench:fail", {"text": "no such thing"}, environment={"PYTHONPATH": path})
     with pytest.raises(UltraFastRAGError, match="AttributeError"):
@@ -257,3 +257,25 @@ def test_support_threshold_separates_what_can_be_separated():
     assert row["best sentence right"] == pytest.approx(2 / 3)
     assert support_row(questions, 1.0, 0.5)["wrongly"] == 0.5
     assert further_of(questions, 1.0, 0.1) == {"share of the best": 0.1, "sentences": 2, "hold the answer": 1}
+
+
+def test_own_collections_are_read_in_the_layouts_of_beir_and_squad(tmp_path):
+    beir = tmp_path / "beir"
+    (beir / "qrels").mkdir(parents=True)
+    texts = [{"_id": "d1", "title": "Lamp", "text": "It burns."}, {"_id": "d2", "title": "", "text": "Rope."}]
+    asks = [{"_id": "q1", "text": "What burns?"}, {"_id": "q2", "text": "Not judged?"}]
+    for name, rows in (("corpus", texts), ("queries", asks)):
+        (beir / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (beir / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td1\t2\nq1\td2\t0\n")
+    found = read(beir)
+    assert found.documents == {"d1": "Lamp\nIt burns.", "d2": "Rope."}
+    assert (found.questions, found.qrels) == ({"q1": "What burns?"}, {"q1": {"d1": 2.0}})
+    squad = tmp_path / "dev.json"
+    asked = [{"id": "a", "question": "Who?", "answers": [{"text": "Agnes"}]}, {"id": "b", "question": "Where?", "answers": []}]
+    squad.write_text(json.dumps({"data": [{"title": "T", "paragraphs": [{"context": "Agnes came.", "qas": asked}]}]}))
+    found = read(squad)
+    assert (found.documents, found.answers) == ({"T:0": "Agnes came."}, {"a": ["Agnes"]})
+    assert found.qrels == {"a": {"T:0": 1.0}, "b": {"T:0": 1.0}}
+    squad.write_text("[]")
+    with pytest.raises(ConfigError, match="SQuAD"):
+        read(squad)

@@ -10,18 +10,28 @@ import pytest
 
 from ultrafast_rag.bench.metrics import (
     Question,
+    answer_relevancy,
+    citation_scores,
     compare,
     contains_answer,
+    context_precision,
+    context_recall,
     evaluate_answers,
     exact_match,
+    faithfulness,
+    hit_at_k,
+    interval,
     judge,
     load_questions,
+    map_at_k,
     mrr_at_k,
     ndcg_at_k,
     per_query,
     precision_at_k,
     qrels_from_feedback,
+    ragas_row,
     recall_at_k,
+    risk_coverage,
     token_f1,
 )
 from ultrafast_rag.errors import ConfigError
@@ -79,9 +89,44 @@ def test_metrics_agree_with_matrices_on_random_rankings(seed):
     assert precision_at_k(qrels, run) == pytest.approx((gains > 0).mean())
 
 
+@pytest.mark.reference
+@pytest.mark.parametrize("seed", range(3))
+def test_metrics_agree_with_trec_eval(seed):
+    """Graded judgements, rankings of different lengths, queries with no ranking and with no relevant document."""
+    ir_measures = pytest.importorskip("ir_measures")
+    rng = np.random.default_rng(seed)
+    qrels = {str(q): {f"d{d}": int(rng.choice([0, 0, 0, 1, 2])) for d in range(40)} for q in range(30)}
+    qrels["29"] = dict.fromkeys(qrels["29"], 0)
+    run = {str(q): [f"d{d}" for d in rng.permutation(60)[: rng.integers(1, 30)]] for q in range(1, 30)}
+    scored = {q: {d: float(-rank) for rank, d in enumerate(ranked)} for q, ranked in run.items()}
+    for ours, theirs in (
+        ("ndcg", "nDCG@10"), ("recall", "R@10"), ("mrr", "RR@10"), ("map", "AP@10"), ("precision", "P@10"), ("hit", "Success@10")
+    ):  # fmt: skip
+        measure = ir_measures.parse_measure(theirs)
+        expected = {row.query_id: row.value for row in ir_measures.iter_calc([measure], qrels, scored)}
+        found = per_query(ours, qrels, run, k=10)
+        assert found == pytest.approx({q: expected.get(q, 0.0) for q in found}), ours
+        assert set(found) == {q for q, judged in qrels.items() if any(judged.values())}
+
+
+def test_hit_and_average_precision_match_hand_worked_examples():
+    assert hit_at_k(QRELS, RUN, k=1) == pytest.approx(1 / 3)
+    # q1: relevant at ranks 1 and 3 of three: (1/1 + 2/3) / 3; q2: (1/2) / 1; q3: 0
+    assert map_at_k(QRELS, RUN) == pytest.approx(((1 + 2 / 3) / 3 + 1 / 2) / 3)
+
+
+def test_interval_is_as_wide_as_theory_says_and_stands_still_on_equal_values():
+    values = {str(n): float(n % 2) for n in range(400)}
+    low, high = interval(values)
+    assert low < 0.5 < high
+    assert high - low == pytest.approx(2 * 1.96 * 0.5 / math.sqrt(400), rel=0.05)
+    assert interval({"a": 0.25, "b": 0.25}) == (0.25, 0.25)
+    assert all(math.isnan(bound) for bound in interval({}))
+
+
 def test_unknown_metric_and_k_are_refused():
     with pytest.raises(ConfigError, match="ndcg"):
-        per_query("map", QRELS, RUN)
+        per_query("bpref", QRELS, RUN)
     with pytest.raises(ConfigError, match="at least 1"):
         ndcg_at_k(QRELS, RUN, k=0)
 
@@ -165,3 +210,71 @@ def test_feedback_becomes_judgements():
     votes = [("q", 1, 1), ("q", 1, 1), ("q", 2, 1), ("q", 2, -1), ("q", None, 1), ("r", 3, -1)]
     rows = [{"question": q, "chunk_id": c, "vote": v} for q, c, v in votes]
     assert qrels_from_feedback(rows) == {"q": {"1": 2.0}}
+
+
+def cited(text, *passages, supported=True):
+    hits = [hit(chunk_id=n, text=passage) for n, passage in enumerate(passages, 1)]
+    return Answer("q", text, Hits(hits), tuple(Citation(n, h, h.text) for n, h in enumerate(hits, 1)), supported=supported)
+
+
+def test_faithfulness_and_citations_are_counted_by_statement():
+    answer = cited("It has 142 steps. [1] The door is red [2][1] and blue.", "It has 142 steps, all told.", "The door is green.")
+    # statements: "142 steps" borne out by [1]; "door is red" by neither of two; "and blue" cites nothing
+    assert faithfulness(answer) == pytest.approx(1 / 3)
+    assert citation_scores(answer) == (pytest.approx(1 / 3), pytest.approx(1 / 3))
+    lenient = citation_scores(answer, supports=lambda statement, passage: "door" in passage)
+    assert lenient == (pytest.approx(1 / 3), pytest.approx(1 / 3))  # only [2] of three citations, one statement of three
+    silent = cited("Not found in these documents.", supported=False)
+    assert faithfulness(silent) == 1
+    assert citation_scores(silent) == (1, 1)
+
+
+def test_faithfulness_by_embedding_takes_the_closest_cited_sentence():
+    axes = {"steps": 0, "door": 1}
+
+    def encode(texts):
+        rows = np.zeros((len(texts), 3), np.float32)
+        for row, text in zip(rows, texts):
+            row[next((axis for word, axis in axes.items() if word in text), 2)] = 1
+        return rows
+
+    answer = cited("There are steps. [1] A window. [1]", "A red door. Many steps.")
+    assert faithfulness(answer, encode=encode) == pytest.approx(0.5)
+    assert answer_relevancy("how many steps?", "142 steps", encode) == 1
+    assert answer_relevancy("how many steps?", "a door", encode) == 0
+
+
+def test_context_metrics_match_hand_worked_examples():
+    passages = ["nothing", "the lamp has 142 steps", "rope", "142 steps it is"]
+    assert context_precision(passages, ["142 steps"]) == pytest.approx((1 / 2 + 2 / 4) / 2)
+    assert context_precision(passages, ["144 steps"]) == 0
+    assert context_recall(passages, "It is rope. The lamp has 142 steps.") == pytest.approx(1 / 2)
+    assert ragas_row(cited("A. [1]", "p"), "gold")["retrieved_contexts"] == ["p"]
+
+
+def test_risk_coverage_matches_a_hand_worked_example():
+    curve = risk_coverage([0.9, 0.8, 0.8, 0.1], [True, False, True, False])
+    assert [(row["threshold"], row["coverage"], row["risk"]) for row in curve.table] == [
+        (0.9, 0.25, 0.0),
+        (0.8, 0.75, pytest.approx(1 / 3)),
+        (0.1, 1.0, 0.5),
+    ]
+    assert curve.area == pytest.approx(0.5 / 3 + 0.25 * 0.5)
+    assert curve.threshold_at(0.5) == 0.8
+    with pytest.raises(ConfigError, match="pair up"):
+        risk_coverage([0.1], [])
+
+
+def test_questions_load_from_csv_and_json_lines(tmp_path):
+    table = tmp_path / "q.csv"
+    table.write_text('question,answer,file,page,unit\n"Who, and\nwhen?",A,a.pdf,2,\nWhy?,,,,\n', encoding="utf-8-sig")
+    first, second = load_questions(table)
+    assert (first.question, first.answer, first.source, first.page) == ("Who, and\nwhen?", "A", "a.pdf", 2)
+    assert not second.answerable
+    lines = tmp_path / "q.jsonl"
+    lines.write_text('{"question": "Who?", "answers": ["A", "B"], "file": "x/a.pdf", "page": 2, "language": "en"}\n')
+    (question,) = load_questions(lines)
+    assert (question.answer, question.answers, question.metadata["language"]) == ("A", ["A", "B"], "en")
+    table.write_text("question,page\nWho?,two\n")
+    with pytest.raises(ConfigError, match="two"):
+        load_questions(table)

@@ -50,6 +50,7 @@ COMMANDS = {
     for command in (
         Command("quality", "nDCG@10 of dense, lexical, RRF and the default fusion on public collections"),
         Command("ingest", "pages/min, seconds by stage and peak memory on PDFs; --memory: 200 against 2 000 pages"),
+        Command("pages", "our own questions on public documents: the page, the table's cell, the one fact"),
         Command("profile", "core-seconds of an ingest by part, and the encoder against the chip's ceiling"),
         Command("search", "latency by leg, recall and size at --n chunks"),
         Command("encode", "every text engine and batch budget: tokens/s, cosine and nDCG against fp32"),

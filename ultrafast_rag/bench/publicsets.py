@@ -1,10 +1,15 @@
-"""Public retrieval collections from the folder that --data or UFR_TEST_DATA names, in its plain JSON lines."""
+"""Retrieval collections: the public ones of the folder that --data or UFR_TEST_DATA names, and anybody's own.
+
+`read` knows BEIR's folders (corpus.jsonl, queries.jsonl, qrels/*.tsv), the same two files with the gold ids in the
+queries, and SQuAD's JSON.
+"""
 
 from __future__ import annotations
 
+import csv
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,15 +67,67 @@ def load(name: str, folder: Path) -> Collection:
     if name not in FILES:
         raise ConfigError(f"unknown collection {name!r}; there are {', '.join(FILES)}")
     corpus, queries, split = FILES[name]
-    documents = {str(row["id"]): row["text"] for row in _rows(folder / corpus)}
     rows = [row for row in _rows(folder / queries) if split is None or row.get("split") == split]
+    return _collection(name, list(_rows(folder / corpus)), rows)
+
+
+def read(path: Path, *, split: str = "test") -> Collection:
+    """A collection of one's own: a BEIR folder, a folder of corpus.jsonl and queries.jsonl, or a SQuAD JSON file.
+
+    split: which qrels of a BEIR folder, e.g. "dev".  Titles stand before their texts, as in BEIR.
+    Questions without a relevant document are left out.
+    Raises ConfigError for another shape.
+    """
+    try:
+        if path.is_file():
+            return _squad(path)
+        judged = _qrels(path / "qrels" / f"{split}.tsv") if (path / "qrels").is_dir() else {}
+        rows = [{"gold": judged.get(_id(row), {}), **row} for row in _rows(path / "queries.jsonl")]
+        texts = [
+            {"id": _id(row), "text": f"{row.get('title') or ''}\n{row['text']}".strip()} for row in _rows(path / "corpus.jsonl")
+        ]
+        return _collection(path.name, texts, [row for row in rows if row["gold"]])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path} is neither a folder in BEIR's layout nor a file in SQuAD's: {error!r}") from error
+
+
+def _collection(name: str, documents: Sequence[Mapping[str, Any]], questions: Sequence[Mapping[str, Any]]) -> Collection:
+    golds = {_id(row): row["gold"] for row in questions}
     return Collection(
         name,
-        documents,
-        {str(row["id"]): row["text"] for row in rows},
-        {str(row["id"]): {str(gold): 1.0 for gold in row["gold"]} for row in rows},
-        {str(row["id"]): list(row["answers"]) for row in rows if row.get("answers")},
+        {_id(row): row["text"] for row in documents},
+        {_id(row): row["text"] for row in questions},
+        {q: dict(gold) if isinstance(gold, Mapping) else {str(one): 1.0 for one in gold} for q, gold in golds.items()},
+        {_id(row): list(row["answers"]) for row in questions if row.get("answers")},
     )
+
+
+def _id(row: Mapping[str, Any]) -> str:
+    return str(row["_id"] if "_id" in row else row["id"])
+
+
+def _qrels(path: Path) -> dict[str, dict[str, float]]:
+    """Query id, document id, relevance: three columns under a heading, as BEIR has them."""
+    judged: dict[str, dict[str, float]] = {}
+    with path.open(encoding="utf-8", newline="") as file:
+        for query, document, relevance in list(csv.reader(file, delimiter="\t"))[1:]:
+            if float(relevance) > 0:
+                judged.setdefault(query, {})[document] = float(relevance)
+    return judged
+
+
+def _squad(path: Path) -> Collection:
+    """Each paragraph a document; questions that it does not answer (SQuAD 2.0) have it as gold and no answers."""
+    documents, questions = [], []
+    for article in json.loads(path.read_text(encoding="utf-8"))["data"]:
+        for number, paragraph in enumerate(article["paragraphs"]):
+            name = f"{article['title']}:{number}"
+            documents.append({"id": name, "text": paragraph["context"]})
+            questions += [
+                {"id": qa["id"], "text": qa["question"], "gold": [name], "answers": [a["text"] for a in qa["answers"]]}
+                for qa in paragraph["qas"]
+            ]
+    return _collection(path.stem, documents, questions)
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:

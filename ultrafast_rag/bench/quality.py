@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ultrafast_rag.bench.metrics import compare, per_query
-from ultrafast_rag.bench.publicsets import FILES, Collection, data_folder, load
+from ultrafast_rag.bench.publicsets import FILES, Collection, data_folder, load, read
 from ultrafast_rag.bench.result import Result, say
 from ultrafast_rag.bench.settings import add_settings, config_of, settings_of
 from ultrafast_rag.config import Config
@@ -30,20 +30,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Which collections, and how many questions."""
     parser.add_argument("--data", type=Path, help="folder of public collections (default: UFR_TEST_DATA)")
     parser.add_argument("--sets", nargs="+", default=list(FILES), choices=list(FILES), help="which collections")
+    parser.add_argument(
+        "--collection", type=Path, action="append", default=[], help="your own instead: a BEIR folder or SQuAD file"
+    )
     parser.add_argument("--questions", type=int, metavar="N", help="at most N questions a collection (default: all)")
     add_settings(parser)
 
 
 def run(arguments: argparse.Namespace) -> Result:
     """One row a collection."""
-    folder, config = data_folder(arguments.data), config_of(settings_of(arguments.set))
-    assert folder is not None
+    config = config_of(settings_of(arguments.set))
+    folder = None if arguments.collection else data_folder(arguments.data)
+    own = (read(path) for path in arguments.collection)
+    collections = own if folder is None else (load(name, folder) for name in arguments.sets)
     rows: list[dict[str, Any]] = []
     tests: dict[str, Any] = {}
     fingerprint = ""
-    for name in arguments.sets:
-        say(f"{name} ...")
-        row, tests[name], fingerprint = measure(load(name, folder).first(arguments.questions), config)
+    for collection in collections:
+        say(f"{collection.name} ...")
+        row, tests[collection.name], fingerprint = measure(collection.first(arguments.questions), config)
         rows.append(row)
     notes = (f"nDCG@10; text model {fingerprint}", "ms: mean seconds of one default search, encoding included")
     return Result(Table(rows, "Retrieval quality", notes=notes), {"encoder": fingerprint, "default against rrf": tests})

@@ -1,0 +1,184 @@
+"""Answer metrics that need no judge: formulas with their sources. Where a model may judge instead, it is an argument.
+
+`Supports` decides whether a passage bears a statement out. The default is containment of words, which is right for an
+extractive answer and strict for a paraphrase; pass a function around an entailment model or an LLM to be lenient.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ultrafast_rag.errors import ConfigError
+from ultrafast_rag.language.sentences import split_sentences
+from ultrafast_rag.types import Answer, Table, Vectors
+
+Supports = Callable[[str, str], bool]
+"""statement, passage -> whether the passage bears it out."""
+Encode = Callable[[Sequence[str]], Vectors]
+"""texts -> float32 (n, d), rows of unit length."""
+_MARKS = re.compile(r"((?:\s*\[\d+\])+)")
+
+
+def normalize_answer(text: str) -> list[str]:
+    """Lower-case words without punctuation and English articles, as SQuAD's evaluation does."""
+    plain = "".join(" " if c in string.punctuation else c for c in text.casefold())
+    return [word for word in plain.split() if word not in ("a", "an", "the")]
+
+
+def exact_match(answer: str, gold: Sequence[str]) -> float:
+    """1 when the answer is one of the gold answers after normalization, else 0 (Rajpurkar et al., EMNLP 2016)."""
+    return float(any(normalize_answer(answer) == normalize_answer(one) for one in gold))
+
+
+def token_f1(answer: str, gold: Sequence[str]) -> float:
+    """Best harmonic mean of word precision and recall against any gold answer (Rajpurkar et al., EMNLP 2016)."""
+    return max((_f1(normalize_answer(answer), normalize_answer(one)) for one in gold), default=0.0)
+
+
+def _f1(words: Sequence[str], gold: Sequence[str]) -> float:
+    if not words or not gold:
+        return float(words == gold)
+    shared = sum((Counter(words) & Counter(gold)).values())
+    return 2 * shared / (len(words) + len(gold))
+
+
+def contains_answer(text: str, gold: Sequence[str]) -> bool:
+    """Whether a gold answer's words stand in the text in a row, after normalization."""
+    words = f" {' '.join(normalize_answer(text))} "
+    found = (" ".join(normalize_answer(one)) for one in gold)
+    return any(one and f" {one} " in words for one in found)
+
+
+# ---- what an answer rests on
+
+
+def contained(statement: str, passage: str) -> bool:
+    """Whether the statement's words stand in the passage in a row, after normalization."""
+    return contains_answer(passage, [statement])
+
+
+def statements_of(answer: Answer) -> list[tuple[str, list[str]]]:
+    """The answer's statements, each with the passages that its [n] marks cite; none cited: [].
+
+    A statement is what stands before a mark, or a sentence after the last one.
+    """
+    passages = {citation.number: citation.hit.text for citation in answer.citations}
+    pieces = _MARKS.split(answer.text)
+    stated = []
+    for text, marks in zip(pieces[::2], [*pieces[1::2], ""]):
+        numbers = [int(number) for number in re.findall(r"\d+", marks)]
+        units = [text] if numbers else split_sentences(text)
+        cited = [passages[number] for number in numbers if number in passages]
+        stated += [(unit.strip(), cited) for unit in units if normalize_answer(unit)]
+    return stated
+
+
+def faithfulness(answer: Answer, *, supports: Supports = contained, encode: Encode | None = None) -> float:
+    """Supported statements / statements; 1 for an answer that states nothing, e.g. "not found".
+
+    A statement is supported when one of the passages it cites bears it out. encode: instead of yes or no, the highest
+    cosine (at least 0) of the statement with a sentence of those passages.
+    Source: Es et al., "RAGAS", EACL 2024 (faithfulness = supported claims / claims); claims are here the statements.
+    """
+    stated = statements_of(answer) if answer.supported else []
+    if not stated:
+        return 1.0
+    if encode is None:
+        return float(np.mean([any(supports(text, passage) for passage in cited) for text, cited in stated]))
+    return float(np.mean([_closest(text, cited, encode) for text, cited in stated]))
+
+
+def _closest(statement: str, passages: Sequence[str], encode: Encode) -> float:
+    sentences = [sentence for passage in passages for sentence in split_sentences(passage)]
+    if not sentences:
+        return 0.0
+    vectors = encode([statement, *sentences])
+    return float(max(0.0, (vectors[1:] @ vectors[0]).max()))
+
+
+def answer_relevancy(question: str, answer: str, encode: Encode) -> float:
+    """Cosine of question and answer, at least 0. RAGAS asks a model for questions back and takes their mean cosine."""
+    vectors = encode([question, answer])
+    return float(max(0.0, vectors[0] @ vectors[1]))
+
+
+def citation_scores(answer: Answer, *, supports: Supports = contained) -> tuple[float, float]:
+    """Citation precision and recall; (1, 1) for an answer that states nothing.
+
+    recall: statements that one of their cited passages bears out / statements.  precision: citations that bear their
+    statement out / citations; 0 without citations.  Source: Gao et al., "ALCE", EMNLP 2023, without its joined passages.
+    """
+    stated = statements_of(answer) if answer.supported else []
+    if not stated:
+        return 1.0, 1.0
+    held = [[supports(text, passage) for passage in cited] for text, cited in stated]
+    flat = [one for row in held for one in row]
+    return (sum(flat) / len(flat) if flat else 0.0), sum(any(row) for row in held) / len(held)
+
+
+def context_precision(passages: Sequence[str], gold: Sequence[str], *, supports: Supports = contained) -> float:
+    """Mean of precision@k over the ranks k of relevant passages, 0 without any: are they on top?
+
+    Relevant: bears a gold answer out.  Source: RAGAS, context precision with reference = average precision.
+    """
+    relevant = [any(supports(one, passage) for one in gold) for passage in passages]
+    ranks = [rank for rank, found in enumerate(relevant, 1) if found]
+    return sum(found / rank for found, rank in enumerate(ranks, 1)) / len(ranks) if ranks else 0.0
+
+
+def context_recall(passages: Sequence[str], reference: str, *, supports: Supports = contained) -> float:
+    """Sentences of the reference answer that some passage bears out / its sentences. Source: RAGAS, context recall."""
+    sentences = [one for one in split_sentences(reference) if normalize_answer(one)]
+    return float(np.mean([any(supports(one, p) for p in passages) for one in sentences])) if sentences else 0.0
+
+
+def ragas_row(answer: Answer, reference: str = "") -> dict[str, object]:
+    """One row of a dataset for `ragas.evaluate`: user_input, response, retrieved_contexts, reference."""
+    contexts = [hit.text for hit in answer.hits]
+    return {"user_input": answer.question, "response": answer.text, "retrieved_contexts": contexts, "reference": reference}
+
+
+# ---- when to keep silent
+
+
+@dataclass(frozen=True, slots=True)
+class RiskCoverage:
+    """One row a threshold, highest first: threshold, coverage (share answered), risk (share of those that are wrong).
+
+    area: mean risk over the coverages, lower is better; 0 for an order with every right answer first and none wrong.
+    """
+
+    table: Table
+    area: float
+
+    def threshold_at(self, coverage: float) -> float:
+        """The highest threshold that answers at least this share of the questions."""
+        return float(next(row["threshold"] for row in self.table if row["coverage"] >= coverage - 1e-12))
+
+
+def risk_coverage(confidence: Sequence[float], right: Sequence[bool]) -> RiskCoverage:
+    """What answering only above a threshold of confidence costs and spares; equal confidences are one threshold.
+
+    right: whether each answer was right; False for a question that the documents do not answer.
+    Raises ConfigError when the lengths differ or there are none.  Source: Geifman & El-Yaniv, NeurIPS 2017.
+    """
+    if not len(confidence) == len(right) > 0:
+        raise ConfigError(f"confidence and right must pair up: {len(confidence)} and {len(right)}")
+    order = np.argsort(-np.asarray(confidence, float), kind="stable")
+    ranked, wrong = np.asarray(confidence, float)[order], ~np.asarray(right, bool)[order]
+    counts = np.arange(1, len(order) + 1)
+    risks = np.cumsum(wrong) / counts
+    last = np.append(ranked[1:] != ranked[:-1], True)
+    rows = [
+        {"threshold": float(t), "coverage": float(n / len(order)), "risk": float(r)}
+        for t, n, r in zip(ranked[last], counts[last], risks[last])
+    ]
+    steps = np.diff([0.0, *(row["coverage"] for row in rows)])
+    area = float(np.dot(steps, [row["risk"] for row in rows]))
+    return RiskCoverage(Table(rows, "Risk by coverage"), area)
