@@ -1,4 +1,7 @@
-"""`python -m tests`: every check in order, fast ones first; stops at the first that fails."""
+"""`python -m tests`: every check in order, fast ones first; stops at the first that fails.
+
+`python -m tests lint types` runs the checks so named, any other arguments go to pytest: `python -m tests tests/test_rag.py -x`.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +24,13 @@ CHECKS = (
 
 
 def main() -> int:
-    """Run the checks; arguments go to pytest in place of the whole list."""
-    if len(sys.argv) > 1:
-        return subprocess.run([sys.executable, "-m", "pytest", *sys.argv[1:]], cwd=ROOT).returncode
+    """Run the checks, or those named; returns the exit code of the first that fails."""
+    asked = sys.argv[1:]
+    if not set(asked) <= {name for name, _ in CHECKS}:
+        return subprocess.run([sys.executable, "-m", "pytest", *asked], cwd=ROOT).returncode
     for name, command in CHECKS:
+        if asked and name not in asked:
+            continue
         if name == "notebooks" and not list((ROOT / "notebooks").glob("*.ipynb")):
             continue
         start = time.perf_counter()
