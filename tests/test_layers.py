@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import json
+import re
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "ultrafast_rag"
@@ -83,3 +85,16 @@ def test_no_circles_inside_a_room():
 
     for name in graph:
         visit(name, ())
+
+
+def test_nothing_that_is_shipped_imports_from_tests():
+    ours = {path.stem for path in Path(__file__).parent.rglob("*.py")} | {"tests"}
+    sources = {str(path): path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py")}
+    for path in (PACKAGE.parent / "notebooks").glob("*.ipynb"):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        sources[str(path)] = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    assert len(sources) > 100
+    for name, source in sources.items():
+        imported = set(re.findall(r"^\s*(?:from|import)\s+(\w+)", source, re.M))
+        assert not (imported & ours) - {"__main__", "__init__"}, name
+        assert '"tests"' not in source, name

@@ -6,9 +6,9 @@ import asyncio
 
 import pydantic
 import pytest
-from gemini_server import Server
 
 from ultrafast_rag.answer.gemini import GeminiGenerator, estimate_tokens, gate_name, retry_after
+from ultrafast_rag.bench.gemini_server import Server
 from ultrafast_rag.errors import (
     BadResponseError,
     GenerationError,

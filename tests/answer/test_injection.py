@@ -9,10 +9,10 @@ import html
 import re
 
 import pytest
-from gemini_server import Server
 
 from ultrafast_rag.answer.gemini import GeminiGenerator
 from ultrafast_rag.answer.route import Answerer, Candidate
+from ultrafast_rag.bench.gemini_server import Server
 from ultrafast_rag.remote.limits import Gate
 from ultrafast_rag.remote.secrets import Secret
 from ultrafast_rag.types import Answer, Hit, Hits

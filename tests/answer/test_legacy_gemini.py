@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from gemini_server import Server
 
 from ultrafast_rag.answer.prompt import parse_answer
+from ultrafast_rag.bench.gemini_server import Server
 from ultrafast_rag.errors import MissingExtraError, RateLimitedError, RefusedError, UnavailableError
 from ultrafast_rag.remote.limits import Gate, Retry
 from ultrafast_rag.remote.secrets import Secret

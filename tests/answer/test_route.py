@@ -7,11 +7,11 @@ import re
 import threading
 
 import pytest
-from gemini_server import Server
 
 from ultrafast_rag.answer.custom import CustomGenerator
 from ultrafast_rag.answer.gemini import GeminiGenerator, estimate_tokens
 from ultrafast_rag.answer.route import Answerer, Candidate, complexity, select
+from ultrafast_rag.bench.gemini_server import Server
 from ultrafast_rag.errors import BadResponseError, ConfigError, GenerationError, TimedOutError
 from ultrafast_rag.remote.limits import Gate, Retry
 from ultrafast_rag.remote.secrets import Secret

@@ -6,9 +6,9 @@ import asyncio
 import uuid
 
 import pytest
-from gemini_server import Server
 
 from ultrafast_rag import Answer, UltraFastRAG
+from ultrafast_rag.bench.gemini_server import Server
 from ultrafast_rag.errors import ConfigError
 
 KEY = f"canary-key-{uuid.uuid4().hex}"

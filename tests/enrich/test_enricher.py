@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 from enriching import chunks, collect, enricher
-from gemini_server import FORM, Server, every
 
+from ultrafast_rag.bench.gemini_server import FORM, Server, every
 from ultrafast_rag.enrich.enricher import OUTPUT_TOKENS, EnrichReport, value
 from ultrafast_rag.errors import StorageError
 from ultrafast_rag.remote.quota import Quota

@@ -1,9 +1,13 @@
 """A stand-in for the Gemini API: generateContent and streamGenerateContent as JSON over loopback.
 
-The real client is pointed at `Server.url` by its base-URL option, so what is tested is the package
-and the client together. Faults come from a schedule: a callable from the request's number (0-based,
-in order of arrival) and its body to the name of a fault, or None for an ordinary reply. Error bodies
-follow those seen from the service (quota violations with quotaId, RetryInfo with retryDelay).
+    with Server(reply=lambda body: "Sixteen litres [1].") as server:
+        rag = UltraFastRAG(gemini_base_url=server.url, gemini_api_key="stand-in")
+
+For benchmarks, notebooks without a key, and tests (ours and a user's own): the real client is pointed
+at `Server.url` by its base-URL option, so what runs is the package and the client together. Faults
+come from a schedule: a callable from the request's number (0-based, in order of arrival) and its body
+to the name of a fault, or None for an ordinary reply. Error bodies follow those seen from the service
+(quota violations with quotaId, RetryInfo with retryDelay).
 """
 
 from __future__ import annotations
@@ -16,6 +20,9 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
+
+from ultrafast_rag.errors import UnavailableError
 
 FORM = {"caption": "a caption", "summary": "a summary", "keywords": ["pump", "flow"], "questions": ["How much flows?"]}
 
@@ -25,7 +32,7 @@ class Seen:
     """One request. delivered: the whole reply, one that would be billed, went out to a client still there."""
 
     path: str
-    body: dict
+    body: dict[str, Any]
     headers: dict[str, str]
     fault: str | None
     arrived_s: float
@@ -33,10 +40,13 @@ class Seen:
 
     @property
     def model(self) -> str:
-        return re.search(r"models/([^:]+):", self.path)[1]
+        """The model's name in the path."""
+        found = re.search(r"models/([^:]+):", self.path)
+        return found[1] if found else ""
 
     @property
     def system(self) -> str:
+        """The system instruction."""
         return "".join(part["text"] for part in self.body["systemInstruction"]["parts"])
 
     @property
@@ -45,12 +55,12 @@ class Seen:
         return "\n".join(part["text"] for content in self.body["contents"] for part in content["parts"] if "text" in part)
 
     @property
-    def pictures(self) -> list[dict]:
+    def pictures(self) -> list[dict[str, Any]]:
         """Inline data; the client writes the media type's name in either case style."""
         return [found for content in self.body["contents"] for part in content["parts"] if (found := part.get("inlineData"))]
 
 
-def quota_error(quota_id: str, retry_s: str, *, limit: int = 5) -> dict:
+def quota_error(quota_id: str, retry_s: str, *, limit: int = 5) -> dict[str, Any]:
     """The body of a 429 as the service writes it."""
     return {
         "error": {
@@ -80,7 +90,8 @@ def quota_error(quota_id: str, retry_s: str, *, limit: int = 5) -> dict:
     }
 
 
-def error(code: int, status: str, message: str) -> dict:
+def error(code: int, status: str, message: str) -> dict[str, Any]:
+    """The body of any other error."""
     return {"error": {"code": code, "message": message, "status": status}}
 
 
@@ -101,7 +112,7 @@ ERRORS = {
 TRANSIENT = ("429-minute", "500", "503", "drop", "garbage", "half")
 
 
-def every(rate: float, faults: tuple[str, ...] = TRANSIENT, *, seed: int = 0) -> Callable[[int, dict], str | None]:
+def every(rate: float, faults: tuple[str, ...] = TRANSIENT, *, seed: int = 0) -> Callable[[int, dict[str, Any]], str | None]:
     """A schedule that fails a share of the requests, at random, the same each time."""
     dice = random.Random(seed)
     return lambda number, body: dice.choice(faults) if dice.random() < rate else None
@@ -109,10 +120,15 @@ def every(rate: float, faults: tuple[str, ...] = TRANSIENT, *, seed: int = 0) ->
 
 @dataclass
 class Server:
-    """Context manager: serves from a thread of its own. delay_s: before each ordinary reply."""
+    """Context manager: serves from a thread of its own, at `url`.
 
-    reply: Callable[[dict], str] = lambda body: "Sixteen litres [1]."
-    schedule: Callable[[int, dict], str | None] = lambda number, body: None
+    reply: a request's body -> the text of its reply; a form is filled with it where it starts with "{", else with FORM.
+    schedule: see above. delay_s: before each ordinary reply. pieces: of a streamed reply.
+    seen: every request; active and most_active: how many are and were under way at once.
+    """
+
+    reply: Callable[[dict[str, Any]], str] = lambda body: "Sixteen litres [1]."
+    schedule: Callable[[int, dict[str, Any]], str | None] = lambda number, body: None
     delay_s: float = 0.0
     pieces: int = 4
     seen: list[Seen] = field(default_factory=list)
@@ -124,7 +140,8 @@ class Server:
         started = threading.Event()
         self._thread = threading.Thread(target=self._serve, args=(started,), daemon=True)
         self._thread.start()
-        assert started.wait(10)
+        if not started.wait(10):
+            raise UnavailableError("the loopback stand-in did not start within 10 s")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -149,6 +166,7 @@ class Server:
 
     @property
     def delivered(self) -> list[Seen]:
+        """The requests whose whole reply arrived."""
         return [request for request in self.seen if request.delivered]
 
     async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -238,11 +256,11 @@ class Server:
             return reply if reply.startswith("{") else json.dumps(FORM)
         return self.reply(request.body)
 
-    def _message(self, request: Seen, text: str, *, last: bool) -> dict:
+    def _message(self, request: Seen, text: str, *, last: bool) -> dict[str, Any]:
         used = {"promptTokenCount": 100, "candidatesTokenCount": 10, "thoughtsTokenCount": 5, "totalTokenCount": 115}
         if request.fault == "blocked":
             return {"promptFeedback": {"blockReason": "PROHIBITED_CONTENT"}, "usageMetadata": used}
-        candidate: dict = {"content": {"role": "model", "parts": [{"text": text}]}, "index": 0}
+        candidate: dict[str, Any] = {"content": {"role": "model", "parts": [{"text": text}]}, "index": 0}
         if request.fault == "safety":
             candidate = {"finishReason": "SAFETY", "index": 0}
         elif last:
