@@ -89,7 +89,7 @@ class PageFigures:
         """Tables and pictures with the lines that belong to them, and the lines that are left."""
         lines = [line for group in groups for line in group]
         taken: set[int] = set()
-        elements = [self._table(table, lines, taken) for table in tables.find(self._page, lines, self._paths)]
+        elements = [self._table(table, lines, taken) for table in tables.find(self._page, groups, self._paths)]
         areas = [element.bbox for element in elements if element.bbox]
         drawn = [box for box in self._drawings(lines) if not any(_share(box, area) > 0.3 for area in areas)]
         for box, info in self._pictures(drawn, lines):
@@ -106,10 +106,10 @@ class PageFigures:
 
     def _table(self, table: tables.Table, lines: Sequence[Line], taken: set[int]) -> Element:
         caption = tables.caption_of(table, lines)
-        taken.update(id(line) for line in lines if inside(line, table.bbox))
+        taken.update(id(line) for line in table.lines or (line for line in lines if inside(line, table.bbox)))
         taken.update(map(id, caption))
         heading = join_lines([line.text for line in caption])
-        text = "\n".join([*filter(None, [heading]), *(" | ".join(row) for row in table.rows)])
+        text = "\n".join([*filter(None, [heading]), *(" | ".join(row) if any(row[1:]) else row[0] for row in table.rows)])
         data = self.render(self._clipped(table.bbox, 3)) if self.is_drawable([]) else None
         return Element(
             "table", text, page=self._number, bbox=table.bbox, data=data, metadata={"caption": heading} if heading else {}

@@ -29,6 +29,7 @@ _LEADING_CONTROL = re.compile(r"^\s*\w?(?:[\x00-\x1f\x7f-\x9f]\s*)+")
 _LEADER = re.compile(r"(?:\s?\.){4,}\s*")
 _BOLD = 16
 _FOOT = 0.18  # where a page number that stands alone may be
+_TITLE_LINE = 50  # characters: bold lines all shorter are a title of several lines, not a paragraph
 _MARGIN = 0.085  # of the page's height, above and below which running heads live
 
 
@@ -163,7 +164,7 @@ def split_blocks(groups: Iterable[list[Line]]) -> list[Block]:
 def reading_order(blocks: Sequence[Block], depth: int = 0) -> list[Block]:
     """Blocks as a person reads them: columns left to right, what spans them in its place between."""
     by_height = sorted(blocks, key=lambda block: (block.y0, block.x0))
-    gutter = None if depth > 3 or len(blocks) < 2 else _gutter(blocks)
+    gutter = None if depth > 3 or len(blocks) < 2 else find_gutter([line for block in blocks for line in block.lines])
     if gutter is None:
         return _rows(by_height)
     ordered: list[Block] = []
@@ -191,9 +192,10 @@ def _rows(by_height: list[Block]) -> list[Block]:
     return [block for row in rows for block in sorted(row, key=lambda block: block.x0)]
 
 
-def _gutter(blocks: Sequence[Block]) -> float | None:
+def find_gutter(lines: Sequence[Line]) -> float | None:
     """Middle of the widest strip between two columns of prose, or None."""
-    lines = [line for block in blocks for line in block.lines]
+    if len(lines) < 6:
+        return None
     start, _, end, _ = union(lines)
     width = end - start
     narrow = [line for line in lines if line.x1 - line.x0 < 0.62 * width]
@@ -270,6 +272,8 @@ def heading_level(block: Block, body: float, outline: Mapping[str, int]) -> int:
     text = block.text
     if len(text) > 200 or len(block.lines) > 4 or sum(c.isalpha() for c in text) < 2:
         return 0
+    if " … " in text and text[-1].isdigit():
+        return 0  # an entry of a list of contents
     if level := outline.get(normalised(text), 0):
         return level
     ratio = block.size / body if body else 1.0
@@ -281,7 +285,8 @@ def heading_level(block: Block, body: float, outline: Mapping[str, int]) -> int:
     if ratio >= 1.15 and not ends_like_text:
         by_size = 1 if ratio >= 1.6 else 2 if ratio >= 1.25 else 3
         return min(6, numbered.group(1).count(".") + 1) if numbered and "." in numbered.group(1) else by_size
-    if bold and not ends_like_text and ratio >= 0.95 and len(block.lines) <= 2 and len(text) <= 120:
+    short = len(text) <= 120 if len(block.lines) <= 2 else max(len(line.text) for line in block.lines) <= _TITLE_LINE
+    if bold and not ends_like_text and ratio >= 0.95 and short:
         return min(6, numbered.group(1).count(".") + 1) if numbered else 3
     return 0
 
@@ -299,15 +304,18 @@ class RunningHeads:
     """
 
     def __init__(self) -> None:
-        self._seen: dict[tuple[str, int], int] = {}
+        self._seen: set[tuple[str, int]] = set()
+        self._here: set[tuple[str, int]] = set()
         self.top: list[str] = []
         """What was dropped at the top of the last page, page numbers aside: it says what the page is about."""
 
     def drop(self, blocks: list[list[Line]], height: float) -> list[list[Line]]:
         """The groups without running heads, feet and page numbers."""
         lines = [line for group in blocks for line in group]
+        self._here = set()
         running = {id(line) for line in lines if self._is_running(line, height)}
         running |= {id(line) for line in _outermost(lines, height) if _PAGE_NUMBER.match(line.text.strip())}
+        self._seen |= self._here
         said = [line for line in lines if id(line) in running and line.y0 < height * _MARGIN]
         self.top = [text for line in said if not _PAGE_NUMBER.match(text := " ".join(line.text.split()))]
         kept = [[line for line in group if id(line) not in running] for group in blocks]
@@ -320,8 +328,8 @@ class RunningHeads:
         if _PAGE_NUMBER.match(text):
             return True
         key = (re.sub(r"\d+", "#", text), round(line.y0 / 3))
-        self._seen[key] = self._seen.get(key, 0) + 1
-        return self._seen[key] > 1
+        self._here.add(key)
+        return key in self._seen
 
 
 def _outermost(lines: Sequence[Line], height: float) -> list[Line]:

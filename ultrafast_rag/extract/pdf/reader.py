@@ -30,6 +30,7 @@ from ultrafast_rag.extract.pdf.layout import (
     reading_order,
     split_blocks,
 )
+from ultrafast_rag.extract.pdf.statements import join_figures
 from ultrafast_rag.types import BBox, Element, Part
 
 _SHRINK_EVERY = 16  # pages between two clearings of MuPDF's store
@@ -167,7 +168,7 @@ class _Reader:
     def _paragraphs(self, groups: list[list[Line]], number: int) -> list[Block]:
         body = body_size(self._sizes)
         outline = self._outline.get(number, {})
-        blocks = reading_order(split_blocks(groups))
+        blocks = reading_order(split_blocks(join_figures(groups)))
         for block in blocks:
             block.level = heading_level(block, body, outline)
         return merge_paragraphs(_join_numbers(blocks))

@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 
 from ultrafast_rag.errors import require
 from ultrafast_rag.extract.pdf.layout import Line, union
+from ultrafast_rag.extract.pdf.statements import counts_up, find_statements, rows_of
+from ultrafast_rag.language.rows import is_data, is_figure
 from ultrafast_rag.types import BBox
 
 CAPTION = re.compile(r"^\s*(?:table|tab\.|tabelle|tableau|tabla|tabela|таблица)\s*[\dIVXA-Z]+", re.I)
@@ -24,10 +26,11 @@ _MOST_RULES = 4000
 
 
 class Table(NamedTuple):
-    """Rows of cell texts and the box around them."""
+    """Rows of cell texts and the box around them. lines: those they were read from, where they are known."""
 
     bbox: BBox
     rows: list[list[str]]
+    lines: Sequence[Line] = ()
 
 
 def inside(line: Line, box: BBox, slack: float = 1.0) -> bool:
@@ -36,13 +39,17 @@ def inside(line: Line, box: BBox, slack: float = 1.0) -> bool:
     return box[0] - slack <= x <= box[2] + slack and box[1] - slack <= y <= box[3] + slack
 
 
-def find(page: Any, lines: Sequence[Line], paths: Sequence[BBox]) -> list[Table]:
-    """The tables on a page, none overlapping another. paths: boxes of what is drawn on it."""
+def find(page: Any, groups: Sequence[Sequence[Line]], paths: Sequence[BBox]) -> list[Table]:
+    """The tables on a page, none overlapping another. groups: MuPDF's blocks; paths: boxes of what is drawn on it."""
+    lines = [line for group in groups for line in group]
     tables: list[Table] = []
     if len(paths) <= _MOST_RULES:
         for area in _grids(paths):
             if sum(inside(line, area) for line in lines) >= 2:  # else it is the grid of a chart, or a drawing
-                _keep(tables, *_grid_tables(page, area))
+                _keep(tables, *_grid_tables(page, area, lines))
+    free = [[line for line in group if not any(inside(line, table.bbox) for table in tables)] for group in groups]
+    _keep(tables, *(Table(found.bbox, found.rows, found.lines) for found in find_statements(free)))
+    if len(paths) <= _MOST_RULES:
         for area in _ruled(paths):
             if table := _aligned(lines, area):
                 _keep(tables, table)
@@ -138,7 +145,7 @@ def _finder_options() -> dict[str, bool]:
     return {"use_layout": False} if "use_layout" in inspect.signature(finder).parameters else {}
 
 
-def _grid_tables(page: Any, area: BBox) -> list[Table]:
+def _grid_tables(page: Any, area: BBox, lines: Sequence[Line]) -> list[Table]:
     x0, y0, x1, y1 = area
     tables = []
     words = page.get_text("words", clip=area)  # the finder's own texts lose the spaces between words
@@ -147,8 +154,36 @@ def _grid_tables(page: Any, area: BBox) -> list[Table]:
         rows = [row for row in rows if any(row)]
         filled = sum(bool(cell) for row in rows for cell in row)
         if len(rows) >= 2 and max(map(len, rows)) >= 2 and filled * 3 >= sum(map(len, rows)):
-            tables.append(Table(tuple(found.bbox), _without_empty_columns(rows)))
+            table = Table(tuple(found.bbox), rows)
+            if not _lacks_labels(table, lines):
+                table = _with_head(table, _columns_of(found), lines)
+                tables.append(table._replace(rows=_without_empty_columns(table.rows)))
     return tables
+
+
+def _columns_of(found: Any) -> list[tuple[float, float]]:
+    """Left and right edge of each column of a grid, from its row of most cells."""
+    widest = max(found.rows, key=lambda row: sum(cell is not None for cell in row.cells))
+    return [(cell[0], cell[2]) if cell else (0.0, 0.0) for cell in widest.cells]
+
+
+def _with_head(table: Table, columns: Sequence[tuple[float, float]], lines: Sequence[Line]) -> Table:
+    """The table with the row of words or years right above its grid, where they stand over its columns."""
+    x0, y0, x1, y1 = table.bbox
+    row = [line for line in lines if y0 - 1.8 * line.size < line.center[1] < y0 and x0 - 3 < line.center[0] < x1 + 3]
+    head = [" ".join(line.text for line in row if a <= line.center[0] < b) for a, b in columns]
+    if sum(map(bool, head)) < 2 or len(head) != len(table.rows[0]) or is_data(["", *head]):
+        return table
+    return Table((x0, min(line.y0 for line in row), x1, y1), [head, *table.rows])
+
+
+def _lacks_labels(table: Table, lines: Sequence[Line]) -> bool:
+    """Whether the grid is drawn round the figures only, and their labels stand to its left."""
+    x0, y0, _, y1 = table.bbox
+    first = [row[0] for row in table.rows if row[0]]
+    if not first or sum(map(is_figure, first)) * 2 < len(first):
+        return False
+    return sum(line.x1 < x0 + 2 and y0 < line.center[1] < y1 for line in lines) * 2 > len(table.rows)
 
 
 def _cell_text(cell: BBox | None, words: Sequence[Any]) -> str:
@@ -177,19 +212,8 @@ def _ruled(paths: Sequence[BBox]) -> list[BBox]:
     return areas
 
 
-def _rows_of(lines: Sequence[Line]) -> list[list[Line]]:
-    """Lines clustered by baseline, each row left to right."""
-    rows: list[list[Line]] = []
-    for line in sorted(lines, key=lambda line: line.center[1]):
-        if rows and line.center[1] - mean(other.center[1] for other in rows[-1]) < 0.5 * line.size:
-            rows[-1].append(line)
-        else:
-            rows.append([line])
-    return [sorted(row, key=lambda line: line.x0) for row in rows]
-
-
 def _aligned(lines: Sequence[Line], area: BBox) -> Table | None:
-    rows = _rows_of([line for line in lines if inside(line, area)])
+    rows = rows_of([line for line in lines if inside(line, area)])
     return _from_rows(rows, strict=False, area=area) if rows else None
 
 
@@ -201,7 +225,7 @@ def _near(caption: Line, rows: list[list[Line]]) -> bool:
 def _runs(lines: Sequence[Line]) -> list[list[list[Line]]]:
     """Stretches of rows that each hold several short fragments, with no wide gap between them."""
     runs: list[list[list[Line]]] = [[]]
-    for row in _rows_of(lines):
+    for row in rows_of(lines):
         short = mean(len(line.text.strip()) for line in row) <= (20 if len(row) == 2 else 30)
         is_cells = short and len(row) >= 2 and not any("…" in line.text for line in row)  # no table of contents
         if runs[-1] and (not is_cells or row[0].y0 - runs[-1][-1][0].y1 > 2.5 * row[0].size):
@@ -229,6 +253,8 @@ def _from_rows(rows: list[list[Line]], *, strict: bool, area: BBox | None = None
         return None
     if strict and (longest < 3 or not _has_figures(cells)):
         return None  # aligned formulas, or a list in columns
+    if strict and len(edges) == 2 and counts_up([row[1] for row in cells if row[1]]):
+        return None  # a list of contents
     return Table(area or union(fragments), cells)
 
 

@@ -1,0 +1,228 @@
+"""Tables of figures drawn here cell by cell, read back row by row; the truth is what was drawn."""
+
+import pytest
+
+from ultrafast_rag.config import Config
+from ultrafast_rag.extract.pdf.reader import PdfExtractor
+from ultrafast_rag.ingest.chunk import Chunker
+from ultrafast_rag.language.rows import is_figure, is_period
+
+pymupdf = pytest.importorskip("pymupdf")
+
+PROSE = "The valve opens when the pressure in the chamber rises above its limit and the spring gives way to it. "
+YEARS = ["", "2018", "2017", "2016"]
+ROWS = [
+    ["Net sales", "$ 32,765", "$ 31,657", "$ 30,109"],
+    ["Operating expenses"],
+    ["Cost of sales", "16,682", "16,055", "15,118"],
+    ["Selling, general and administrative expenses", "7,602", "6,626", "6,311"],
+    ["Gain on sale of businesses", "(547)", "(586)", "(111)"],
+    ["Operating income", "7,207", "7,692", "7,027"],
+    ["Other expense (income), net", "207", "144", "-"],
+    ["Net income including noncontrolling interest", "$ 5,363", "$ 4,869", "$ 5,058"],
+]
+RIGHT = (380, 460, 540)
+
+
+def width(text, size=9):
+    return pymupdf.get_text_length(text, fontsize=size)
+
+
+def put(page, x, y, text, *, size=9):
+    page.insert_text((x, y), text, fontsize=size)
+
+
+def put_right(page, x, y, text):
+    put(page, x - width(text), y, text)
+
+
+def shown(rows):
+    return "\n".join(" | ".join(row) if len(row) > 1 else row[0] for row in rows)
+
+
+def draw(page, rows, *, top=150, left=60, right=RIGHT, pitch=14, by_column=False, dollars_apart=False, leaders=False):
+    """Cells as a typesetter puts them: labels left, figures right-aligned, row by row or column by column."""
+    places = [(r, c) for r, row in enumerate(rows) for c in range(len(row))]
+    for r, c in sorted(places, key=lambda place: place[::-1]) if by_column else places:
+        text, y = rows[r][c], top + r * pitch
+        if c == 0 and leaders and len(rows[r]) > 1 and text:
+            text += " " + "." * int((right[0] - 60 - left - width(text)) / width("."))
+        if c == 0:
+            put(page, left, y, text)
+        elif dollars_apart and text.startswith("$ "):
+            put(page, right[c - 1] - 50, y, "$")
+            put_right(page, right[c - 1], y, text[2:])
+        else:
+            put_right(page, right[c - 1], y, text)
+
+
+def read(tmp_path, document):
+    path = tmp_path / "a.pdf"
+    document.save(path)
+    return [element for part in PdfExtractor(Config()).extract(path) for element in part.elements]
+
+
+def tables_of(elements):
+    return [element.text for element in elements if element.kind == "table"]
+
+
+def page_with_prose():
+    document = pymupdf.open()
+    page = document.new_page()
+    page.insert_textbox((60, 40, 540, 110), PROSE * 4, fontsize=10)
+    page.insert_textbox((60, 330, 540, 400), PROSE * 4, fontsize=10)
+    return document, page
+
+
+@pytest.mark.parametrize("drawn", [{}, {"by_column": True}, {"dollars_apart": True}, {"leaders": True}])
+def test_a_statement_without_rules_is_one_table_with_its_years_and_units(tmp_path, drawn):
+    document, page = page_with_prose()
+    put(page, 60, 132, "(Millions, except per share amounts)")
+    draw(page, [YEARS, *ROWS], **drawn)
+    elements = read(tmp_path, document)
+    assert tables_of(elements) == [shown([["(Millions, except per share amounts)"], YEARS, *ROWS])]
+    assert [e.kind for e in elements] == ["text", "table", "text"]
+
+
+def test_one_column_of_figures_stays_with_its_labels(tmp_path):
+    document, page = page_with_prose()
+    rows = [row[:2] for row in ROWS]
+    draw(page, rows, by_column=True)
+    assert tables_of(read(tmp_path, document)) == [shown(rows)]
+
+
+def test_figures_in_one_string_are_cut_into_columns(tmp_path):
+    document, page = page_with_prose()
+    for number, row in enumerate([YEARS, *ROWS]):
+        text = row[0].ljust(46) + "".join(cell.rjust(12) for cell in row[1:])
+        page.insert_text((60, 150 + number * 12), text, fontsize=8, fontname="cour")
+    assert tables_of(read(tmp_path, document)) == [shown([YEARS, *ROWS])]
+
+
+def test_heads_over_several_columns_and_wrapped_labels_are_made_whole(tmp_path):
+    document, page = page_with_prose()
+    right = (330, 400, 470, 540)
+    put(page, 310, 136, "Three months ended")
+    put(page, 450, 136, "Nine months ended")
+    rows = [
+        ["", "2018", "2017", "2018", "2017"],
+        ["Assets"],
+        ["Cash and cash equivalents, including restricted"],
+        ["cash of variable interest entities", "2,853", "3,053", "2,853", "3,054"],
+        ["Accounts receivable, net of allowances of"],
+        ["$95 and $103", "5,020", "4,911", "5,021", "4,912"],
+        ["Total inventories", "4,366", "4,034", "4,367", "4,035"],
+    ]
+    draw(page, rows, right=right, pitch=13)
+    (table,) = tables_of(read(tmp_path, document))
+    assert table.splitlines() == [
+        " | Three months ended | Three months ended | Nine months ended | Nine months ended",
+        " | 2018 | 2017 | 2018 | 2017",
+        "Assets",
+        "Cash and cash equivalents, including restricted cash of variable interest entities | 2,853 | 3,053 | 2,853 | 3,054",
+        "Accounts receivable, net of allowances of $95 and $103 | 5,020 | 4,911 | 5,021 | 4,912",
+        "Total inventories | 4,366 | 4,034 | 4,367 | 4,035",
+    ]
+
+
+def test_prose_in_the_next_column_is_no_part_of_a_table_and_the_table_no_part_of_it(tmp_path):
+    document = pymupdf.open()
+    page = document.new_page()
+    assert page.insert_textbox((50, 60, 290, 420), PROSE * 12, fontsize=9) > 0
+    assert page.insert_textbox((310, 60, 550, 140), PROSE * 2, fontsize=9) > 0
+    rows = [["", "2018", "2017"], *(row[:3] for row in ROWS if len(row) > 2)]
+    draw(page, [[row[0][:24].strip(), *row[1:]] for row in rows], top=165, left=310, right=(490, 550), pitch=10.4)
+    assert page.insert_textbox((310, 250, 550, 420), PROSE * 5, fontsize=9) > 0
+    elements = read(tmp_path, document)
+    assert tables_of(elements) == [shown([[row[0][:24].strip(), *row[1:]] for row in rows])]
+    text = " ".join(e.text for e in elements if e.kind == "text")
+    assert text.count(PROSE.strip()) == 19
+    assert not any(char.isdigit() for char in text)
+
+
+def test_a_lone_figure_stays_with_its_label_and_contents_are_no_table(tmp_path):
+    document, page = page_with_prose()
+    put(page, 60, 170, "Weighted average shares outstanding, diluted")
+    put(page, 420, 170, "602.0")
+    entries = [("Business", "3"), ("Risk factors", "9"), ("Properties", "14"), ("Legal proceedings", "15"), ("Exhibits", "120")]
+    for number, (entry, at) in enumerate(entries):
+        put(page, 60, 210 + 20 * number, entry)
+        put_right(page, 540, 210 + 20 * number, at)
+    elements = read(tmp_path, document)
+    assert tables_of(elements) == []
+    text = "\n".join(e.text for e in elements)
+    assert "Weighted average shares outstanding, diluted 602.0" in text
+    assert all(f"{entry} … {at}" in text for entry, at in entries)
+
+
+def test_bullets_and_formulas_are_no_tables(tmp_path):
+    document, page = page_with_prose()
+    for number, words in enumerate(["Open the valve", "Read the gauge", "Close the valve", "Write it down"]):
+        put(page, 70, 150 + 14 * number, "-")
+        put(page, 90, 150 + 14 * number, words)
+    for number in range(4):
+        put(page, 150, 220 + 20 * number, f"x + y = z + {number}")
+        put_right(page, 540, 220 + 20 * number, f"({number + 1})")
+    assert tables_of(read(tmp_path, document)) == []
+
+
+def test_a_picture_claims_no_rows_of_figures(tmp_path):
+    document, page = page_with_prose()
+    draw(page, [YEARS, *ROWS])
+    for number in range(24):  # bars and lines behind and around it, as in a designed report
+        page.draw_rect((55 + number * 20, 138, 68 + number * 20, 262), color=(0.9, 0.9, 1), fill=(0.95, 0.95, 1))
+    elements = read(tmp_path, document)
+    assert tables_of(elements) == [shown([YEARS, *ROWS])]
+    assert not any("16,682" in e.text for e in elements if e.kind != "table")
+
+
+def test_a_grid_takes_the_row_of_heads_above_it(tmp_path):
+    document, page = page_with_prose()
+    for column, text in enumerate(["Channel", "Used for", "Hours"]):
+        put(page, 78 + column * 110, 193, text)
+    rows = [["16", "distress calls", "always"], ["12", "harbour", "06 to 22"], ["8", "boats", "when out"]]
+    for row, cells in enumerate(rows):
+        for column, cell in enumerate(cells):
+            put(page, 78 + column * 110, 215 + row * 22, cell)
+            page.draw_rect((72 + column * 110, 200 + row * 22, 182 + column * 110, 222 + row * 22))
+    assert tables_of(read(tmp_path, document)) == [shown([["Channel", "Used for", "Hours"], *rows])]
+
+
+class Words:
+    """One token a word."""
+
+    max_tokens = 256
+
+    def tokenize(self, texts):
+        return [[len(word) for word in text.split()] for text in texts]
+
+
+def test_no_chunk_of_a_long_statement_is_without_labels_or_years(tmp_path):
+    document, page = page_with_prose()
+    rows = [
+        [f"Line {number} of the statement", f"{number},765", f"{number},657", f"{number},1{number}9"] for number in range(10, 23)
+    ]
+    put(page, 60, 132, "(in thousands)")
+    draw(page, [YEARS, *rows])
+    path = tmp_path / "a.pdf"
+    document.save(path)
+    chunker = Chunker(Config(chunk_tokens=60), Words()).start()
+    chunks = [chunk for part in PdfExtractor(Config()).extract(path) for chunk in chunker.chunk(part)]
+    pieces = [chunk for chunk in chunks if chunk.modality == "table"]
+    assert len(pieces) >= 4
+    for piece in pieces:
+        lines = piece.text.splitlines()
+        assert lines[:2] == ["(in thousands)", " | 2018 | 2017 | 2016"]
+        assert all(line.startswith("Line ") for line in lines[2:])
+    assert not any(is_figure(word) and not is_period(word) for c in chunks if c.modality == "text" for word in c.text.split())
+
+
+@pytest.mark.public
+def test_public_tables_keep_their_heads(public_data):
+    parts = list(
+        PdfExtractor(Config()).extract(public_data / "pdf_varied/pypdf-sample-files/026-latex-multicolumn/multicolumn.pdf")
+    )
+    (table,) = [e.text for part in parts for e in part.elements if e.kind == "table"]
+    lines = table.splitlines()
+    assert lines[0].startswith("Table 1: EU Countries")
+    assert lines[1] == "Country | Population (millions) | Area (km2) | Capital | Official Language"
