@@ -27,7 +27,8 @@ def __getattr__(name: str) -> Any:
 
     module = importlib.import_module(_LAZY[name])
     if name == "UltraFastRAG":
-        module.EDGES.setdefault("widget", _widget)
+        for edge, function in (("widget", _widget), ("make_testset", _make_testset), ("data_report", _data_report)):
+            module.EDGES.setdefault(edge, function)
     value = getattr(module, name)
     globals()[name] = value
     return value
@@ -37,3 +38,15 @@ def _widget(rag: Any) -> Any:
     from ultrafast_rag.notebook.widgets import show
 
     return show(rag)
+
+
+def _make_testset(*asked: Any) -> Any:
+    from ultrafast_rag.bench.testset import make_testset
+
+    return make_testset(*asked)
+
+
+def _data_report(store: Any) -> Any:
+    from ultrafast_rag.bench.report import data_report
+
+    return data_report(store)

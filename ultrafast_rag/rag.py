@@ -53,7 +53,7 @@ from ultrafast_rag.search.searcher import Searcher, check_query, read_query
 from ultrafast_rag.types import TEXT_SPACE, VISUAL_SPACE, Answer, Chunk, Document, Hit, Hits, IngestReport, ProgressState, Table
 
 CONFIG = "config"
-EDGES: dict[str, Callable[[Any], Any]] = {}
+EDGES: dict[str, Callable[..., Any]] = {}
 """What the package root hangs onto this class from above, e.g. "widget"; no arrow points up for it."""
 
 
@@ -481,6 +481,19 @@ class UltraFastRAG:
     def restore(cls, capsule: PathLike, path: PathLike, **settings: Any) -> UltraFastRAG:
         """Unpack a capsule into a new folder, its sums checked, and open it."""
         return cls(restore_capsule(Path(capsule).expanduser(), Path(path)), **settings)
+
+    def make_testset(self, n: int = 50) -> Any:
+        """At most n questions made from this index's own passages, as `bench.questions.Question`; to compare settings with.
+
+        Written by Gemini with Config(generator="gemini"), else a gap in a copied sentence or a heading, and marked so.
+        """
+        model = self._generators.form_filler() if self.config.generator == "gemini" else None
+        return EDGES["make_testset"](self._store, n, model)
+
+    def data_report(self) -> Table:
+        """What was not read, what is empty, garbled or there twice, and each document's language."""
+        table: Table = EDGES["data_report"](self._store)
+        return table
 
     def widget(self) -> Any:
         """The search panel for a notebook."""

@@ -1,0 +1,128 @@
+"""Questions, reports and comparisons made from small documents of one's own."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from ultrafast_rag import UltraFastRAG
+from ultrafast_rag.bench.compare import compare_configs, holm
+from ultrafast_rag.bench.questions import Question, load_questions
+from ultrafast_rag.bench.report import garbled
+from ultrafast_rag.bench.testset import GAP, as_rows, make_testset
+from ultrafast_rag.errors import BadResponseError, ConfigError
+from ultrafast_rag.types import Completion
+
+SETTINGS = {"image_model": None, "speech_model": None, "quiet": True, "query_cache": False}
+LAMP = "# The lamp\n\n## Cost and fuel\n\nIn the first winter the lamp burned 1,204 litres of oil, which was too much.\n"
+DOOR = (
+    "# The door\n\n## Colour of the door\n\nThe door is painted anew in every spring, and nobody has asked why it must be red.\n"
+)
+GERMAN = "# Der Turm\n\n## Die Stufen\n\nDer Turm hat 142 Stufen, und wer sie alle gezählt hat, der ist müde.\n"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    import pymupdf
+
+    folder = tmp_path_factory.mktemp("own")
+    for name, text in (("lamp.md", LAMP), ("door.md", DOOR), ("turm.md", GERMAN), ("copy.md", LAMP)):
+        (folder / name).write_text(text, encoding="utf-8")
+    with pymupdf.open() as document:
+        for text in ("The keeper wrote to Agnes Thorvald about the rope that had been lost in the storm.", ""):
+            document.new_page().insert_text((72, 72), text)
+        document.save(folder / "letter.pdf")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def rag(folder):
+    with UltraFastRAG(**SETTINGS) as rag:
+        rag.ingest(folder)
+        yield rag
+
+
+def test_testset_asks_about_figures_names_and_headings_and_says_how(rag, tmp_path):
+    made = {question.answer or question.question: question for question in rag.make_testset(20)}
+    assert made["1,204"].question == (f"In the first winter the lamp burned {GAP} litres of oil, which was too much.")
+    assert made["142"].source.endswith("turm.md")
+    assert made["Agnes Thorvald"].page == 1
+    assert made["Colour of the door"].metadata["made"] == "heading"
+    assert {made[answer].metadata["made"] for answer in ("1,204", "142", "Agnes Thorvald")} == {"cloze"}
+    assert len(made) == 4  # the copy's question is the original's
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps(as_rows(list(made.values()))))
+    assert load_questions(path) == list(made.values())
+
+
+def test_testset_is_the_same_twice_and_stops_at_n(rag):
+    assert rag.make_testset(2) == rag.make_testset(20)[:2]
+    with pytest.raises(ConfigError, match="at least 1"):
+        rag.make_testset(0)
+
+
+def test_testset_of_an_empty_index_says_what_to_do():
+    with UltraFastRAG(**SETTINGS) as rag, pytest.raises(ConfigError, match="ingest"):
+        rag.make_testset()
+
+
+class Writer:
+    """A model by its port: writes about the lamp, invents about the tower, fails on the rest."""
+
+    name = "writer"
+
+    async def complete(self, system, prompt, *, schema, images=()):
+        if "1,204" in prompt:
+            return Completion(schema(question="How much oil was used?", answer="1,204 litres").model_dump_json())
+        if "142" in prompt:
+            return Completion(schema(question="How many steps?", answer="200").model_dump_json())
+        raise BadResponseError("no")
+
+
+def test_testset_takes_a_models_question_only_where_its_answer_stands_in_the_passage(rag):
+    made = {question.question: question for question in make_testset(rag._store, 20, Writer())}
+    assert made["How much oil was used?"].metadata["made"] == "writer"
+    assert made["How much oil was used?"].answer == "1,204 litres"
+    assert "How many steps?" not in made
+    assert {question.metadata["made"] for question in made.values()} == {"writer", "cloze", "heading"}
+
+
+def test_data_report_finds_copies_empty_pages_and_languages(rag):
+    rows = list(rag.data_report())
+    (copy,) = [row for row in rows if row["finding"] == "duplicate"]
+    assert {copy["document"].rsplit("/", 1)[-1], copy["where"].rsplit("/", 1)[-1]} == {"lamp.md", "copy.md"}
+    assert [(row["document"], row["where"]) for row in rows if row["finding"] == "empty"] == [("letter.pdf", "pages 2")]
+    languages = {row["document"]: row["where"] for row in rows if row["finding"] == "language"}
+    assert languages["turm.md"] == "german"
+    assert languages["door.md"] == "english"
+
+
+def test_garbled_text_is_told_from_other_scripts():
+    assert garbled("\ue001\ue002 \ue003 text")
+    assert garbled("(cid:12)(cid:9) was")
+    assert not garbled("Привет, 世界: नमस्ते 142 ±")
+    assert not garbled("")
+
+
+def test_configs_are_compared_on_the_same_questions_with_a_plot(folder):
+    questions = [
+        Question("How much oil did the lamp burn?", source="lamp.md"),
+        Question("Why is the door red?", source="door.md"),
+        Question("not in the documents"),
+    ]
+    sources = [folder / "lamp.md", folder / "door.md"]
+    found = compare_configs({"default": SETTINGS, "again": SETTINGS}, questions, sources, k=5)
+    first, second = found.table
+    assert (first["settings"], second["verdict"], second["difference"]) == ("default", "no difference shown", 0)
+    assert list(found.values["again"]) == ["0", "1"]
+    assert [text.get_text() for text in found.plot().axes[0].get_yticklabels()] == ["again", "default"]
+    with pytest.raises(ConfigError, match="at least one"):
+        compare_configs({}, questions, [folder])
+
+
+def test_holm_follows_its_definition():
+    # sorted .01 .02 .04: 3 * .01, max(.03, 2 * .02), max(.04, .04)
+    assert holm([0.04, 0.01, 0.02]) == pytest.approx([0.04, 0.03, 0.04])
+    assert np.all(np.array(holm([0.9, 0.8])) <= 1)

@@ -1,0 +1,85 @@
+"""A report on the data itself: what was not read, what is empty, garbled or there twice, and in which languages.
+
+Looks at the committed chunks alone, so it can be asked of any index at any time.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from pathlib import PurePath
+from typing import Any
+
+from ultrafast_rag.bench.testset import passages
+from ultrafast_rag.index.store import Store
+from ultrafast_rag.language.terms import detect, words_of
+from ultrafast_rag.types import Document, Table
+
+SHOWN = 20  # page numbers, or names, listed in a row
+SAME = 0.5  # of the smaller document's passages stand in the other word for word: said to be a duplicate
+GARBLED = 0.05  # of a page's characters are unassigned, private, control or replacement characters: its text layer is broken
+
+
+def data_report(store: Store) -> Table:
+    """One row a finding: finding, document, where (pages), count. A document without a finding has its language alone."""
+    texts: dict[str, dict[int | None, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for chunk in passages(store):
+        texts[chunk.document_id][chunk.page].append(chunk.text)
+    documents = store.documents()
+    rows: list[dict[str, Any]] = []
+    for document in documents:
+        rows += _of_document(document, store.failures(document.id), texts.get(document.id, {}))
+    rows += _duplicates({document.id: document for document in documents}, texts)
+    counts = Counter(str(row["finding"]) for row in rows)
+    notes = (f"{len(documents)} documents; " + ", ".join(f"{count} {finding}" for finding, count in counts.items()),)
+    return Table(rows, "The data", notes=notes)
+
+
+def _of_document(
+    document: Document, failures: Iterable[tuple[int, str]], pages: Mapping[int | None, list[str]]
+) -> list[dict[str, Any]]:
+    name = PurePath(document.source.replace("\\", "/")).name
+    rows = [{"finding": "not read", "document": name, "where": f"part {n + 1}: {why}", "count": 1} for n, why in failures]
+    if not document.complete:
+        rows.append({"finding": "incomplete", "document": name, "where": "ingest it again to go on", "count": 1})
+    numbered = {page for page in pages if page is not None}
+    if document.media_type == "application/pdf":
+        failed = {n + 1 for n, _ in failures}
+        rows += _pages("empty", name, set(range(1, document.parts + 1)) - numbered - failed)
+    rows += _pages("garbled", name, {page for page in numbered if garbled("".join(pages[page]))})
+    language = detect(words_of(" ".join(text for page in pages.values() for text in page)), {}) if pages else None
+    rows.append({"finding": "language", "document": name, "where": language or "unknown", "count": document.chunks})
+    return rows
+
+
+def _pages(finding: str, name: str, pages: set[int]) -> list[dict[str, Any]]:
+    listed = ", ".join(map(str, sorted(pages)[:SHOWN])) + (" …" if len(pages) > SHOWN else "")
+    return [{"finding": finding, "document": name, "where": f"pages {listed}", "count": len(pages)}] if pages else []
+
+
+def garbled(text: str) -> bool:
+    """Whether too many characters mean nothing: private use, unassigned, control, replacement, or "(cid:12)"."""
+    shown = re.sub(r"\s+", "", text)
+    bad = sum(unicodedata.category(c) in ("Co", "Cn", "Cc") or c == "\ufffd" for c in shown)
+    bad += sum(len(found) for found in re.findall(r"\(cid:\d+\)", shown))
+    return bool(shown) and bad / len(shown) > GARBLED
+
+
+def _duplicates(documents: Mapping[str, Document], texts: Mapping[str, Mapping[int | None, list[str]]]) -> list[dict[str, Any]]:
+    holders: dict[str, set[str]] = defaultdict(set)
+    sizes: Counter[str] = Counter()
+    for name, pages in texts.items():
+        for text in {" ".join(text.split()) for page in pages.values() for text in page} - {""}:
+            holders[text].add(name)
+            sizes[name] += 1
+    shared: Counter[tuple[str, str]] = Counter()
+    for names in holders.values():
+        listed = sorted(names)
+        shared.update((a, b) for at, a in enumerate(listed) for b in listed[at + 1 :])
+    return [
+        {"finding": "duplicate", "document": documents[a].source, "where": f"of {documents[b].source}", "count": count}
+        for (a, b), count in shared.items()
+        if count >= SAME * min(sizes[a], sizes[b])
+    ]
