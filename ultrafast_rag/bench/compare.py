@@ -18,7 +18,7 @@ from ultrafast_rag.bench.metrics import compare, interval, per_query
 from ultrafast_rag.bench.questions import Question, judge
 from ultrafast_rag.bench.result import say
 from ultrafast_rag.config import Config
-from ultrafast_rag.errors import ConfigError
+from ultrafast_rag.errors import ConfigError, require
 from ultrafast_rag.rag import UltraFastRAG
 from ultrafast_rag.types import Table
 
@@ -39,10 +39,9 @@ class Compared:
 
     def plot(self) -> Any:
         """A matplotlib figure: each setting's mean and its 95 % interval."""
-        from matplotlib.figure import Figure
-
+        figures = require("matplotlib.figure", package="matplotlib", extra="notebook")
         rows = list(self.table)[::-1]
-        figure = Figure(figsize=(7, 1 + 0.4 * len(rows)), layout="tight")
+        figure = figures.Figure(figsize=(7, 1 + 0.4 * len(rows)), layout="tight")
         axes = figure.subplots()
         means = [row["mean"] for row in rows]
         reach = [[row["mean"] - row["low"] for row in rows], [row["high"] - row["mean"] for row in rows]]

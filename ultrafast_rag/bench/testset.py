@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 
 from ultrafast_rag.bench.questions import Question
-from ultrafast_rag.errors import ConfigError, GenerationError
+from ultrafast_rag.errors import ConfigError, GenerationError, require
 from ultrafast_rag.index.store import Store
 from ultrafast_rag.language.sentences import split_sentences
 from ultrafast_rag.ports import StructuredModel
@@ -93,14 +93,9 @@ def _heading(chunk: Chunk) -> Question | None:
 
 
 def _written(chunk: Chunk, model: StructuredModel) -> Question | None:
-    from pydantic import BaseModel
-
-    class Asked(BaseModel):
-        question: str
-        answer: str
-
+    form = require("pydantic", extra="gemini").create_model("Asked", question=(str, ...), answer=(str, ...))
     try:
-        reply = event_loop.run(model.complete(_SYSTEM, chunk.text, schema=Asked))
+        reply = event_loop.run(model.complete(_SYSTEM, chunk.text, schema=form))
         row = json.loads(reply.text)
     except (GenerationError, ValueError):
         return None
