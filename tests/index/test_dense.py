@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ultrafast_rag.errors import IndexStateError
 from ultrafast_rag.index import ann
 from ultrafast_rag.index.dense import DenseIndex
+from ultrafast_rag.index.files import read_manifest, write_manifest
 from ultrafast_rag.index.store import PartCommit, Store
 from ultrafast_rag.index.vectors import to_single
 from ultrafast_rag.types import Chunk
@@ -195,3 +197,64 @@ def test_half_precision_rows_widen_to_what_numpy_makes_of_them():
     rows = rows[np.abs(rows.astype(np.float32)).max(axis=1) > 0]
     plain = rows.astype(np.float32)
     np.testing.assert_array_equal(to_single(rows), plain / np.sqrt(np.einsum("ij,ij->i", plain, plain))[:, None])
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("when", ["load", "search", "grow"])
+def test_a_faiss_that_refuses_is_replaced_by_an_exact_search_until_the_next_build(store, tmp_path, monkeypatch, when):
+    faiss = pytest.importorskip("faiss")
+    rows = clustered(3_000)
+    ids = put(store, "a", rows)
+    dense = DenseIndex(store, "text", kind="sq8", folder=tmp_path)
+    dense.build()
+
+    def refuse(*_, **__):
+        raise RuntimeError("Index type 0x12345678 not recognized")
+
+    with monkeypatch.context() as patch:
+        if when == "load":
+            patch.setattr(faiss, "deserialize_index", refuse)
+            dense = DenseIndex(store, "text", kind="sq8", folder=tmp_path)
+        elif when == "search":
+            patch.setattr(ann, "candidates", refuse)
+        else:
+            patch.setattr(faiss, "clone_index", refuse)
+            put(store, "b", clustered(5_000, seed=4))
+        assert dense.search(rows[7], 1).chunk_ids.tolist() == [ids[7]]
+        assert dense.info["kind"] == "exact"
+        assert "next build" in dense.info["reason"]
+    assert dense.build()["kind"] == "sq8"
+    assert dense.search(rows[7], 1).chunk_ids.tolist() == [ids[7]]
+
+
+@pytest.mark.fault
+def test_rows_that_faiss_invents_are_not_served(store, monkeypatch):
+    rows = clustered(3_000)
+    ids = put(store, "a", rows)
+    dense = DenseIndex(store, "text", kind="sq8")
+    dense.build()
+    monkeypatch.setattr(ann, "candidates", lambda *_, **__: np.array([5, 1 << 40]))
+    assert dense.search(rows[7], 1).chunk_ids.tolist() == [ids[7]]
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    "tuning",
+    [{"nprobe": 0}, {"nprobe": 10**9}, {"depth": 0}, {"depth": 10**9}, {"depth": "50"}, {"recall": float("nan")}, {"recall": 2},
+     {"kind": "Flat"}, {"factory": "HNSW32"}, {"trained_rows": 0}, {"trained_rows": 10**9}, {"more": 1}],
+)  # fmt: skip
+def test_a_tuning_out_of_range_is_not_used(store, tmp_path, tuning):
+    rows = clustered(3_000)
+    ids = put(store, "a", rows)
+    DenseIndex(store, "text", kind="sq8", folder=tmp_path).build()
+    facts = read_manifest(tmp_path, "dense-text.json")
+    write_manifest(tmp_path, "dense-text.json", {**facts, "tuning": {**facts["tuning"], **tuning}})
+    dense = DenseIndex(store, "text", kind="sq8", folder=tmp_path)
+    assert dense.search(rows[5], 1).chunk_ids.tolist() == [ids[5]]
+    assert dense.info["kind"] == "exact"
+
+
+def test_a_question_of_another_length_is_refused_in_words(store):
+    put(store, "a", clustered(50))
+    with pytest.raises(IndexStateError, match="another encoder"):
+        DenseIndex(store, "text").search(np.ones(DIM + 1, np.float32), 3)

@@ -250,3 +250,26 @@ def test_a_writer_that_holds_the_lock_costs_a_warning_not_an_error(tmp_path: Pat
     other.execute("ROLLBACK")
     other.close()
     assert cache.get_many("m", keys_of(1))[0] is not None
+
+
+@pytest.mark.fault
+def test_a_vector_under_another_key_is_a_miss(tmp_path: Path) -> None:
+    """Rows of a damaged or altered table may come back under each other's keys, each whole in itself."""
+    folder = tmp_path / "c"
+    cache, keys, vectors = EmbeddingCache(folder, size_gb=1), keys_of(2), unit(2)
+    cache.put_many("m", keys, vectors)
+    cache.close()
+    with sqlite3.connect(folder / "cache.db") as connection:
+        (one, first), (two, second) = connection.execute("SELECT rowid, value FROM Cache").fetchall()
+        connection.execute("UPDATE Cache SET value = ? WHERE rowid = ?", (second, one))
+        connection.execute("UPDATE Cache SET value = ? WHERE rowid = ?", (first, two))
+    cache = EmbeddingCache(folder, size_gb=1)
+    with pytest.warns(RuntimeWarning, match="checksum"):
+        assert cache.get_many("m", keys) == [None, None]
+
+
+def test_a_row_of_no_length_is_a_miss(tmp_path: Path) -> None:
+    cache, keys = EmbeddingCache(tmp_path / "c", size_gb=1), keys_of(2)
+    cache.put_many("m", keys, np.stack([np.zeros(384, np.float32), np.full(384, np.nan, np.float32)]))
+    with pytest.warns(RuntimeWarning, match="no vector"):
+        assert cache.get_many("m", keys) == [None, None]

@@ -19,8 +19,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ultrafast_rag.errors import ConfigError, EncodingError, IndexLockedError, IndexStateError
+from ultrafast_rag.errors import ConfigError, EncodingError, IndexCorruptError, IndexLockedError, IndexStateError
+from ultrafast_rag.index.dense import DenseIndex
 from ultrafast_rag.index.store import PartCommit, Source, Store
+from ultrafast_rag.index.vectors import row_sums
 from ultrafast_rag.types import Chunk
 
 RNG = np.random.default_rng(0)
@@ -325,6 +327,7 @@ WRITER = """
 import sys, numpy as np
 from pathlib import Path
 from ultrafast_rag.index.store import Store, PartCommit
+from ultrafast_rag.index.vectors import row_sums
 from ultrafast_rag.types import Chunk
 store = Store.open(Path(sys.argv[1]))
 number = 0
@@ -421,6 +424,7 @@ import json, resource, sys, numpy as np
 from pathlib import Path
 from ultrafast_rag.errors import StorageError
 from ultrafast_rag.index.store import Store, PartCommit
+from ultrafast_rag.index.vectors import row_sums
 from ultrafast_rag.types import Chunk
 store = Store.open(Path(sys.argv[1]))
 progress = store.begin("big", content_hash="h")
@@ -530,3 +534,126 @@ def test_many_documents_begin_in_one_transaction(store):
     store.commit([part(p.document_key, 0, [p.document_id], final=True) for p in progress])
     assert visible_texts(store) == [f"id{i}" for i in range(50)]
     assert {p.state for p in store.begin_many(sources)} == {"unchanged"}
+
+
+@pytest.mark.fault
+def test_a_damaged_vector_is_noticed_when_it_is_first_used_and_others_still_serve(tmp_path):
+    with Store.open(tmp_path / "i") as store:
+        add(store, "a", ["x"] * 50)
+        add(store, "b", ["y"] * 50)
+        path = next(store.folder.glob("vectors-*"))
+    whole = bytearray(path.read_bytes())
+    whole[3 * 16 + 5] ^= 4
+    path.write_bytes(whole)
+    with Store.open(tmp_path / "i") as store:
+        view = store.vectors("text")
+        assert len(view.take(np.arange(10, 100))) == 90
+        assert view.checked.sum() == 90
+        with pytest.raises(IndexCorruptError, match="1 vectors fail"):
+            view.take(np.array([2, 3]))
+        with pytest.raises(IndexCorruptError):
+            DenseIndex(store, "text").search(unit(1)[0], 3)
+        add(store, "c", ["z"])  # what was compared stays so, for the same file
+        assert store.vectors("text").checked.sum() == 90
+
+
+@pytest.mark.parametrize("dim", [8, 9, 10, 11])
+def test_every_bit_of_a_vector_and_its_passage_is_in_its_sum(dim):
+    rows, owners = unit(2, dim).astype("<f2"), np.array([5, 6], "<i4")
+    sums = row_sums(rows, owners)
+    for place in range(rows.nbytes * 8):
+        changed = bytearray(rows.tobytes())
+        changed[place // 8] ^= 1 << place % 8
+        other = row_sums(np.frombuffer(bytes(changed), "<f2").reshape(rows.shape), owners)
+        assert (other != sums).sum() == 1
+    assert (row_sums(rows, owners[::-1].copy()) != sums).all()
+    assert (row_sums(rows[:, ::-1].copy(), owners) != sums).all()
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("column", ["text", "context", "page", "bbox", "metadata", "modality", "ordinal"])
+def test_a_changed_field_of_a_stored_passage_is_an_error_not_an_answer(tmp_path, column):
+    with Store.open(tmp_path / "i") as store:
+        progress = store.begin("a", content_hash="h")
+        chunk = Chunk("one", context="c", page=1, bbox=(1, 2, 3, 4), metadata={"a": 1})
+        store.commit([PartCommit(progress.document_key, 0, [chunk, Chunk("two", context="c")], final=True)])
+    value = {"page": 2, "ordinal": 7, "bbox": "[1.0, 2.0, 3.0, 5.0]", "metadata": '{"a": 2}', "modality": "table"}.get(
+        column, "0ne"
+    )
+    with sqlite3.connect(tmp_path / "i" / "index.sqlite") as raw:
+        raw.execute(f"UPDATE chunks SET {column} = ? WHERE id = 1", (value,))
+    raw.close()
+    with Store.open(tmp_path / "i") as store:
+        with pytest.raises(IndexCorruptError, match="checksum"):
+            store.chunks([1])
+        assert [found.text for found in store.chunks([2])] == ["two"]
+        assert any("checksum" in problem for problem in store.verify())
+
+
+@pytest.mark.fault
+def test_a_passage_that_is_lost_is_an_error_and_one_that_was_deleted_is_not(tmp_path):
+    with Store.open(tmp_path / "i") as store:
+        ids, gone = add(store, "a", ["x", "y"]), add(store, "b", ["z"])
+        store.delete("b")
+        assert len(store.chunks([*ids, *gone, 999])) == 2
+    with sqlite3.connect(tmp_path / "i" / "index.sqlite") as raw:
+        raw.execute("DELETE FROM chunks WHERE id = 1")
+    raw.close()
+    with Store.open(tmp_path / "i") as store, pytest.raises(IndexCorruptError, match="passage 1 is lost"):
+        store.chunks(ids)
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("database", ["missing", "empty"])
+def test_vectors_without_a_database_are_an_error_that_says_what_can_be_done(tmp_path, database):
+    with Store.open(tmp_path / "i") as store:
+        add(store, "a", ["x"])
+    path = tmp_path / "i" / "index.sqlite"
+    path.unlink()
+    if database == "empty":
+        path.write_bytes(b"")
+    for write in (True, False):
+        with pytest.raises(IndexCorruptError, match="embedding cache"):
+            Store.open(tmp_path / "i", write=write)
+    assert (tmp_path / "i" / "vectors-text.f16").stat().st_size == 16
+
+
+@pytest.mark.fault
+def test_what_a_killed_writer_left_is_swept_away_by_the_next(tmp_path):
+    with Store.open(tmp_path / "i") as store:
+        add(store, "a", ["x"])
+        for name in ("vectors-text.7.f16", "lexical.json.123.partial", "dense-text.faiss.9.partial", "notes.txt"):
+            (tmp_path / "i" / name).write_bytes(b"left")
+    with Store.open(tmp_path / "i") as store:
+        store.set_meta("x", 1)
+    assert sorted(path.name for path in (tmp_path / "i").iterdir()) == [
+        "index.sqlite",
+        "notes.txt",
+        "vectors-text.f16",
+        "writer.lock",
+    ]
+
+
+def test_a_reader_of_an_index_that_is_being_made_is_told_to_wait(tmp_path):
+    (tmp_path / "i").mkdir()
+    sqlite3.connect(tmp_path / "i" / "index.sqlite").close()
+    (tmp_path / "i" / "index.sqlite").touch()
+    with pytest.raises(IndexStateError, match="only now being made"):
+        Store.open(tmp_path / "i", write=False)
+
+
+@pytest.mark.fault
+def test_a_forked_child_is_told_to_open_the_index_itself(tmp_path):
+    with Store.open(tmp_path / "i") as store:
+        add(store, "a", ["x"])
+        child = os.fork()
+        if child == 0:
+            try:
+                store.generation  # noqa: B018
+            except IndexStateError as error:
+                store.close()
+                os._exit(0 if "forked" in str(error) else 2)
+            os._exit(1)
+        assert os.waitpid(child, 0)[1] == 0
+        assert visible_texts(store) == ["x"]
+        add(store, "b", ["y"])

@@ -9,10 +9,10 @@ a value. On 100 000 MiniLM vectors and real questions, at recall@10 0.997: 0.3 m
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
-import json
-import os
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +22,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ultrafast_rag.errors import require
+from ultrafast_rag.index.files import read_bytes, read_manifest, write_manifest, write_whole
 from ultrafast_rag.index.vectors import HalfVectors, cosines, to_single
 from ultrafast_rag.types import Vectors
 
-VERSION = 1
+VERSION = 2
+_KINDS = ("ivfpq", "rabitq", "sq8")
+_MOST_CELLS = 16_384
 RECALL_GOAL = 0.99
 _ROWS_AT_ONCE = 16_384
 _POINTS_PER_CELL = 40
@@ -53,13 +56,40 @@ class Tuning:
     trained_rows: int
     seconds: float
 
+    @classmethod
+    def from_json(cls, values: Any, *, rows: int, dim: int) -> Tuning:
+        """As saved for an index of these rows. ValueError or TypeError when a field is not one that `tune` could give."""
+        tuning = cls(**values)
+        whole = (tuning.nprobe, tuning.depth, tuning.trained_rows)
+        measured = (tuning.recall, tuning.p50_ms, tuning.bytes_per_vector, tuning.seconds)
+        if any(type(value) is not int for value in whole) or any(type(value) not in (int, float) for value in measured):
+            raise TypeError("a tuning's numbers are not numbers")
+        if not all(math.isfinite(value) and value >= 0 for value in measured) or tuning.recall > 1:
+            raise ValueError("a tuning's measurements are out of range")
+        if not (1 <= tuning.nprobe <= _MOST_CELLS and 1 <= tuning.depth <= max(_DEPTHS) and 1 <= tuning.trained_rows <= rows):
+            raise ValueError("a tuning is out of range")
+        if tuning.kind not in _KINDS or tuning.factory != factory_for(tuning.kind, tuning.trained_rows, dim):
+            raise ValueError("a tuning names an index that is not made here")
+        return tuning
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What is known of a saved index. truth: digest of the rows it was made from."""
+
+    sha256: str
+    rows: int
+    dim: int
+    truth: str
+    tuning: Tuning
+
 
 def cells_for(rows: int) -> int:
     """Number of k-means cells: the power of two nearest to 2 sqrt(rows), at most 16 384, each with enough points."""
     cells = 2 ** round(float(np.log2(2 * np.sqrt(max(rows, 1)))))
     while cells > 1 and cells * _POINTS_PER_CELL > rows:
         cells //= 2
-    return int(np.clip(cells, 1, 16_384))
+    return int(np.clip(cells, 1, _MOST_CELLS))
 
 
 def factory_for(kind: str, rows: int, dim: int) -> str:
@@ -93,9 +123,11 @@ def add(index: Any, vectors: HalfVectors, first_row: int) -> None:
         index.add(to_single(vectors[start : start + _ROWS_AT_ONCE]))
 
 
-def clone(index: Any) -> Any:
-    """A copy of an index, so that rows can be added while others search the first."""
-    return require("faiss", package="faiss-cpu").clone_index(index)
+def grown(index: Any, vectors: HalfVectors) -> Any:
+    """A copy with the rows that came since, so that others search the first meanwhile."""
+    copy = require("faiss", package="faiss-cpu").clone_index(index)
+    add(copy, vectors, int(copy.ntotal))
+    return copy
 
 
 def candidates(
@@ -196,46 +228,41 @@ def serialize(index: Any) -> npt.NDArray[np.uint8]:
 
 
 def save(index: Any, tuning: Tuning, folder: Path, space: str, *, truth: str) -> None:
-    """Write index and manifest, each under a temporary name first. truth: digest of the rows it was made from."""
+    """Write index and manifest, each whole or not at all. truth: digest of the rows it was made from."""
     folder.mkdir(parents=True, exist_ok=True)
     data = serialize(index)
-    manifest = {
-        "version": VERSION,
-        "sha256": hashlib.sha256(data.data).hexdigest(),
-        "rows": int(index.ntotal),
-        "truth": truth,
-        "tuning": dataclasses.asdict(tuning),
-    }
-    _replace(folder / f"dense-{space}.faiss", data.tobytes())
-    _replace(folder / f"dense-{space}.json", json.dumps(manifest, indent=1).encode())
+    sums = {"sha256": hashlib.sha256(data.data).hexdigest(), "rows": int(index.ntotal), "truth": truth, "dim": int(index.d)}
+    write_whole(folder, f"dense-{space}.faiss", [data.data])
+    write_manifest(folder, f"dense-{space}.json", {"version": VERSION, **sums, "tuning": dataclasses.asdict(tuning)})
 
 
-def _replace(path: Path, content: bytes) -> None:
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+def load_manifest(folder: Path, space: str) -> Manifest | None:
+    """The manifest, or None when there is none, or none that this version wrote and can use."""
+    facts = read_manifest(folder, f"dense-{space}.json")
+    if facts is None or facts.get("version") != VERSION:
+        return None
+    with contextlib.suppress(ValueError, KeyError, TypeError, OverflowError):
+        rows, dim = facts["rows"], facts["dim"]
+        if type(rows) is int and type(dim) is int and 0 < rows < 2**31 and 0 < dim < 2**16:
+            tuning = Tuning.from_json(facts["tuning"], rows=rows, dim=dim)
+            return Manifest(str(facts["sha256"]), rows, dim, str(facts["truth"]), tuning)
+    return None
 
 
-def load_manifest(folder: Path, space: str) -> dict[str, Any] | None:
-    """The manifest, or None when there is none that this version can use."""
+def load(folder: Path, space: str, manifest: Manifest) -> Any:
+    """The saved index, or None when its bytes are not those the manifest names, or FAISS cannot make that index of them.
+
+    Unchecked bytes never reach FAISS; a newer or older FAISS may still refuse them.
+    """
+    most_bytes = manifest.rows * (8 * manifest.dim + 64) + (1 << 28)  # beyond any kind: codes, ids, cells and tables
+    data = read_bytes(folder, f"dense-{space}.faiss", most_bytes)
+    if data is None or hashlib.sha256(data).hexdigest() != manifest.sha256:
+        return None
+    faiss = require("faiss", package="faiss-cpu")
     try:
-        manifest = json.loads((folder / f"dense-{space}.json").read_text(encoding="utf-8"))
-        Tuning(**manifest["tuning"])
-        return manifest if manifest["version"] == VERSION and isinstance(manifest["rows"], int) else None
-    except (OSError, ValueError, KeyError, TypeError):
+        index = faiss.deserialize_index(np.frombuffer(data, dtype=np.uint8))
+        ivf = faiss.downcast_index(faiss.extract_index_ivf(index))
+        fits = index.ntotal == manifest.rows and index.d == manifest.dim and ivf.nlist == cells_for(manifest.tuning.trained_rows)
+        return index if fits and index.is_trained and index.metric_type == faiss.METRIC_L2 else None
+    except Exception:  # of FAISS, which has no errors of its own
         return None
-
-
-def load(folder: Path, space: str, manifest: dict[str, Any]) -> Any:
-    """The saved index, or None when its bytes are not those the manifest names. Unchecked bytes never reach FAISS."""
-    try:
-        data = np.fromfile(folder / f"dense-{space}.faiss", dtype=np.uint8)
-    except OSError:
-        return None
-    if hashlib.sha256(data.data).hexdigest() != manifest["sha256"]:
-        return None
-    index = require("faiss", package="faiss-cpu").deserialize_index(data)
-    return index if index.ntotal == manifest["rows"] else None

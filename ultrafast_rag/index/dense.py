@@ -18,18 +18,21 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ultrafast_rag.errors import StorageError
+from ultrafast_rag.errors import IndexCorruptError, IndexStateError, StorageError
 from ultrafast_rag.index import ann
+from ultrafast_rag.index.rows import RowChunks
 from ultrafast_rag.index.store import Store
-from ultrafast_rag.index.vectors import HalfVectors, RowChunks, SpaceView, cosines, to_single
+from ultrafast_rag.index.vectors import SpaceView, cosines, nothing
 from ultrafast_rag.types import ChunkIds, Mask, Ranking, Vectors
 
 Kind = Literal["auto", "exact", "ivfpq", "rabitq", "sq8"]
 _EXACT_MS = 1.0  # "auto" scans exactly while one scan takes less
 _AUTO_ROWS = 10_000  # below this nothing is measured: 10 000 x 384 is under 1 ms on 2 cores
-_MATRIX_ROWS = 300_000  # a full scan above this reads the file in blocks instead of keeping fp32 rows in memory
+_MATRIX_VALUES = 300_000 * 384  # a full scan above this reads the file in blocks instead of keeping fp32 rows in memory
+_BLOCK_BYTES = 16_384 * 384 * 4  # of fp32 rows made at once
 _TAIL_ROWS = 4_096  # rows scanned exactly beside a FAISS index before they are added to it
 _RETRAIN_GROWTH = 4  # cells trained on fewer than a quarter of the rows are trained again by `build`
+_AGAIN = "the next build makes it again"
 _FEW_ROWS = 4_000  # a filter that leaves no more is answered by scoring them all
 
 
@@ -62,8 +65,7 @@ class DenseIndex:
         self.info: dict[str, Any] = {"kind": "exact", "reason": "not measured yet"}
         self._guard = threading.RLock()
         self._generation = -1
-        nothing = SpaceView(np.empty((0, 0), dtype="<f2"), np.empty(0, dtype=np.int32), "")
-        self._state = _State(nothing, np.empty((0, 0), np.float32))
+        self._state = _State(nothing(), np.empty((0, 0), np.float32))
         self._buffer: Vectors = np.empty((0, 0), dtype=np.float32)
         self._tried_load = False
 
@@ -87,7 +89,7 @@ class DenseIndex:
                 self._tried_load = True
                 index, tuning = self._load(view)
             if index is not None and len(view.chunk_ids) - index.ntotal > _TAIL_ROWS:
-                index = _grown(index, view.vectors)
+                index = self._grown(index, view)
             self._replace_state(view, index, tuning)
             self._generation = generation
 
@@ -95,26 +97,27 @@ class DenseIndex:
         start = int(index.ntotal) if index is not None else 0
         old = self._state
         keeps = old.view.file == view.file and old.matrix_from == start
-        if start == 0 and len(view.chunk_ids) > _MATRIX_ROWS:
+        if start == 0 and view.vectors.size > _MATRIX_VALUES:
             self._buffer = matrix = np.empty((0, view.vectors.shape[1]), dtype=np.float32)
         else:
-            matrix = self._matrix(view.vectors, start, len(old.matrix) if keeps else 0)
+            matrix = self._matrix(view, start, len(old.matrix) if keeps else 0)
         alive = _look_up(self.store.alive(), view.chunk_ids)
         rows = None if alive.all() else alive
         bits = np.packbits(rows, bitorder="little") if rows is not None and index is not None else None
         self._state = _State(view, matrix, start, index, tuning, rows, bits)
 
-    def _matrix(self, vectors: HalfVectors, start: int, have: int) -> Vectors:
+    def _matrix(self, view: SpaceView, start: int, have: int) -> Vectors:
         """fp32 rows from `start` on, of which `have` are in the buffer; it doubles, so growing costs what is new."""
-        count = len(vectors) - start
-        if count > len(self._buffer) or self._buffer.shape[1:] != vectors.shape[1:] or not have:
-            grown = np.empty((max(count, 2 * have), vectors.shape[1]), dtype=np.float32)
+        count, dim = len(view.chunk_ids) - start, view.vectors.shape[1]
+        if count > len(self._buffer) or self._buffer.shape[1] != dim or not have:
+            grown = np.empty((max(count, 2 * have), dim), dtype=np.float32)
             if have:
                 grown[:have] = self._buffer[:have]
             self._buffer = grown
-        for first in range(have, count, 16_384):
-            last = min(first + 16_384, count)
-            self._buffer[first:last] = to_single(vectors[start + first : start + last])
+        step = _rows_at_once(dim)
+        for first in range(have, count, step):
+            last = min(first + step, count)
+            self._buffer[first:last] = view.take(slice(start + first, start + last))
         return self._buffer[:count]
 
     def _load(self, view: SpaceView) -> tuple[Any, ann.Tuning | None]:
@@ -122,17 +125,28 @@ class DenseIndex:
         if self.folder is None or self.kind == "exact":
             return None, None
         manifest = ann.load_manifest(self.folder, self.space)
-        if manifest is None or self.kind not in ("auto", manifest["tuning"]["kind"]) or manifest["rows"] > len(view.chunk_ids):
+        if manifest is None or self.kind not in ("auto", manifest.tuning.kind) or manifest.rows > len(view.chunk_ids):
             return None, None
-        if manifest["truth"] != self.store.digest(self.space, manifest["rows"]):
+        if manifest.dim != view.vectors.shape[1] or manifest.truth != self.store.digest(self.space, manifest.rows):
             return None, None
         index = ann.load(self.folder, self.space, manifest)
         if index is None:
-            self.info = {"kind": "exact", "reason": "the saved index failed its checksum; the next build makes it again"}
+            self.info = {"kind": "exact", "reason": f"the saved index cannot be read or fails its checksum; {_AGAIN}"}
             return None, None
-        tuning = ann.Tuning(**manifest["tuning"])
-        self.info = dataclasses.asdict(tuning) | {"reason": "loaded, as measured when it was built"}
-        return index, tuning
+        self.info = dataclasses.asdict(manifest.tuning) | {"reason": "loaded, as measured when it was built"}
+        return index, manifest.tuning
+
+    def _grown(self, index: Any, view: SpaceView) -> Any:
+        """A copy with the rows that came since, for searches in other threads keep the old one; None if FAISS refuses."""
+        view.check(int(index.ntotal), len(view.chunk_ids))
+        try:
+            return ann.grown(index, view.vectors)
+        except Exception as error:  # of FAISS, which has no errors of its own
+            self._say_exact(error)
+            return None
+
+    def _say_exact(self, error: Exception) -> None:
+        self.info = {"kind": "exact", "reason": f"FAISS refused ({type(error).__name__}: {str(error)[:120]}); {_AGAIN}"}
 
     def build(self) -> dict[str, Any]:
         """Measure, train and save what serves this collection best; returns `info`. Searches go on meanwhile.
@@ -149,9 +163,14 @@ class DenseIndex:
             return self.info
         if state.index is not None and state.tuning is not None and count < _RETRAIN_GROWTH * state.tuning.trained_rows:
             if int(state.index.ntotal) < count:
-                self._install(state.view, _grown(state.index, state.view.vectors), state.tuning)
+                self._install(state.view, self._grown(state.index, state.view), state.tuning)
             return self.info
-        index, tuning = self._choose(state)
+        state.view.check(0, count)
+        try:
+            index, tuning = self._choose(state)
+        except Exception as error:  # of FAISS, which has no errors of its own
+            self._say_exact(error)
+            return self.info
         if index is not None and tuning is not None:
             self._install(state.view, index, tuning)
         return self.info
@@ -174,7 +193,7 @@ class DenseIndex:
         return None, None
 
     def _install(self, view: SpaceView, index: Any, tuning: ann.Tuning) -> None:
-        if self.folder is not None:
+        if self.folder is not None and index is not None:
             try:
                 truth = self.store.digest(self.space, int(index.ntotal))
                 ann.save(index, tuning, self.folder, self.space, truth=truth)
@@ -189,8 +208,8 @@ class DenseIndex:
     def search(self, vector: Vectors, k: int, *, allowed: Mask | None = None) -> Ranking:
         """The k best chunks for one query (d,), scored by exact cosine; a chunk counts by its best vector."""
         self.refresh()
-        state, query = self._state, _unit(vector)
-        owners = state.view.chunk_ids
+        state = self._state
+        query, owners = _unit(vector, state), state.view.chunk_ids
         if not len(owners) or k < 1:
             return Ranking(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32))
         rows, bits = state.rows, state.bits
@@ -202,7 +221,7 @@ class DenseIndex:
                 return _best(cosines(_gathered(state, few), query), owners[few], k)
             bits = np.packbits(rows, bitorder="little") if state.index is not None else None
         if state.index is None and len(state.matrix) < len(owners):
-            return _best(_scan_file(state.view.vectors, query, rows), owners, k)
+            return _best(_scan_file(state.view, query, rows), owners, k)
         tail = cosines(state.matrix, query)
         if rows is not None:
             tail = np.where(rows[state.matrix_from :], tail, -np.inf)
@@ -211,15 +230,29 @@ class DenseIndex:
         nprobe = state.tuning.nprobe
         if rows is not None and allowed is not None:  # the best allowed rows may lie in farther cells
             nprobe = int(nprobe * min(8.0, len(rows) / max(int(rows.sum()), 1)))
-        found = np.sort(ann.candidates(state.index, query, max(state.tuning.depth, 4 * k), nprobe=nprobe, allowed_rows=bits))
-        scores = np.concatenate([cosines(to_single(state.view.vectors[found]), query), tail])
+        try:
+            found = ann.candidates(state.index, query, max(state.tuning.depth, 4 * k), nprobe=nprobe, allowed_rows=bits)
+            if len(found) and found.max() >= state.matrix_from:
+                raise IndexCorruptError("it names rows that it was not made from")
+        except Exception as error:  # of FAISS, which has no errors of its own
+            self._drop_index(state, error)
+            return self.search(vector, k, allowed=allowed)
+        found = np.sort(found)
+        scores = np.concatenate([cosines(state.view.take(found), query), tail])
         return _best(scores, np.concatenate([owners[found], owners[state.matrix_from :]]), k)
+
+    def _drop_index(self, state: _State, error: Exception) -> None:
+        """Go on without an index that cannot be searched; the next build makes another."""
+        with self._guard:
+            self._say_exact(error)
+            if self._state.index is state.index:
+                self._replace_state(self._state.view, None, None)
 
     def score(self, vector: Vectors, chunk_ids: ChunkIds) -> Vectors:
         """Exact cosine of the query with each chunk's best vector, float32 (n,); NaN where it has none here."""
         self.refresh()
-        state, query = self._state, _unit(vector)
-        owners = state.view.chunk_ids
+        state = self._state
+        query, owners = _unit(vector, state), state.view.chunk_ids
         wanted = np.asarray(chunk_ids).astype(np.int32)
         start, stop = np.searchsorted(owners, wanted, "left"), np.searchsorted(owners, wanted, "right")
         counts = stop - start
@@ -239,14 +272,11 @@ def _exact_info(rows: int, exact_ms: float, reason: str) -> dict[str, Any]:
 def _gathered(state: _State, rows: npt.NDArray[np.int64]) -> Vectors:
     if state.matrix_from == 0 and len(state.matrix) == len(state.view.chunk_ids):
         return state.matrix[rows]
-    return to_single(state.view.vectors[rows]) if len(rows) else np.empty((0, state.view.vectors.shape[1]), np.float32)
+    return state.view.take(rows) if len(rows) else np.empty((0, state.view.vectors.shape[1]), np.float32)
 
 
-def _grown(index: Any, vectors: HalfVectors) -> Any:
-    """A copy with the rows that came since: searches in other threads keep the old one."""
-    copy = ann.clone(index)
-    ann.add(copy, vectors, int(copy.ntotal))
-    return copy
+def _rows_at_once(dim: int) -> int:
+    return max(1, _BLOCK_BYTES // (4 * max(dim, 1)))
 
 
 def _scan_ms(matrix: Vectors) -> float:
@@ -260,14 +290,17 @@ def _scan_ms(matrix: Vectors) -> float:
     return float(np.median(times)) * 1000
 
 
-def _scan_file(vectors: HalfVectors, query: Vectors, rows: Mask | None) -> Vectors:
+def _scan_file(view: SpaceView, query: Vectors, rows: Mask | None) -> Vectors:
     """Cosine of every row, read from the file in blocks: slow, in flat memory, until an index is built."""
-    scores = np.concatenate([cosines(to_single(vectors[s : s + 16_384]), query) for s in range(0, len(vectors), 16_384)])
+    step = _rows_at_once(len(query))
+    scores = np.concatenate([cosines(view.take(slice(s, s + step)), query) for s in range(0, len(view.chunk_ids), step)])
     return scores if rows is None else np.where(rows, scores, -np.inf)
 
 
-def _unit(vector: Vectors) -> Vectors:
-    query = np.asarray(vector, dtype=np.float32).reshape(-1)
+def _unit(vector: Vectors, state: _State) -> Vectors:
+    query, dim = np.asarray(vector, dtype=np.float32).reshape(-1), state.view.vectors.shape[1]
+    if len(state.view.chunk_ids) and len(query) != dim:
+        raise IndexStateError(f"this index's vectors have {dim} values, the question's {len(query)}: another encoder made them.")
     return query / max(float(np.linalg.norm(query)), 1e-12)
 
 

@@ -4,7 +4,7 @@ diskcache keeps the rows, their eviction and their total size. What it must not 
 unpickling whatever a row says it holds (CVE-2025-69872: whoever can write the file runs code in every
 reader), so `RawDisk` refuses every mode but raw bytes, for values and for keys. Batches read and write
 diskcache's own table in one statement and one transaction: its per-entry calls cost 20-100 us each.
-A vector is stored as float16 with a checksum: half the disk, and an error (at most 2.5e-4 a component)
+A vector is stored as float16 with a checksum over it and its key: half the disk, and an error (at most 2.5e-4 a component)
 far below that of the engines themselves.
 """
 
@@ -29,8 +29,8 @@ import numpy as np
 
 from ultrafast_rag.types import Vectors
 
-_MAGIC = b"UV1"
-_HEAD = struct.Struct("<3scI")  # magic, dtype, crc32 of the rest
+_MAGIC = b"UV2"
+_HEAD = struct.Struct("<3scI")  # magic, dtype, crc32 of the key and the rest
 _RAW = diskcache.core.MODE_RAW
 _INLINE_BYTES = 1 << 20  # never a file of its own: a row then cannot point outside the folder
 _ROW_OVERHEAD = 200  # bytes of SQLite around a row: key, times, index entries (measured: 190-210)
@@ -118,8 +118,9 @@ class EmbeddingCache:
         now, disk = time.time(), RawDisk(str(self.folder))
         rows = []
         for key, vector in zip(keys, vectors):
-            size, mode, filename, value = disk.store(_pack(vector), False)
-            rows.append((sqlite3.Binary(_full_key(fingerprint, key)), 1, now, None, now, 0, None, size, mode, filename, value))
+            full = _full_key(fingerprint, key)
+            size, mode, filename, value = disk.store(_pack(full, vector), False)
+            rows.append((sqlite3.Binary(full), 1, now, None, now, 0, None, size, mode, filename, value))
         with self._tolerating("write"), self._lock:
             if self._cache is None:
                 return
@@ -169,7 +170,8 @@ class EmbeddingCache:
         key, raw, mode, filename, value = row
         try:
             disk = self._cache.disk
-            name, vector = disk.get(key, raw), _unpack(disk.fetch(mode, filename, value, False))
+            name = disk.get(key, raw)
+            vector = _unpack(name, disk.fetch(mode, filename, value, False))
         except (pickle.UnpicklingError, ValueError) as error:
             self._warn(
                 "row", f"an entry of the embedding cache at {self.folder} is damaged or not ours ({error}); it is computed anew"
@@ -243,20 +245,23 @@ def _drop_unknown_settings(database: Path) -> None:
 
 
 def _full_key(fingerprint: str, key: bytes) -> bytes:
-    return hashlib.sha256(fingerprint.encode() + b"\0" + key).digest()
+    return hashlib.sha256(_MAGIC + fingerprint.encode() + b"\0" + key).digest()
 
 
-def _pack(vector: Vectors) -> bytes:
+def _pack(key: bytes, vector: Vectors) -> bytes:
     body = np.asarray(vector, dtype="<f2").tobytes()
-    return _HEAD.pack(_MAGIC, b"e", zlib.crc32(body)) + body
+    return _HEAD.pack(_MAGIC, b"e", zlib.crc32(key + body)) + body
 
 
-def _unpack(value: bytes) -> Vectors:
+def _unpack(key: bytes, value: bytes) -> Vectors:
     if len(value) < _HEAD.size:
         raise ValueError("too short")
     magic, kind, checksum = _HEAD.unpack_from(value)
     body = value[_HEAD.size :]
-    if magic != _MAGIC or kind != b"e" or not body or len(body) % 2 or zlib.crc32(body) != checksum:
+    if magic != _MAGIC or kind != b"e" or not body or len(body) % 2 or zlib.crc32(key + body) != checksum:
         raise ValueError("fails its checksum")
     vector = np.frombuffer(body, dtype="<f2").astype(np.float32)
-    return np.asarray(vector / np.linalg.norm(vector), dtype=np.float32)
+    length = float(np.linalg.norm(vector))
+    if not 0.5 < length < 2:  # also for NaN
+        raise ValueError("is no vector")
+    return np.asarray(vector / length, dtype=np.float32)

@@ -10,25 +10,26 @@ Source: Robertson & Zaragoza 2009; Kamphuis et al., ECIR 2020 for the variant.
 
 from __future__ import annotations
 
-import json
-import os
+import contextlib
 import threading
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ultrafast_rag.index import postings
+from ultrafast_rag.index.database import plain_errors
+from ultrafast_rag.index.files import read_manifest, write_manifest
 from ultrafast_rag.index.postings import Segment
 from ultrafast_rag.index.store import Store
 from ultrafast_rag.language import terms as analysis
 from ultrafast_rag.types import ChunkIds, Mask, Ranking, Vectors
 
 _MANIFEST = "lexical.json"
+_VERSION = f"2.{analysis.VERSION}"  # of the files, and of what makes terms of texts
 _BATCH = 2_000  # chunks analysed before they are turned into a segment: some 6 MB of terms
 _LANGUAGE_SHARE = 0.03  # languages rarer than this in the collection are not tried for a question that shows none
 _HASHES_KEPT = 1_000_000
@@ -226,42 +227,39 @@ class LexicalIndex:
     # ---- files
 
     def save(self) -> None:
-        """Keep the index in `folder`, so that a new process need not read the texts; nothing without a folder."""
+        """Keep the index in `folder`, so that a new process need not read the texts; nothing without a folder.
+
+        StorageError when the disk refuses: the older files, if any, stay, and what they lack is read again.
+        """
         if self.folder is None:
             return
         self.refresh()
-        with self._guard:
+        with self._guard, plain_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             entries = [postings.save(segment, self.folder) for segment in self._segments]
-            manifest = {"version": analysis.VERSION, "index": self.store.uid, "segments": entries}
-            manifest["languages"] = dict(self._languages)
-        partial = self.folder / f"{_MANIFEST}.{os.getpid()}.partial"
-        with partial.open("w", encoding="utf-8") as file:
-            json.dump(manifest, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(self.folder / _MANIFEST)
-        kept = {entry["file"] for entry in entries}
-        for path in self.folder.glob("lexical-*.bin"):
-            if path.name not in kept:
-                path.unlink(missing_ok=True)
+            facts = {"version": _VERSION, "index": self.store.uid, "segments": entries, "languages": dict(self._languages)}
+            write_manifest(self.folder, _MANIFEST, facts)
+            kept = {entry["file"] for entry in entries}
+            for path in self.folder.glob("lexical-*.bin"):
+                if path.name not in kept:
+                    path.unlink(missing_ok=True)
 
     def _load(self) -> None:
         """Map saved segments as far as they are whole; what is missing is read from the texts again."""
-        path = self.folder / _MANIFEST if self.folder else None
-        if path is None or not path.is_file():
+        facts = read_manifest(self.folder, _MANIFEST) if self.folder else None
+        if self.folder is None or facts is None or facts.get("version") != _VERSION or facts.get("index") != self.store.uid:
             return
-        try:
-            manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            if manifest["version"] != analysis.VERSION or manifest["index"] != self.store.uid:
-                return
-            loaded = [postings.load(entry, path.parent) for entry in manifest["segments"]]
-            languages = Counter({str(name): int(count) for name, count in manifest["languages"].items()})
-        except (ValueError, KeyError, TypeError, AttributeError, OSError):
-            return
-        whole = [segment for segment in loaded if segment is not None]
-        if len(whole) == len(loaded):
-            self._segments, self._languages = whole, languages
+        with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError, OSError):
+            loaded = [postings.load(entry, self.folder) for entry in facts["segments"]]
+            languages = Counter({str(name): int(count) for name, count in facts["languages"].items()})
+            whole = [segment for segment in loaded if segment is not None]
+            last = 0
+            for segment in whole:
+                if not len(segment.chunk_ids) or int(segment.chunk_ids[0]) <= last:
+                    return
+                last = int(segment.chunk_ids[-1])
+            if len(whole) == len(loaded):
+                self._segments, self._languages = whole, languages
 
 
 def _top(scores: Vectors, chunk_ids: ChunkIds, visible: Mask, k: int) -> npt.NDArray[np.int64]:

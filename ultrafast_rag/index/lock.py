@@ -13,15 +13,16 @@ import weakref
 from pathlib import Path
 
 from ultrafast_rag.errors import IndexLockedError, StorageError
+from ultrafast_rag.index.files import open_inside
 
 _HELD: weakref.WeakSet[WriterLock] = weakref.WeakSet()
 
 
 class WriterLock:
-    """An exclusive lock on `path`; `acquire` never waits."""
+    """An exclusive lock on a file of `folder`; `acquire` never waits."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, folder: Path, name: str) -> None:
+        self.folder, self.name = folder, name
         self._fd: int | None = None
 
     @property
@@ -34,9 +35,9 @@ class WriterLock:
         if self._fd is not None:
             return
         try:
-            fd = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+            fd = open_inside(self.folder, self.name, os.O_RDWR | os.O_CREAT)
         except OSError as error:
-            raise StorageError(f"{self.path.parent} cannot be written: {error.strerror}. Open a copy on another disk.") from error
+            raise StorageError(f"{self.folder} cannot be written: {error.strerror}. Open a copy on another disk.") from error
         try:
             _lock(fd)
         except OSError as error:
@@ -44,7 +45,7 @@ class WriterLock:
             os.close(fd)
             who = f"process {holder}" if holder.isdigit() else "another process"
             raise IndexLockedError(
-                f"{who} is writing to {self.path.parent}. Searching still works; to write, close the other one first "
+                f"{who} is writing to {self.folder}. Searching still works; to write, close the other one first "
                 "(in a notebook: rag.close(), or restart the other kernel)."
             ) from error
         with contextlib.suppress(OSError):  # the number is a courtesy: a full disk must not stop a delete

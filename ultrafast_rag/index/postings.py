@@ -16,9 +16,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ultrafast_rag.errors import IndexCorruptError
+from ultrafast_rag.index.files import open_inside, write_whole
 from ultrafast_rag.types import ChunkIds
 
 _ALIGN = 64
+_DTYPES = {
+    name: np.dtype(kind)
+    for name, kind in (
+        ("terms", "<u8"), ("starts", "<i8"), ("docs", "<i4"), ("counts", "<u2"), ("chunk_ids", "<i8"), ("lengths", "<f4"),
+    )
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,35 +105,54 @@ def save(segment: Segment, folder: Path) -> dict[str, Any]:
     layout: dict[str, Any] = {}
     pieces: list[bytes] = []
     offset = 0
-    for name in Segment.__slots__:
-        array = np.ascontiguousarray(getattr(segment, name))
+    for name, dtype in _DTYPES.items():
+        array = np.ascontiguousarray(getattr(segment, name), dtype=dtype)
         data = array.tobytes()
-        layout[name] = {"dtype": array.dtype.newbyteorder("<").str, "length": len(array), "offset": offset}
+        layout[name] = {"length": len(array), "offset": offset}
         pieces += [data, b"\0" * (-len(data) % _ALIGN)]
         offset += len(data) + (-len(data) % _ALIGN)
     content = b"".join(pieces)
     digest = hashlib.sha256(content).hexdigest()
-    path = folder / f"lexical-{digest[:16]}.bin"
-    if not path.exists() or path.stat().st_size != len(content):
-        partial = path.with_suffix(f".{os.getpid()}.partial")
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    return {"file": path.name, "sha256": digest, "size_bytes": len(content), "arrays": layout}
+    name = f"lexical-{digest[:16]}.bin"
+    if (have := _map(folder, name)) is None or len(have) != len(content):
+        write_whole(folder, name, [content])
+    return {"file": name, "sha256": digest, "size_bytes": len(content), "arrays": layout}
 
 
 def load(entry: Mapping[str, Any], folder: Path) -> Segment | None:
-    """Map a saved segment back; None when the file is missing or is not what the manifest says."""
-    path = folder / Path(str(entry["file"])).name
-    if not path.is_file() or path.stat().st_size != entry["size_bytes"]:
-        return None
-    content: npt.NDArray[np.uint8] = np.memmap(path, dtype=np.uint8, mode="r") if entry["size_bytes"] else np.empty(0, np.uint8)
-    if hashlib.sha256(content.data).hexdigest() != entry["sha256"]:
+    """Map a saved segment back; None when the file is missing, is not what the manifest says, or is no segment.
+
+    KeyError, TypeError or ValueError for an entry that `save` does not write.
+    """
+    content = _map(folder, str(entry["file"]))
+    if content is None or len(content) != entry["size_bytes"] or hashlib.sha256(content.data).hexdigest() != entry["sha256"]:
         return None
     arrays = {}
-    for name in Segment.__slots__:
-        at, dtype = entry["arrays"][name], np.dtype(entry["arrays"][name]["dtype"])
-        arrays[name] = content[at["offset"] : at["offset"] + at["length"] * dtype.itemsize].view(dtype).view(np.ndarray)
-    return Segment(**arrays)
+    for name, dtype in _DTYPES.items():
+        offset, length = entry["arrays"][name]["offset"], entry["arrays"][name]["length"]
+        if type(offset) is not int or type(length) is not int or offset % _ALIGN or not 0 <= offset <= len(content):
+            raise ValueError(f"a segment's {name} lies outside of its file")
+        arrays[name] = content[offset:].view(np.ndarray)[: length * dtype.itemsize].view(dtype)
+        if length < 0 or len(arrays[name]) != length:
+            raise ValueError(f"a segment's {name} is cut short")
+    segment = Segment(**arrays)
+    return segment if _is_whole(segment) else None
+
+
+def _map(folder: Path, name: str) -> npt.NDArray[np.uint8] | None:
+    try:
+        with open(open_inside(folder, name, os.O_RDONLY), "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            return np.memmap(file, dtype=np.uint8, mode="r") if size else np.empty(0, np.uint8)
+    except (OSError, IndexCorruptError):
+        return None
+
+
+def _is_whole(segment: Segment) -> bool:
+    """Whether every number in it points inside it, so that no question can lead outside."""
+    starts, docs, ids = segment.starts, segment.docs, segment.chunk_ids
+    if len(starts) != len(segment.terms) + 1 or len(segment.counts) != len(docs) or len(segment.lengths) != len(ids):
+        return False
+    if starts[0] != 0 or starts[-1] != len(docs) or (np.diff(starts) < 0).any() or (len(ids) and (np.diff(ids) <= 0).any()):
+        return False
+    return not len(docs) or bool(docs.min() >= 0 and docs.max() < len(ids))

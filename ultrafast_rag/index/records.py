@@ -1,6 +1,7 @@
-"""Rows of the store's tables: how documents and chunks are written to SQLite and read back.
+"""Rows of the store's tables as they are written to SQLite; `rows.py` reads them back.
 
-Every function that writes runs inside the caller's transaction.
+Every function runs inside the caller's transaction. What cannot be kept and found again (text that is no UTF-8 or
+holds NUL, numbers beyond 64 bits, NaN) is refused by `check_source` and `check_part` before one begins.
 """
 
 from __future__ import annotations
@@ -14,20 +15,15 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ultrafast_rag.errors import ConfigError, IndexStateError
-from ultrafast_rag.index.vectors import HalfVectors, RowChunks
-from ultrafast_rag.types import Chunk, Document, Vectors
+from ultrafast_rag.errors import ConfigError, IndexCorruptError, IndexStateError
+from ultrafast_rag.index.rows import ADVICE, MOST_CHUNKS, RowChunks, checksum, seal_document
+from ultrafast_rag.index.vectors import HalfVectors
+from ultrafast_rag.language.safetext import unstorable
+from ultrafast_rag.types import Chunk, Vectors
 
 Stat = tuple[int, int]
 """size in bytes, modification time in ns"""
-CHUNK_ROWS = (
-    "SELECT c.id, c.text, c.modality, d.id, d.source, c.ordinal, c.part, c.context, c.page, c.bbox, c.start_s, c.end_s, c.asset, "
-    "c.metadata FROM chunks c JOIN documents d ON d.key = c.document WHERE d.visible "
-)
-DOCUMENT_ROWS = (
-    "SELECT d.id, d.source, d.title, d.media_type, d.content_hash, d.next_part, d.complete, d.metadata, "
-    "(SELECT coalesce(sum(chunks), 0) FROM parts WHERE document = d.key) FROM documents d WHERE d.visible "
-)
+_IDS_OF_PARTS = "SELECT coalesce(sum(chunks * first_chunk + chunks * (chunks - 1) / 2), 0) FROM parts WHERE document = ?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +93,7 @@ def begin(writer: sqlite3.Connection, source: Source) -> Progress:
         if pending:
             remove(writer, pending[1])
         writer.execute("UPDATE documents SET size = ?, mtime_ns = ? WHERE key = ?", (*source.stat, live[1]))
+        seal_document(writer, live[1])
         return Progress(live[1], source.id, live[4], live[5], "unchanged" if live[3] else "resume")
     if pending:
         return Progress(pending[1], source.id, pending[4], pending[5], "resume")
@@ -114,11 +111,22 @@ def begin(writer: sqlite3.Connection, source: Source) -> Progress:
             live is None,
         ),
     )
+    seal_document(writer, int(made.lastrowid or 0))
     return Progress(int(made.lastrowid or 0), source.id, 0, "", "replace" if live else "new")
 
 
+def check_source(source: Source) -> None:
+    """ConfigError for a document whose names or metadata cannot be kept."""
+    _check_texts("a source's", source.source, source.content_hash, source.media_type, source.title, source.id)
+    to_json(source.metadata)
+
+
 def check_part(part: PartCommit, vectors: Mapping[str, HalfVectors]) -> None:
-    """ConfigError when a part's vectors do not fit its chunks."""
+    """ConfigError when a part's vectors do not fit its chunks, or what it says cannot be kept."""
+    _check_texts("a part's", part.title, part.section, part.failure or "")
+    for chunk in part.chunks:
+        _check_texts("a passage's", chunk.text, chunk.context, chunk.asset)
+        to_json(chunk.metadata)
     for space, rows in vectors.items():
         owners = np.asarray(part.vector_chunks.get(space, ()), dtype=np.int64)
         if len(owners) != len(rows):
@@ -129,34 +137,21 @@ def check_part(part: PartCommit, vectors: Mapping[str, HalfVectors]) -> None:
 
 def insert_part(writer: sqlite3.Connection, part: PartCommit) -> list[int]:
     """Write a part's chunks and the document's progress; returns the chunks' ids, consecutive."""
-    row = writer.execute("SELECT next_part, complete, source FROM documents WHERE key = ?", (part.document_key,)).fetchone()
+    row = writer.execute(
+        "SELECT next_part, complete, source, visible FROM documents WHERE key = ?", (part.document_key,)
+    ).fetchone()
     if row is None:
         raise IndexStateError("this document was deleted or replaced while it was being read. Ingest it again.")
     if part.part_number < row[0] or row[1]:
         raise IndexStateError(f"part {part.part_number} of {row[2]} is already stored; go on at part {row[0]}")
     first = writer.execute("SELECT coalesce(max(seq), 0) + 1 FROM sqlite_sequence WHERE name = 'chunks'").fetchone()[0]
     ids = list(range(first, first + len(part.chunks)))
-    writer.executemany(
-        "INSERT INTO chunks VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        [
-            (
-                number,
-                part.document_key,
-                part.part_number,
-                c.ordinal,
-                c.modality,
-                c.text,
-                c.context,
-                c.page,
-                json.dumps(c.bbox) if c.bbox else None,
-                c.start_s,
-                c.end_s,
-                _keep_asset(writer, c),
-                to_json(c.metadata),
-            )
-            for number, c in zip(ids, part.chunks)
-        ],
-    )
+    if not isinstance(first, int) or first < 1 or first + len(ids) > MOST_CHUNKS:
+        raise IndexStateError(
+            f"an index numbers at most {MOST_CHUNKS} passages, deleted ones included. Use another folder. {ADVICE}"
+        )
+    values = [_chunk_row(writer, number, part, chunk) for number, chunk in zip(ids, part.chunks)]
+    writer.executemany(f"INSERT INTO chunks VALUES({', '.join('?' * 14)})", [(*row, checksum(row)) for row in values])
     writer.execute(
         "INSERT INTO parts VALUES(?, ?, ?, ?, ?)", (part.document_key, part.part_number, first, len(ids), part.failure)
     )
@@ -165,7 +160,29 @@ def insert_part(writer: sqlite3.Connection, part: PartCommit) -> list[int]:
         "title = CASE WHEN ? <> '' THEN ? ELSE title END WHERE key = ?",
         (part.part_number + 1, part.section, part.total, part.title, part.title, part.document_key),
     )
+    seal_document(writer, part.document_key)
+    if row[3]:
+        writer.execute("UPDATE state SET visible_ids = visible_ids + ?", (sum(ids),))
     return ids
+
+
+def _chunk_row(writer: sqlite3.Connection, number: int, part: PartCommit, chunk: Chunk) -> tuple[Any, ...]:
+    """A chunk's columns as SQLite gives them back, so that their checksum stays."""
+    return (
+        number,
+        part.document_key,
+        part.part_number,
+        chunk.ordinal,
+        chunk.modality,
+        chunk.text,
+        chunk.context,
+        chunk.page,
+        json.dumps([float(edge) for edge in chunk.bbox]) if chunk.bbox else None,
+        None if chunk.start_s is None else float(chunk.start_s),
+        None if chunk.end_s is None else float(chunk.end_s),
+        _keep_asset(writer, chunk),
+        to_json(chunk.metadata),
+    )
 
 
 def _keep_asset(writer: sqlite3.Connection, chunk: Chunk) -> str:
@@ -202,8 +219,9 @@ def finish(writer: sqlite3.Connection, key: int) -> None:
         old = writer.execute("SELECT key FROM documents WHERE id = ? AND visible", (row[0],)).fetchone()
         if old:
             remove(writer, old[0])
-        writer.execute("UPDATE state SET removals = removals + 1")
+        writer.execute(f"UPDATE state SET removals = removals + 1, visible_ids = visible_ids + ({_IDS_OF_PARTS})", (key,))
     writer.execute("UPDATE documents SET complete = 1, visible = 1 WHERE key = ?", (key,))
+    seal_document(writer, key)
 
 
 def give_up(writer: sqlite3.Connection, key: int) -> None:
@@ -216,55 +234,56 @@ def give_up(writer: sqlite3.Connection, key: int) -> None:
 def remove(writer: sqlite3.Connection, key: int) -> None:
     """Delete a document's rows and the assets that no other chunk shows."""
     assets = writer.execute("SELECT DISTINCT asset FROM chunks WHERE document = ? AND asset <> ''", (key,)).fetchall()
+    if writer.execute("SELECT 1 FROM documents WHERE key = ? AND visible", (key,)).fetchone():
+        writer.execute(f"UPDATE state SET visible_ids = visible_ids - ({_IDS_OF_PARTS})", (key,))
     for table, column in (("chunks", "document"), ("parts", "document"), ("documents", "key")):
         writer.execute(f"DELETE FROM {table} WHERE {column} = ?", (key,))
     writer.executemany("DELETE FROM assets WHERE sha256 = ?1 AND NOT EXISTS (SELECT 1 FROM chunks WHERE asset = ?1)", assets)
     writer.execute("UPDATE state SET removals = removals + 1")
 
 
-def to_document(row: Sequence[Any]) -> Document:
-    """A row of DOCUMENT_ROWS as a Document."""
-    number, source, title, media_type, content_hash, parts, complete, metadata, chunks = row
-    return Document(number, source, title, media_type, content_hash, parts, chunks, bool(complete), json.loads(metadata))
+def set_meta(writer: sqlite3.Connection, key: str, value: str) -> None:
+    """Keep a JSON text."""
+    writer.execute("INSERT OR REPLACE INTO meta VALUES(?, ?, ?)", (key, value, checksum([key, value])))
 
 
-def to_chunk(row: Sequence[Any]) -> Chunk:
-    """A row of CHUNK_ROWS as a Chunk."""
-    number, text, modality, document_id, source, ordinal, part, context, page, bbox, start_s, end_s, asset, metadata = row
-    return Chunk(
-        text=text,
-        modality=modality,
-        id=number,
-        document_id=document_id,
-        source=source,
-        ordinal=ordinal,
-        part=part,
-        context=context,
-        page=page,
-        bbox=tuple(json.loads(bbox)) if bbox else None,
-        start_s=start_s,
-        end_s=end_s,
-        asset=asset,
-        metadata=json.loads(metadata) if metadata != "{}" else {},
-    )
+def _check_texts(whose: str, *texts: str) -> None:
+    for text in texts:
+        if why := unstorable(text):
+            raise ConfigError(f"{whose} text {text[:40]!r} {why}")
 
 
 def to_json(metadata: Mapping[str, Any]) -> str:
-    """Metadata as JSON text; ConfigError names what JSON cannot hold."""
+    """Metadata as JSON text; ConfigError names what JSON, UTF-8 or a filter cannot hold."""
+    if not metadata:
+        return "{}"
+    if why := unstorable(metadata):
+        raise ConfigError(f"the metadata {why}")
     try:
-        return json.dumps(dict(metadata), ensure_ascii=False)
+        return json.dumps(dict(metadata), ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"metadata must be plain values (text, numbers, lists, dictionaries): {error}") from error
 
 
-def mask_of(runs: Sequence[tuple[int, int]], top: int, start: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Bool (top + 1,): `start` kept as it is, then True over runs of (first id, count)."""
-    steps = np.zeros(top + 2, dtype=np.int32)
-    if runs:
-        spans = np.asarray(runs, dtype=np.int64)
-        np.add.at(steps, spans[:, 0], 1)
-        np.add.at(steps, spans.sum(axis=1), -1)
-    mask = np.cumsum(steps[:-1], dtype=np.int32) > 0
+def runs_of(rows: Sequence[tuple[int, int]]) -> np.ndarray[Any, Any]:
+    """Rows (first id, count) as int64 (n, 2); IndexCorruptError for ids that were never given."""
+    try:
+        runs = np.asarray(rows or np.empty((0, 2)), dtype=np.int64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise IndexCorruptError(f"the numbers of an index's passages are damaged. {ADVICE}") from error
+    if len(runs) and (runs.min() < 1 or runs.max() > MOST_CHUNKS or runs.sum(axis=1).max() > MOST_CHUNKS):
+        raise IndexCorruptError(f"an index's passages are numbered as they never are: damaged, or forged. {ADVICE}")
+    return runs
+
+
+def mask_of(runs: np.ndarray[Any, Any], start: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Bool up to the last id: `start` kept as it is, then True over runs of (first id, count)."""
+    top = max(len(start), int(runs.sum(axis=1).max(initial=0)))
+    steps = np.zeros(top + 1, dtype=np.int32)
+    if len(runs):
+        np.add.at(steps, runs[:, 0], 1)
+        np.add.at(steps, runs.sum(axis=1), -1)
+    mask: np.ndarray[Any, Any] = np.cumsum(steps[:-1], dtype=np.int32) > 0
     mask[: len(start)] |= start
     mask.flags.writeable = False
     return mask

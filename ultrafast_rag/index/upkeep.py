@@ -1,4 +1,4 @@
-"""Care of a store's files: verify, compact, snapshot. Called through `Store`."""
+"""Care of a store's files: verify, upgrade, compact, sweep, snapshot. Called through `Store`."""
 
 from __future__ import annotations
 
@@ -7,84 +7,163 @@ import hashlib
 import os
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from ultrafast_rag.errors import IndexStateError
-from ultrafast_rag.index.database import DATABASE, Database
-from ultrafast_rag.index.vectors import BYTES_PER_VALUE, RowChunks, checksum, open_map, sync_folder
+from ultrafast_rag.errors import IndexCorruptError, IndexStateError
+from ultrafast_rag.index import rows
+from ultrafast_rag.index.database import DATABASE, STEPS, Database
+from ultrafast_rag.index.files import open_inside, sync_folder, write_all
+from ultrafast_rag.index.rows import ADVICE, RowChunks, Space
+from ultrafast_rag.index.vectors import BYTES_PER_VALUE, checksum, open_map, row_sums
 from ultrafast_rag.types import Mask
 
 ROWS_AT_ONCE = 16_384
+_SPACES = "SELECT name, dim, rows, file FROM spaces"
+_PARTIAL = re.compile(r"(dense|lexical)[A-Za-z0-9._-]*\.partial")
 
 
-def file_name(space: str, version: int) -> str:
-    """Vector file of a space; a compaction makes the next version."""
-    if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", space):
-        raise IndexStateError(f"a vector space is named by letters, digits, '.', '_' and '-', not {space!r}")
-    return f"vectors-{space}.f16" if version == 0 else f"vectors-{space}.{version}.f16"
+def leftovers(folder: Path) -> list[str]:
+    """Names of vector files in a folder, which only an index with a database has."""
+    if not folder.is_dir():
+        return []
+    return sorted(name for name in os.listdir(folder) if rows.is_vector_file(name))
 
 
 def problems(database: Database) -> list[str]:
     """Read everything and compare with its checksums; [] when all is well."""
     found: list[str] = []
     with database.snapshot() as reader:
-        found += [f"{DATABASE}: {row[0]}" for row in reader.execute("PRAGMA quick_check") if row[0] != "ok"]
-        for name, dim, rows, file in reader.execute("SELECT name, dim, rows, file FROM spaces").fetchall():
-            found += _bad_blocks(reader, name, dim, rows, database.folder / file)
+        found += [f"{DATABASE}: {row[0]}" for row in reader.execute("PRAGMA integrity_check") if row[0] != "ok"]
+        for query, read in (
+            (rows.select_texts(database.format) + "1", rows.to_text),
+            (rows.select_documents(database.format), rows.to_document),
+        ):
+            found += _failing(reader, query, read)
+        for row in reader.execute(_SPACES).fetchall():
+            try:
+                found += _bad_blocks(reader, database, rows.to_space(row))
+            except IndexCorruptError as error:
+                found.append(str(error))
         for name, data in reader.execute("SELECT sha256, data FROM assets"):
-            if hashlib.sha256(data).hexdigest() != name:
-                found.append(f"picture {name[:12]} fails its checksum")
+            if not isinstance(data, bytes) or hashlib.sha256(data).hexdigest() != name:
+                found.append(f"picture {str(name)[:12]} fails its checksum")
     return found
 
 
-def _bad_blocks(reader: sqlite3.Connection, space: str, dim: int, rows: int, path: Path) -> Iterator[str]:
-    size = path.stat().st_size if path.exists() else 0
-    if size < rows * dim * BYTES_PER_VALUE:
-        yield f"{path.name} holds {size // (dim * BYTES_PER_VALUE)} of its {rows} committed rows"
+def _failing(reader: sqlite3.Connection, query: str, read: Callable[[Sequence[Any]], object]) -> Iterator[str]:
+    for row in reader.execute(query):
+        try:
+            read(row)
+        except IndexCorruptError as error:
+            yield str(error)
+
+
+def _bad_blocks(reader: sqlite3.Connection, database: Database, space: Space) -> Iterator[str]:
+    try:
+        fd = open_inside(database.folder, space.file, os.O_RDONLY) if space.rows else None
+    except FileNotFoundError:
+        fd, size = None, 0
+    else:
+        size = 0 if fd is None else os.fstat(fd).st_size
+    row_bytes = space.dim * BYTES_PER_VALUE
+    if size < space.rows * row_bytes:
+        yield f"{space.file} holds {size // row_bytes} of its {space.rows} committed rows"
+    found = reader.execute(rows.select_blocks(database.format), (space.name, 0)).fetchall()
+    if fd is None:
         return
-    expected = 0
-    with path.open("rb") as file:
-        for first, count, crc, ids in reader.execute(
-            "SELECT first_row, rows, crc32, chunk_ids FROM blocks WHERE space = ? ORDER BY first_row", (space,)
-        ):
-            if first != expected or len(ids) != 4 * count:
-                yield f"{path.name}: rows {expected} to {first} are not described"
-            expected = first + count
-            if checksum(file.read(count * dim * BYTES_PER_VALUE)) != crc:
-                yield f"{path.name}: rows {first} to {expected - 1} fail their checksum"
-    if expected != rows:
-        yield f"{path.name}: {rows} rows committed, {expected} described"
+    with open(fd, "rb") as file:
+        for block in rows.to_blocks(found, 0, space.rows):
+            data = file.read(block.rows * row_bytes)
+            if checksum(data) != block.crc32 or not _sums_fit(data, space, block):
+                yield f"{space.file}: rows {block.first_row} to {block.first_row + block.rows - 1} fail their checksum"
 
 
-def dead_share(reader: sqlite3.Connection, space: str) -> float:
+def _sums_fit(data: bytes, space: Space, block: rows.Block) -> bool:
+    if block.sums is None or len(data) < block.rows * space.dim * BYTES_PER_VALUE:
+        return block.sums is None
+    vectors = np.frombuffer(data, dtype="<f2").reshape(block.rows, space.dim)
+    return bool((row_sums(vectors, block.chunk_ids) == block.sums).all())
+
+
+def upgrade(writer: sqlite3.Connection, folder: Path) -> bool:
+    """Format 1 -> 2 in the caller's transaction: every row and vector gets its checksum. True when that was done.
+
+    IndexCorruptError, with nothing changed, when a block of vectors fails the checksum it has.
+    """
+    for statement in STEPS[1].split(";"):
+        writer.execute(statement)
+    for (key,) in writer.execute("SELECT key FROM documents").fetchall():
+        rows.seal_document(writer, key)
+    names, last = rows.chunk_columns(), 0
+    while page := writer.execute(f"SELECT {names} FROM chunks WHERE id > ? ORDER BY id LIMIT 2000", (last,)).fetchall():
+        writer.executemany("UPDATE chunks SET sum = ? WHERE id = ?", [(rows.checksum(row), row[0]) for row in page])
+        last = page[-1][0]
+    for key, value in writer.execute("SELECT key, value FROM meta").fetchall():
+        writer.execute("UPDATE meta SET sum = ? WHERE key = ?", (rows.checksum([key, value]), key))
+    for row in writer.execute(_SPACES).fetchall():
+        _seal_blocks(writer, folder, rows.to_space(row))
+    ids = "sum(p.chunks * p.first_chunk + p.chunks * (p.chunks - 1) / 2)"
+    seen = f"SELECT coalesce({ids}, 0) FROM parts p JOIN documents d ON d.key = p.document WHERE d.visible"
+    writer.execute(f"UPDATE state SET visible_ids = ({seen})")
+    return True
+
+
+def _seal_blocks(writer: sqlite3.Connection, folder: Path, space: Space) -> None:
+    vectors = open_map(folder, space)
+    found = writer.execute(rows.select_blocks(1), (space.name, 0)).fetchall()
+    for block in rows.to_blocks(found, 0, space.rows):
+        half = vectors[block.first_row : block.first_row + block.rows]
+        if checksum(half.tobytes()) != block.crc32:
+            raise IndexCorruptError(f"{space.file}: rows from {block.first_row} fail their checksum. {ADVICE}")
+        sums = row_sums(half, block.chunk_ids).tobytes()
+        total = rows.block_sum(block.first_row, block.rows, block.crc32, block.chunk_ids.tobytes(), sums)
+        key = (space.name, block.first_row)
+        writer.execute("UPDATE blocks SET sums = ?, sum = ? WHERE space = ? AND first_row = ?", (sums, total, *key))
+
+
+def sweep(reader: sqlite3.Connection, folder: Path) -> None:
+    """Remove what a killed process left: vector files that no space names, files that were never finished."""
+    named = {rows.to_space(row).file for row in reader.execute(_SPACES).fetchall()}
+    for name in os.listdir(folder):
+        if (rows.is_vector_file(name) and name not in named) or _PARTIAL.fullmatch(name):
+            with contextlib.suppress(OSError):  # Windows keeps a mapped file; the next sweep takes it
+                (folder / name).unlink()
+
+
+def dead_share(reader: sqlite3.Connection, chunk_ids: RowChunks) -> float:
     """Part of a space's rows whose chunk is gone, 0 to 1."""
-    ids = np.concatenate([np.empty(0, "<i4"), *_owners(reader, space)])
-    return 1 - float(_exists(reader, ids).mean()) if len(ids) else 0.0
+    return 1 - float(_exists(reader, chunk_ids).mean()) if len(chunk_ids) else 0.0
 
 
-def compact_space(writer: sqlite3.Connection, folder: Path, space: str) -> Path:
-    """Write the living rows to a new file and describe it; returns the old file, to be removed after the commit."""
-    dim, rows, old = writer.execute("SELECT dim, rows, file FROM spaces WHERE name = ?", (space,)).fetchone()
-    version = int(old.split(".")[-2]) + 1 if re.fullmatch(r".*\.\d+\.f16", old) else 1
-    ids = np.concatenate([np.empty(0, "<i4"), *_owners(writer, space)])
+def compact_space(writer: sqlite3.Connection, folder: Path, name: str) -> None:
+    """Write the living rows to a new file and describe it; the old one goes with `sweep`, after the commit."""
+    space = rows.to_space(writer.execute(f"{_SPACES} WHERE name = ?", (name,)).fetchone())
+    found = rows.to_blocks(writer.execute(rows.select_blocks(2), (name, 0)).fetchall(), 0, space.rows)
+    ids = np.concatenate([np.empty(0, "<i4"), *(block.chunk_ids for block in found)])
+    sums = np.concatenate([np.empty(0, "<u4"), *(block.sums for block in found if block.sums is not None)])
     keep = np.flatnonzero(_exists(writer, ids))
-    source, target = open_map(folder / old, rows, dim), folder / file_name(space, version)
-    writer.execute("DELETE FROM blocks WHERE space = ?", (space,))
-    with target.open("wb") as file:
+    source, target = open_map(folder, space), rows.file_name(name, rows.file_version(name, space.file) + 1)
+    writer.execute("DELETE FROM blocks WHERE space = ?", (name,))
+    fd = open_inside(folder, target, os.O_WRONLY | os.O_CREAT)
+    try:
+        os.ftruncate(fd, 0)
         for start in range(0, len(keep), ROWS_AT_ONCE):
             some = keep[start : start + ROWS_AT_ONCE]
-            data = np.ascontiguousarray(source[some]).tobytes()
-            file.write(data)
-            block = (space, start, len(some), checksum(data), ids[some].astype("<i4").tobytes())
-            writer.execute("INSERT INTO blocks VALUES(?, ?, ?, ?, ?)", block)
-        file.flush()
-        os.fsync(file.fileno())
+            vectors = np.ascontiguousarray(source[some])
+            if (row_sums(vectors, ids[some]) != sums[some]).any():
+                raise IndexCorruptError(f"{space.file} holds vectors that fail their checksum; it was not compacted. {ADVICE}")
+            write_all(fd, vectors.data)
+            block = (start, len(some), checksum(vectors.data), ids[some].tobytes(), sums[some].tobytes())
+            writer.execute(rows.INSERT_BLOCK, (name, *block, rows.block_sum(*block)))
+        os.fsync(fd)
+    finally:
+        os.close(fd)
     sync_folder(folder)
-    writer.execute("UPDATE spaces SET rows = ?, file = ? WHERE name = ?", (len(keep), target.name, space))
-    return folder / str(old)
+    writer.execute("UPDATE spaces SET rows = ?, file = ? WHERE name = ?", (len(keep), target, name))
 
 
 def snapshot(database: Database, target: Path) -> None:
@@ -98,10 +177,10 @@ def snapshot(database: Database, target: Path) -> None:
         with database.reading() as reader, contextlib.closing(sqlite3.connect(partial)) as copy:
             reader.backup(copy)
             copy.execute("PRAGMA journal_mode = DELETE")
-            spaces = copy.execute("SELECT dim, rows, file FROM spaces").fetchall()
+            spaces = [rows.to_space(row) for row in copy.execute(_SPACES).fetchall()]
         try:
-            for dim, rows, name in spaces:
-                _copy_prefix(database.folder / name, target / name, rows * dim * BYTES_PER_VALUE)
+            for space in spaces:
+                _copy_rows(database.folder, target, space)
             break
         except FileNotFoundError:  # compacted between the two copies
             if attempt == 2:
@@ -112,19 +191,14 @@ def snapshot(database: Database, target: Path) -> None:
     sync_folder(target)
 
 
-def _copy_prefix(source: Path, target: Path, size_bytes: int) -> None:
-    with source.open("rb") as reader, target.open("wb") as writer:
-        left = size_bytes
+def _copy_rows(source: Path, target: Path, space: Space) -> None:
+    left = space.rows * space.dim * BYTES_PER_VALUE
+    with open(open_inside(source, space.file, os.O_RDONLY), "rb") as reader, (target / space.file).open("xb") as writer:
         while left and (data := reader.read(min(left, 1 << 20))):
             writer.write(data)
             left -= len(data)
         writer.flush()
         os.fsync(writer.fileno())
-
-
-def _owners(reader: sqlite3.Connection, space: str) -> list[RowChunks]:
-    rows = reader.execute("SELECT chunk_ids FROM blocks WHERE space = ? ORDER BY first_row", (space,))
-    return [np.frombuffer(row[0], dtype="<i4") for row in rows]
 
 
 def _exists(reader: sqlite3.Connection, ids: RowChunks) -> Mask:
