@@ -81,6 +81,23 @@ def test_requirements_file_is_the_core_and_the_extras_of_all():
     assert sorted(map(str, listed)) == sorted(map(str, wanted))
 
 
+@pytest.mark.parametrize("platform", ["colab", "kaggle"])
+def test_what_a_platform_preinstalls_is_new_enough_to_stay(platform):
+    """An exact version must satisfy our floor; of a range, our floor must be inside."""
+    lines = (ROOT / ".ci" / f"preinstalled-{platform}.txt").read_text().splitlines()
+    there = {canonicalize_name(one.name): one for one in (Requirement(line) for line in lines if not line.startswith("#"))}
+    (all_of,) = EXTRAS["all"]
+    asked = [one for one in (*CORE, *(each for extra in all_of.extras for each in EXTRAS[extra]))]
+    shared = [one for one in asked if canonicalize_name(one.name) in there]
+    assert len(shared) == len(there)
+    for ours in shared:
+        theirs = there[canonicalize_name(ours.name)]
+        (bound,) = theirs.specifier
+        (floor,) = ours.specifier
+        kept = ours.specifier.contains(bound.version) if bound.operator == "==" else theirs.specifier.contains(floor.version)
+        assert kept, f"{theirs} would be replaced: {ours} is asked for"
+
+
 def test_every_required_package_is_in_the_core_or_in_the_extra_it_names():
     called = list(calls("require", "MissingExtraError"))
     assert len(called) > 40
