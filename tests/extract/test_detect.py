@@ -194,8 +194,10 @@ def test_discover_walks_folders_of_any_depth(tmp_path):
     os.close(os.open("leaf.txt", os.O_CREAT | os.O_WRONLY, dir_fd=here))
     os.close(here)
     (tmp_path / "last.txt").write_text("x")
-    found = discover(tmp_path)
-    subprocess.run(["rm", "-r", tmp_path / "d"], check=True)  # pytest's own clean-up is recursive
+    try:
+        found = discover(tmp_path)
+    finally:
+        subprocess.run(["rm", "-r", tmp_path / "d"], check=True)  # pytest's own clean-up is recursive
     assert [(path.name, reason) for path, reason in found] == [("leaf.txt", ""), ("last.txt", "")]
 
 

@@ -99,6 +99,7 @@ _AUDIO_SUFFIXES = {
 _VIDEO_SUFFIXES = {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".wmv", ".flv", ".mpg", ".mpeg", ".ts", ".ogv", ".3gp"}
 _HTML_SUFFIXES = {".html", ".htm", ".xhtml"}
 _SIDECARS = {".srt", ".vtt"}
+HEAD_BYTES = 4096  # every signature below lies in them, and enough of a text to tell its encoding's shape
 _NOISE = {"__pycache__", "node_modules", "thumbs.db", "desktop.ini", "__macosx", "lost+found"}
 _NOISE_SUFFIXES = {".pyc", ".pyo", ".tmp", ".part", ".crdownload", ".swp", ".lock"}
 
@@ -186,7 +187,7 @@ def detect(path: Path) -> Detected:
     """
     try:
         with open(path, "rb") as file:
-            head = file.read(4096)
+            head = file.read(HEAD_BYTES)
     except OSError as error:
         raise ExtractionError(f"{path.name} cannot be opened: {error.strerror or error}", path=str(path)) from error
     if not head:

@@ -14,8 +14,8 @@ from ultrafast_rag.extract.cells import MAX_COLUMNS, table_element
 from ultrafast_rag.extract.text import open_text
 from ultrafast_rag.types import Element, Part
 
-MAX_CHARS = 20_000_000
-_PART_ELEMENTS = 500
+MAX_CHARS = 20_000_000  # parsing takes some 40 bytes of memory each; a page that people read has under 1 million
+_PART_ELEMENTS = 500  # some 30 pages of paragraphs
 _LONGEST_CELL = 1500  # characters; longer ones show a table used for page layout
 _BREAK = "\x1f"  # stands for <br> once the tree is cleaned
 _DROPPED = (

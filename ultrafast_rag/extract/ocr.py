@@ -82,7 +82,7 @@ def _turned(image_bytes: bytes) -> bytes:
 
 
 def _read(image_bytes: bytes, language: str, timeout_s: float) -> Reading:
-    # One thread a page: pages are read in parallel, and tesseract's own threads only fight over the cores.
+    # One thread per page: pages are read in parallel, and tesseract's own threads only fight over the cores.
     environment = {**os.environ, "OMP_THREAD_LIMIT": "1"}
     try:
         done = subprocess.run(

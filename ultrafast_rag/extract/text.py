@@ -18,7 +18,7 @@ from ultrafast_rag.extract.detect import CODE_LANGUAGES, looks_like_text
 from ultrafast_rag.types import Element, Part
 
 PART_CHARS = 200_000  # a slice of some 100 book pages: small in memory, large enough to be worth a commit
-_LONGEST_LINE = 100_000
+_LONGEST_LINE = 100_000  # characters; a longer one (minified code, data) is cut there, half a part
 
 _FENCE = re.compile(r"^\s{0,3}(`{3,}|~{3,})\s*([\w+#.-]*)")
 _HEADING = re.compile(r"^\s{0,3}(#{1,6})\s+(.+?)\s*#*\s*$")

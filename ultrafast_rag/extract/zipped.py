@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import BinaryIO
 from xml.etree import ElementTree
 
-MAX_XML_BYTES = 256 << 20  # of all members once unpacked; fits the readers' default limit of 3 GB ten times
-MAX_TAGS = 4_000_000  # of one document: lxml takes some 250 bytes a tag, so 1 GB; a book of 1 000 pages has under 1 million
+MAX_XML_BYTES = 256 << 20  # of all members once unpacked; a reader's default limit of 3 GB holds it, the tree and the parts
+MAX_TAGS = 4_000_000  # of one document: lxml takes some 100 bytes a tag, so 400 MB; a book of 1 000 pages has under 1 million
 MAX_DIRECTORY_BYTES = 8 << 20  # of the list of members: some 80 000 of them
 LISTED_BYTES = 256 << 10  # read by `member_names`: the first 2 500 members or so
 _TAIL_BYTES = 22 + 0xFFFF  # the end record and the longest comment after it (APPNOTE.TXT 4.3.16)

@@ -7,7 +7,7 @@ and memory stays flat for a file of any length. Stretches without a voice are le
 
 Voice activity by energy against an adaptive noise floor, with hysteresis. It errs on the side of
 hearing too much: whether a sound is speech the transcriber decides, by what it hears and by a detector
-of voices (`encode/voice.py`), next to the model so that reading stays light. A trained detector
+of voices (`models/speech/vad.py`), next to the model so that reading stays light. A trained detector
 (Silero, WebRTC) is not used here: another download or build for what these do together.
 """
 
@@ -30,8 +30,8 @@ from ultrafast_rag.types import Element, Part, Segment
 
 Pcm = npt.NDArray[np.int16]
 
-RATE = 16_000
-SLOT_S = 26.0
+RATE = 16_000  # Hz: what Whisper was trained on
+SLOT_S = 26.0  # with 2 s of reach at either end it fits Whisper's window of 30 s
 _REACH_S = 2.0  # how far a slot's border may move towards silence
 _FRAME = RATE // 50  # 20 ms
 _ON_DB, _OFF_DB = 8.0, 5.0  # above the noise floor, to start and to go on
@@ -61,7 +61,7 @@ class AudioExtractor:
     def extract(self, path: Path, *, start_part: int = 0) -> Iterator[Part]:
         """Yield a part for each slot of about 26 s: its stretches with a voice as "sound" elements.
 
-        With a .vtt or .srt beside the file: its cues as "speech", 50 a part, and the sound stays unread.
+        With a .vtt or .srt beside the file: its cues as "speech", 50 per part, and the sound stays unread.
         A silent slot is a part without elements. Raises CorruptError, UnsupportedError, ExtractionError.
         """
         path = Path(path)

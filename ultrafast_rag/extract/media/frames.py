@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 STEP_S = 0.25  # between two frames looked at
 _LARGE_PIXELS = 1920 * 1088  # above, only key frames are decoded: a 4K film would take minutes a slot
 _QUICK_RATE = 15.0  # frames/s; from here on those no other frame needs are skipped: 1.6x at 1080p (2 cores, 2026-11)
-_SEEK_BACK_S = 4.0
-_MAX_THREADS = 4
+_SEEK_BACK_S = 4.0  # chosen: before the wanted second, for indexes that point late
+_MAX_THREADS = 4  # chosen: of one decoder, since several readers run side by side
 
 
 def looks(path: Path, start_s: float = 0.0, *, step_s: float = STEP_S) -> Iterator[tuple[float, Any]]:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["Look", "VideoExtractor", "clip", "frame_at"]
 clip = clip_bytes  # "media.video.clip" and "media.video.frame_at" are what a reader process is asked for
 
-_LOOK = (48, 27)  # size at which frames are compared
+_LOOK = (48, 27)  # pixels: size at which frames are compared
 _CUT_HISTOGRAM = 0.35  # share of pixels in other bins than before
 _CUT_DIFFERENCE = 40.0  # mean grey levels
 _SAME_SPOTS, _SAME_STEP = 6, 8.0  # of 256 gradients, those that may differ by more than so many grey levels

@@ -26,7 +26,7 @@ from ultrafast_rag.errors import CorruptError, ExtractionError
 from ultrafast_rag.extract.sandbox import protocol
 from ultrafast_rag.types import BBox, Part
 
-DEATHS_IN_A_ROW = 3
+DEATHS_IN_A_ROW = 3  # parts in a row that kill or overrun their reader before the document is given up
 STARTUP_S = 60.0  # for a new worker to import the libraries a type needs, before its first part is timed
 _ENVIRONMENT = (
     "PATH",

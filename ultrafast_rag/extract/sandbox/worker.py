@@ -1,4 +1,4 @@
-"""The child side of `sandbox.py`: limits itself, then reads one document after another until its input ends.
+"""The child side of `pool.py`: limits itself, then reads one document after another until its input ends.
 
 Run as `python -m ultrafast_rag.extract.sandbox.worker`. Nothing heavy is imported before the first document. Frames go out on
 a private copy of stdout; whatever a library prints goes to stderr. Requests are read in a thread of their own, so that
