@@ -20,7 +20,7 @@ from ultrafast_rag.bench.bigpdf import write_pdf
 from ultrafast_rag.bench.child import call, peak_mb
 from ultrafast_rag.bench.gpu import transformer_flops
 from ultrafast_rag.bench.publicsets import load, read
-from ultrafast_rag.bench.result import plain, shown_command
+from ultrafast_rag.bench.result import plain, records_markdown, shown_command
 from ultrafast_rag.bench.settings import fresh_cache, settings_of
 from ultrafast_rag.bench.support import ANSWERABLE, ELSEWHERE, NEAR_MISS, Asked, best_threshold, further_of
 from ultrafast_rag.bench.support import row_of as support_row
@@ -71,6 +71,12 @@ def test_listing_the_commands_imports_no_model_library():
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert all(name in said for name in COMMANDS)
     assert not set(said.split()) & {"torch", "faiss", "openvino", "transformers", "pymupdf", "matplotlib"}
+
+
+def test_list_of_committed_results_is_up_to_date():
+    made = records_markdown({command.name: command.help for command in COMMANDS.values()}, ROOT / "data" / "benchmarks")
+    committed = (ROOT / "data" / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    assert made == committed, "run: python -m ultrafast_rag bench list --markdown"
 
 
 def test_unknown_benchmark_is_refused_with_the_known_ones():

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ultrafast_rag.bench.result import FOLDER, Result, plain, say, shown_command, write_result
+from ultrafast_rag.bench.result import FOLDER, Result, plain, records_markdown, say, shown_command, write_result
 from ultrafast_rag.errors import ConfigError
 from ultrafast_rag.types import Table
 
@@ -74,9 +74,16 @@ def table(name: str, *options: str) -> Table:
 
 
 def run(argv: Sequence[str]) -> Result | None:
-    """`bench NAME ...`: run one benchmark, write its JSON, print its table. "list" names them all."""
+    """`bench NAME ...`: run one benchmark, write its JSON, print its table. "list" names them all.
+
+    `bench list --markdown` writes data/benchmarks/README.md from the JSON files there.
+    """
     argv = list(argv)
     name = next((word for word in argv if not word.startswith("-")), "list")
+    if name == "list" and "--markdown" in argv:
+        (FOLDER / "README.md").write_text(records_markdown({c.name: c.help for c in COMMANDS.values()}), encoding="utf-8")
+        say(f"wrote {FOLDER / 'README.md'}")
+        return None
     if name == "list":
         sys.stdout.write(f"{Table([{'name': c.name, 'measures': c.help} for c in COMMANDS.values()])}\n")
         return None

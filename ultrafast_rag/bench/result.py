@@ -48,6 +48,38 @@ def write_result(
     return target
 
 
+def records_markdown(measures: Mapping[str, str], folder: Path = FOLDER) -> str:
+    """The folder's README: each JSON file with what it measures, where, when and by which command.
+
+    measures: benchmark -> what it measures; a file of another name has its command alone.
+    """
+    lines = [
+        "# Benchmarks: every number and where it is from",
+        "",
+        "Made by `python -m ultrafast_rag bench list --markdown`.",
+        "",
+    ]
+    lines += ["| file | measures | machine | date | command |", "|---|---|---|---|---|"]
+    for path in sorted(folder.glob("*.json")):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        made, name = record.get("machine", ""), str(record.get("benchmark") or path.stem)
+        gpus = ", ".join(str(gpu) for gpu in made.get("gpus", ())) if isinstance(made, Mapping) else ""
+        place = (
+            f"{made.get('cpu')}, {made.get('cores')} cores{f', {gpus}' if gpus else ''}"
+            if isinstance(made, Mapping)
+            else str(made)
+        )
+        cells = (
+            f"`{path.name}`",
+            measures.get(name, ""),
+            place,
+            str(record.get("date", ""))[:10],
+            f"`{record.get('command', '')}`",
+        )
+        lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+    return "\n".join(lines) + "\n"
+
+
 def shown_command(argv: Sequence[str]) -> str:
     """The command as typed, with the folders of this machine taken out."""
     return " ".join(["python -m ultrafast_rag bench", *(Path(word).name if Path(word).is_absolute() else word for word in argv)])
