@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What to ingest, how often, and where the plot goes."""
     parser.add_argument("sources", nargs="*", type=Path, help=f"what to ingest (default: {HANDBOOK} and a public PDF)")
     parser.add_argument("--data", type=Path, help="folder of public data (default: UFR_TEST_DATA)")
-    parser.add_argument("--repeats", type=int, default=3, help="processes a row; the one with the median time is shown")
+    parser.add_argument("--repeats", type=int, default=3, help="processes per row; the one with the median time is shown")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="also draw the rows as a PNG")
     add_settings(parser)
 

@@ -21,7 +21,7 @@ _SENTENCES = 28
 
 
 def write_pdf(path: Path, pages: int, *, seed: int = 0) -> Path:
-    """About 350 words a page; the same seed gives the same text. Returns the path."""
+    """About 350 words per page; the same seed gives the same text. Returns the path."""
     pymupdf = require("pymupdf")
     rng = np.random.default_rng(seed)
     document = pymupdf.open()

@@ -22,7 +22,7 @@ from ultrafast_rag.types import Table, Vectors
 
 ENGINES = ("torch-f32", "torch-bf16", "openvino-f32", "openvino-bf16", "openvino-int8")
 GPU_ENGINES = ("torch-f32", "torch-f16")
-BUDGETS = (0, 256, 1024, 4096, 16384)  # tokens a batch; 0: one text at a time
+BUDGETS = (0, 256, 1024, 4096, 16384)  # tokens per batch; 0: one text at a time
 QUALITY_SET = "xquad-en"
 
 
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Which engines, budgets and how many passages."""
     parser.add_argument("--data", type=Path, help="folder of public collections (default: UFR_TEST_DATA)")
     parser.add_argument("--engines", nargs="+", default=list(ENGINES), help="engines to measure")
-    parser.add_argument("--budgets", nargs="+", type=int, default=list(BUDGETS), help="tokens a batch; 0: one text at a time")
+    parser.add_argument("--budgets", nargs="+", type=int, default=list(BUDGETS), help="tokens per batch; 0: one text at a time")
     parser.add_argument("--passages", type=int, default=300, help="passages to encode")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each; the fastest is shown")
     add_settings(parser)

@@ -1,6 +1,6 @@
 """Labelled questions: read them, ask them, judge what comes back; thumbs as judgements.
 
-A question knows where its answer stands (file, page, seconds). Files: JSON (a list, or an object with one under
+A question knows where its answer is (file, page, seconds). Files: JSON (a list, or an object with one under
 "questions"), JSON lines, and CSV with a heading of question, answer, file, page.
 """
 
@@ -32,7 +32,7 @@ MARK = re.compile(r"\[\d+\]")
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question and where its answer stands. source None: the documents do not answer it.
+    """A question and where its answer is. source None: the documents do not answer it.
 
     source: a file name without folders.  page: 1-based, None for the whole file.  start_s, end_s: seconds.
     needs: what must be there to answer it, e.g. "clip" or "speech"; "" for nothing but the text encoder.

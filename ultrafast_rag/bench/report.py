@@ -43,7 +43,7 @@ def _of_document(
     name = PurePath(document.source.replace("\\", "/")).name
     rows = [{"finding": "not read", "document": name, "where": f"part {n + 1}: {why}", "count": 1} for n, why in failures]
     if not document.complete:
-        rows.append({"finding": "incomplete", "document": name, "where": "ingest it again to go on", "count": 1})
+        rows.append({"finding": "incomplete", "document": name, "where": "ingest it again to resume", "count": 1})
     numbered = {page for page in pages if page is not None}
     if document.media_type == "application/pdf":
         failed = {n + 1 for n, _ in failures}

@@ -266,7 +266,7 @@ def report_html(report: IngestReport) -> str:
 
     def draw(budget: Budget, shorten: float) -> str:
         limit = int(300 * shorten) + 20
-        state = "" if report.complete else badge("Not complete: run the same ingest again to go on", hue=WARN)
+        state = "" if report.complete else badge("Not complete: run the same ingest again to resume", hue=WARN)
         body = f"<div>{state}</div>{_tiles(tiles)}" if state else _tiles(tiles)
         body += markup.stage_bar(report.stage_seconds, label="work by stage (stages overlap)")
         if report.failed:

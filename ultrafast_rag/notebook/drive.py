@@ -1,6 +1,6 @@
 """Snapshots of an index on Drive, and back. The live SQLite files never lie there.
 
-A capsule is written on the local disk, copied under a temporary name, read back and compared, and
+An index archive (a capsule) is written on the local disk, copied under a temporary name, read back and compared, and
 only then named; an older snapshot is removed after that, never before. So a session cut at any
 moment leaves the last whole snapshot.
 """
@@ -26,7 +26,7 @@ class Exporter(Protocol):
     """Anything that writes itself as one consistent file: a UltraFastRAG."""
 
     def export(self, capsule: Path) -> object:
-        """Write the capsule."""
+        """Write the index archive."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""What every panel of `widgets.py` stands on: a box, a line that tells errors, buttons, the Enter key."""
+"""What all panels of `widgets.py` share: a box, a line that tells errors, buttons, the Enter key."""
 
 from __future__ import annotations
 

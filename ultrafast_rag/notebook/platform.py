@@ -125,7 +125,7 @@ def install_hint(extra: str = "", *, platform: Platform | None = None) -> str:
 
 
 def kaggle_inputs(root: Path = Path("/kaggle/input"), *, most_files: int = 20_000) -> Table:
-    """What Kaggle attached as inputs: model folders, capsules, and folders of documents, one row each.
+    """What Kaggle attached as inputs: model folders, index archives, and folders of documents, one row each.
 
     Looks at no more than most_files files; a row's files and size_mb count what was seen.
     """
@@ -241,7 +241,7 @@ def _tool(name: str) -> dict[str, str]:
 
 
 def _gpus(where: Platform) -> list[dict[str, str]]:
-    """One row a GPU; where the system shows one that torch cannot use, a row that says why."""
+    """One row per GPU; where the system shows one that torch cannot use, a row that says why."""
     if not where.gpu:
         return [_row("gpu", "none", _enable(where))]
     if importlib.util.find_spec("torch") is None:

@@ -150,7 +150,7 @@ class SearchWidget(Panel):
 
 
 class IngestWidget(Panel):
-    """Upload files or name a path, watch progress, pause and go on.
+    """Upload files or name a path, watch progress, pause and resume.
 
     Work runs in a thread: the notebook stays usable. uploads: the local folder that uploaded files
     are kept in, since the index shows them as evidence later.
@@ -170,7 +170,7 @@ class IngestWidget(Panel):
         self.upload = w.FileUpload(multiple=True, description="Upload")
         self.start_button = self.button("Ingest", self.start, style="primary")
         self.pause_button = self.button("Pause", self.pause)
-        self.resume_button = self.button("Go on", self.resume)
+        self.resume_button = self.button("Resume", self.resume)
         self.bar = w.FloatProgress(min=0, max=1, layout={"width": "100%"})
         self.result = w.HTML()
         self.box = w.VBox(
@@ -207,11 +207,11 @@ class IngestWidget(Panel):
         self.say("Pausing after the batch in hand…")
 
     def resume(self) -> None:
-        """Go on with the same sources; finished documents are skipped."""
+        """Resume with the same sources; finished documents are skipped."""
         if self.running:
             raise ConfigError("It is still at work.")
         if not self._sources:
-            raise ConfigError("There is nothing to go on with yet.")
+            raise ConfigError("There is nothing to resume yet.")
         self._begin(self._sources)
 
     def wait(self, timeout_s: float | None = None) -> bool:
@@ -235,7 +235,7 @@ class IngestWidget(Panel):
                 self.report = self.rag.ingest(*self._sources, on_progress=self._progress, stop=self._stop)
                 done = self.report.complete
                 self.result.value = self.report._repr_html_()
-                self.say("Done." if done else "Paused. Press Go on to continue where it stopped.")
+                self.say("Done." if done else "Paused. Press Resume to continue.")
                 self.bar.value = 1.0 if done else self.bar.value
                 self.bar.bar_style = "success" if done and not self.report.failed else "warning"
             except BaseException:
@@ -246,7 +246,7 @@ class IngestWidget(Panel):
     def _progress(self, state: ProgressState) -> None:
         now = time.monotonic()
         if not state.done and now - self._shown_at < _REFRESH_S:
-            return  # a front end drowns in a message a page
+            return  # a front end drowns in a message per page
         self._shown_at = now
         if state.fraction is not None:
             self.bar.value = state.fraction
