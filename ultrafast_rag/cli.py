@@ -1,7 +1,9 @@
 """Command line: demo, doctor, ingest, search, query, bench, export, restore.
 
-Each command prints for people, or with --json for programs. Errors end in one line that says what
-to do, and exit code 1; a report with failed files exits with 0, because the rest is in the index.
+Each command prints for people, or with --json for programs. Errors end in one line on stderr that says
+what to do. Exit code 2: asked wrongly (unknown option, impossible setting or filter). 1: it failed, or
+nothing that was to be ingested could be; a report of which a part failed exits with 0, because the
+rest is in the index.
 """
 
 from __future__ import annotations
@@ -9,6 +11,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
+import os
 import sys
 import tempfile
 import time
@@ -17,25 +21,36 @@ from pathlib import Path
 from typing import Any
 
 from ultrafast_rag.config import Config
-from ultrafast_rag.errors import ConfigError, UltraFastRAGError
+from ultrafast_rag.errors import ConfigError, ExtractionError, IndexStateError, StorageError, UltraFastRAGError
 from ultrafast_rag.rag import UltraFastRAG
-from ultrafast_rag.types import Answer, Hits, IngestReport, Table
+from ultrafast_rag.types import Answer, Hits, IngestReport, Table, visible
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # file names that are not UTF-8
+            stream.reconfigure(errors="backslashreplace")
     arguments = _parser().parse_args(argv)
     try:
         result = arguments.run(arguments)
-    except UltraFastRAGError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        if result is not None:
+            print(json.dumps(_plain(result), indent=1, ensure_ascii=False) if arguments.json else str(result))
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read along, `head` for one, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except (UltraFastRAGError, OSError) as error:
+        print(visible(f"{type(error).__name__}: {error}"), file=sys.stderr)
+        return 2 if isinstance(error, ConfigError) else 1
     except KeyboardInterrupt:
-        print("interrupted; what was committed is safe, the same command goes on from there", file=sys.stderr)
+        print("interrupted; what was committed is safe, the same command resumes there", file=sys.stderr)
         return 130
-    if result is not None:
-        print(json.dumps(_plain(result), indent=1, ensure_ascii=False) if arguments.json else str(result))
-    return 0
+    return 1 if isinstance(result, IngestReport) and _read_nothing(result) else 0
+
+
+def _read_nothing(report: IngestReport) -> bool:
+    return bool(report.failed) and not report.documents and not report.unchanged
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -44,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
 
     demo = _command(commands, "demo", _demo, "ingest the samples and ask across them, offline")
     demo.add_argument("--samples", type=Path, default=None, help="folder of samples (default: data/samples)")
+    demo.set_defaults(index=None)  # a temporary one, unless --index names it
 
     _command(commands, "doctor", _doctor, "what this machine offers, what was chosen and why, what is missing")
 
@@ -58,6 +74,9 @@ def _parser() -> argparse.ArgumentParser:
         ask.add_argument("--alpha", type=float, help="0: words only, 1: meaning only")
         ask.add_argument("--modality", action="append", help="text, table, image, audio or video; may be repeated")
         ask.add_argument("--source", help="only from this file (name, path or glob)")
+        ask.add_argument(
+            "--filter", action="append", default=[], metavar="NAME=VALUE", help="a field or metadata; may be repeated"
+        )
 
     bench = _command(commands, "bench", _bench, "measure this machine; 'bench list' names the tables")
     bench.add_argument("rest", nargs=argparse.REMAINDER, help="table and its options")
@@ -87,18 +106,18 @@ def _settings(pairs: Sequence[str]) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
-        if not equals:
-            raise ConfigError(f"--set takes NAME=VALUE, not {pair!r}")
+        if not (name and equals):
+            raise ConfigError(f"--set and --filter take NAME=VALUE, not {pair!r}")
         try:
             settings[name] = json.loads(value)
-        except json.JSONDecodeError:
-            settings[name] = Path(value) if name == "cache_dir" else value
+        except ValueError:
+            settings[name] = value
     return settings
 
 
 def _open(arguments: argparse.Namespace, *, must_exist: bool = True) -> UltraFastRAG:
     if must_exist and not arguments.index.exists():
-        raise ConfigError(f"there is no index in {arguments.index}; make one with the ingest command, or name another")
+        raise IndexStateError(f"there is no index in {arguments.index}; make one with the ingest command, or name another")
     return UltraFastRAG(arguments.index, **_settings(arguments.set))
 
 
@@ -117,8 +136,8 @@ def _ingest(arguments: argparse.Namespace) -> IngestReport:
 
 def _asked(arguments: argparse.Namespace) -> dict[str, Any]:
     options = {"k": arguments.k, "alpha": arguments.alpha, "modality": arguments.modality}
-    filters = {"source": arguments.source} if arguments.source else None
-    return {**{name: value for name, value in options.items() if value is not None}, "filters": filters}
+    filters = {**_settings(arguments.filter), **({"source": arguments.source} if arguments.source else {})}
+    return {**{name: value for name, value in options.items() if value is not None}, "filters": filters or None}
 
 
 def _search(arguments: argparse.Namespace) -> Hits:
@@ -143,6 +162,8 @@ def _export(arguments: argparse.Namespace) -> str:
 
 
 def _restore(arguments: argparse.Namespace) -> str:
+    if not arguments.capsule.is_file():
+        raise StorageError(f"there is no file {arguments.capsule}; name the .tar that the export command wrote")
     with UltraFastRAG.restore(arguments.capsule, arguments.index, **_settings(arguments.set)) as rag:
         return f"restored {rag!r}"
 
@@ -153,18 +174,39 @@ def _bench(arguments: argparse.Namespace) -> None:
     run([*arguments.rest, *(["--json"] if arguments.json else [])])
 
 
-def _demo(arguments: argparse.Namespace) -> None:
+def _demo(arguments: argparse.Namespace) -> dict[str, Any] | None:
     samples = arguments.samples or _samples()
-    start = time.perf_counter()
+    if arguments.index is not None:
+        return _show(arguments, samples, arguments.index)
     with tempfile.TemporaryDirectory(prefix="ultrafast_rag-demo-") as folder:
-        with UltraFastRAG(Path(folder, "index"), **{**_demo_models(samples), **_settings(arguments.set)}) as rag:
-            print(f"Ingesting {samples} ...", flush=True)
-            print(rag.ingest(samples), end="\n\n")
-            for question in _demo_questions(samples):
-                print(f"Q: {question}\n{rag.query(question)}\n", flush=True)
-            for name, fingerprint in rag.stats()["models"].items():
-                print(f"{name} model: {fingerprint}")
-            print(f"All in {time.perf_counter() - start:.1f} s, nothing left this machine.")
+        return _show(arguments, samples, Path(folder, "index"))
+
+
+def _show(arguments: argparse.Namespace, samples: Path, index: Path) -> dict[str, Any] | None:
+    """Ingest and ask, printed as it goes, or with --json given back."""
+    start, quiet = time.perf_counter(), arguments.json
+
+    def say(text: object) -> None:
+        if not quiet:
+            print(text, flush=True)
+
+    settings = {"quiet": quiet, **_demo_models(samples), **_settings(arguments.set)}
+    with UltraFastRAG(index, **settings) as rag:
+        say(f"Ingesting {samples} ...")
+        report = rag.ingest(samples)
+        if _read_nothing(report):
+            raise ExtractionError("; ".join(f"{source}: {why}" for source, why in report.failed[:5]))
+        say(f"{report}\n")
+        answers = []
+        for question in _demo_questions(samples):
+            answers.append(rag.query(question))
+            say(f"Q: {question}\n{answers[-1]}\n")
+        models = rag.stats()["models"]
+        for name, fingerprint in models.items():
+            say(f"{name} model: {fingerprint}")
+    seconds = time.perf_counter() - start
+    say(f"All in {seconds:.1f} s, nothing left this machine.")
+    return {"report": report, "answers": answers, "models": models, "seconds": seconds} if quiet else None
 
 
 def _samples() -> Path:
@@ -192,13 +234,13 @@ def _demo_questions(samples: Path) -> list[str]:
 
 
 def _plain(value: Any) -> Any:
-    """JSON values of a result; NaN becomes null, bytes are left out."""
+    """JSON values of a result; NaN becomes null."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Mapping):
         return {str(name): _plain(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
-    if isinstance(value, float) and value != value:
+    if isinstance(value, float) and not math.isfinite(value):
         return None
     return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-from ultrafast_rag.errors import ConfigError, did_you_mean
+from ultrafast_rag.errors import ConfigError, IndexStateError, did_you_mean
 
 IDENTITY = ("text_model", "image_model", "chunker", "chunk_tokens", "chunk_overlap", "index_pages")
 LARGEST = 2**31 - 1  # of any number: what every library below takes as an int, and 68 years in seconds
@@ -210,15 +210,19 @@ class Config:
 
         kept: what `identity()` gave when the index was made, as read back from it, so anything; other
         fields in it (older versions kept them all) are not looked at. base: the session's config, where
-        it gave one; settings: single fields it asked for. Raises ConfigError when the session asks
-        for other vectors or chunks than the index holds, or when `kept` is not ours.
+        it gave one; settings: single fields it asked for. Raises IndexStateError when the session asks
+        for other vectors or chunks than the index holds, or when `kept` is not ours, and ConfigError
+        for an impossible wish.
         """
-        made = cls().replace(**_trusted(kept)).identity()
+        try:
+            made = cls().replace(**_trusted(kept)).identity()
+        except ConfigError as error:
+            raise IndexStateError(f"the settings kept in the index cannot be used: {error}") from error
         wanted = (base or cls()).replace(**settings)
         for name in IDENTITY:
             asked = base is not None or name in settings
             if asked and getattr(wanted, name) != made[name]:
-                raise ConfigError(
+                raise IndexStateError(
                     f"the index was made with {name}={made[name]!r}, not {getattr(wanted, name)!r}. "
                     "Open it without that setting, or use another folder"
                 )
@@ -242,7 +246,7 @@ _REMOTE = re.compile(r"\w+://|[\\/]{2}")  # an address, or a share of another ma
 def _trusted(kept: Any) -> dict[str, Any]:
     """The identity fields of what an index keeps about itself; a model's name there must not lead to another machine."""
     if not isinstance(kept, Mapping):
-        raise ConfigError("the settings kept in the index are not readable")
+        raise ConfigError("they are no mapping")
     fields = {name: kept[name] for name in IDENTITY if name in kept}
     for name, value in fields.items():
         if isinstance(value, str) and _REMOTE.match(value):

@@ -26,11 +26,12 @@ from ultrafast_rag.config import Config
 from ultrafast_rag.doctor import examine
 from ultrafast_rag.enrich.enricher import Enricher, EnrichPlan, EnrichReport
 from ultrafast_rag.enrich.indexing import ENRICHED, index_enrichments, unenriched
-from ultrafast_rag.errors import ConfigError, IndexStateError
+from ultrafast_rag.errors import ConfigError, IndexStateError, did_you_mean
 from ultrafast_rag.extract.sandbox.pool import Sandbox
 from ultrafast_rag.index.archive import export_capsule, restore_capsule
 from ultrafast_rag.index.dense import DenseIndex
 from ultrafast_rag.index.embedding_cache import open_embedding_cache
+from ultrafast_rag.index.filters import FIELDS
 from ultrafast_rag.index.lexical import LexicalIndex
 from ultrafast_rag.index.records import Source as Record
 from ultrafast_rag.index.store import Store
@@ -107,7 +108,7 @@ class UltraFastRAG:
             return (base or Config()).replace(**settings)
         try:
             return Config.for_index(kept, base, settings)
-        except ConfigError as error:
+        except IndexStateError as error:
             raise IndexStateError(f"{self._store.folder}: {error}") from error
 
     # ---- parts, made on first use
@@ -200,6 +201,8 @@ class UltraFastRAG:
         """
         if not sources:
             raise ConfigError("nothing to ingest: pass files or folders, e.g. rag.ingest('paper.pdf', 'photos/')")
+        if time_budget_s is not None and not time_budget_s > 0:
+            raise ConfigError(f"time_budget_s is in seconds and must be greater than 0, not {time_budget_s}")
         start, clock = time.perf_counter(), StageClock()
         deadline = None if time_budget_s is None else time.monotonic() + time_budget_s
         with self._ingesting:
@@ -328,8 +331,16 @@ class UltraFastRAG:
         hits.evidence = self._evidence
         if not hits and not self._store.counts()["chunks"]:
             hits.notes = ("the index is empty; ingest something first",)
+        elif not hits and filters:
+            self._check_fields(filters)
         self._memory.put(key, hits.copy())
         return hits
+
+    def _check_fields(self, filters: Mapping[str, Any]) -> None:
+        """ConfigError for a filter on a field that nothing in the index has; looked up only when nothing was found."""
+        fields = sorted({*FIELDS, *self._store.metadata_fields()})
+        for name in sorted(set(filters) - set(fields)):
+            raise ConfigError(f"nothing in this index has the field {name!r}{did_you_mean(name, fields)}")
 
     def query(
         self,

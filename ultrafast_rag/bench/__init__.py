@@ -85,7 +85,8 @@ def run(argv: Sequence[str]) -> Result | None:
         say(f"wrote {FOLDER / 'README.md'}")
         return None
     if name == "list":
-        sys.stdout.write(f"{Table([{'name': c.name, 'measures': c.help} for c in COMMANDS.values()])}\n")
+        listed = Table([{"name": c.name, "measures": c.help} for c in COMMANDS.values()])
+        sys.stdout.write(f"{json.dumps(list(listed), indent=1) if '--json' in argv else listed}\n")
         return None
     if name not in COMMANDS:
         raise ConfigError(f"unknown benchmark {name!r}; there are {', '.join(COMMANDS)}")

@@ -11,6 +11,7 @@ from typing import Any
 from ultrafast_rag.errors import ConfigError
 from ultrafast_rag.types import MODALITIES
 
+FIELDS = ("source", "document_id", "title", "modality", "page")  # any other key is metadata
 Clause = tuple[str, list[Any]]
 
 

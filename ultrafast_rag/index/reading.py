@@ -248,6 +248,14 @@ class Reading:
             for question, chunk_id, vote, at in self._all("SELECT question, chunk_id, vote, at FROM feedback ORDER BY id")
         ]
 
+    def metadata_fields(self) -> list[str]:
+        """Names in the metadata of searchable documents and chunks; reads them all."""
+        rows = self._all(
+            "SELECT DISTINCT m.key FROM documents d, json_each(d.metadata) m WHERE d.visible UNION SELECT DISTINCT m.key "
+            "FROM chunks c JOIN documents d ON d.key = c.document, json_each(c.metadata) m WHERE d.visible"
+        )
+        return sorted(str(row[0]) for row in rows)
+
     def counts(self) -> dict[str, int]:
         """documents, complete, parts, chunks, assets, and for each space its rows as "vectors:NAME"."""
         documents, complete = self._one("SELECT count(*), coalesce(sum(complete), 0) FROM documents WHERE visible")

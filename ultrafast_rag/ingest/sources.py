@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from ultrafast_rag.extract.detect import discover, media_type
 from ultrafast_rag.index.store import Store
 
 PathLike = str | os.PathLike[str]
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.I)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,9 @@ def find_sources(store: Store, sources: Sequence[PathLike]) -> Found:
     todo: list[Source] = []
     failed: list[tuple[str, str]] = []
     own = store.folder.resolve()
-    found = discover(sources)
+    addresses = [str(source) for source in sources if isinstance(source, str) and _ADDRESS.match(source)]
+    failed += [(address, "addresses are not fetched; download the file and ingest that") for address in addresses]
+    found = discover([source for source in sources if source not in addresses])
     real = [os.path.realpath(path) for path, bad in found if not bad]
     failed += [(_printable(str(path)), _printable(bad)) for path, bad in found if bad]
     known = store.documents_by_stat(real)
