@@ -9,8 +9,8 @@ from ultrafast_rag.config import Config
 from ultrafast_rag.errors import CorruptError, EncryptedError, ExtractionError
 from ultrafast_rag.extract import ocr
 from ultrafast_rag.extract.pdf.figures import _CELL, _clusters
-from ultrafast_rag.extract.pdf.layout import join_lines
 from ultrafast_rag.extract.pdf.reader import PdfExtractor, render_page
+from ultrafast_rag.extract.pdf.words import Vocabulary, join_lines, readable
 
 pymupdf = pytest.importorskip("pymupdf")
 Image = pytest.importorskip("PIL.Image")
@@ -94,7 +94,7 @@ def test_pdf_headings_get_levels_from_numbering_size_and_outline(tmp_path):
 def test_pdf_mends_words_broken_at_line_ends():
     assert (
         join_lines(["the pres-", "sure of state-of-the-", "art pumps, e-", "Mail"])
-        == "the pressure of state-of-the-art pumps, e- Mail"
+        == "the pressure of state-of-the-art pumps, e-Mail"
     )
     assert join_lines(["soft\xad", "ware"]) == "software"
 
@@ -422,3 +422,114 @@ def test_pdf_slides_stand_apart_and_pages_do_not(tmp_path):
     for width, height in ((960, 540), (595, 842)):
         document.new_page(width=width, height=height).insert_text((72, 100), "Words to be read.")
     assert [part.apart for part in read(save(tmp_path, document))] == [True, False]
+
+
+def test_pdf_broken_words_are_mended_by_the_documents_own_vocabulary():
+    words = Vocabulary()
+    words.learn(
+        ["A task-specific head, and some thing", "or pressure, with under and stand in it; the infor-", "mation of two tides"]
+    )
+    assert join_lines(["fine-tuned task-", "specific heads"], words) == "fine-tuned task-specific heads"
+    assert join_lines(["the pres-", "sure rose"], words) == "the pressure rose"
+    assert join_lines(["a head-", "thing"], words) == "a head-thing"  # both are words here, the whole is not
+    assert join_lines(["we under-", "stand"], words) == "we understand"
+    assert join_lines(["GPT-2-", "level scores"], words) == "GPT-2-level scores"
+    assert join_lines(["pre-", "and post-war"], words) == "pre- and post-war"
+    assert join_lines(["no infor-", "mation"], words) == "no information"
+    assert join_lines(["Revenue -", "net"], words) == "Revenue - net"
+
+
+@pytest.mark.parametrize(
+    ("raw", "text"),
+    [
+        ("of the\nvalve", "of the valve"),
+        ("the company\x00s l\x00eau", "the company’s l’eau"),
+        ("\x01 first point", "• first point"),
+        ("2k\x00n", "2kn"),
+        ("ﬁne\tprint\n", "fine print "),
+    ],
+)
+def test_pdf_control_characters_become_what_they_stand_for(raw, text):
+    assert readable(raw) == text
+
+
+def test_pdf_footnote_marks_stand_apart_from_words_and_numbers(tmp_path):
+    document = pymupdf.open()
+    page = document.new_page()
+    for y, pieces in (
+        (100, ["The Resource Center", "1", " reports."]),
+        (130, ["Sales of 32,765", "2", " rose."]),
+        (160, ["An area of 5 km", "2", "."]),
+    ):
+        x = 72
+        for piece in pieces:
+            size, up = (6, 4) if piece in "12" else (11, 0)
+            page.insert_text((x, y - up), piece, fontsize=size)
+            x += pymupdf.get_text_length(piece, fontsize=size)
+    text = " ".join(" ".join(e.text for e in of_kind(read(save(tmp_path, document)), "text")).split())
+    assert text == "The Resource Center 1 reports. Sales of 32,765(2) rose. An area of 5 km2."
+
+
+def test_pdf_word_broken_between_pages_is_whole_on_the_second(tmp_path):
+    document = pymupdf.open()
+    document.new_page().insert_text((72, 400), "The keeper wrote down all infor-", fontsize=11)
+    document.new_page().insert_text((72, 100), "mation about the tides.", fontsize=11)
+    first, second = read(save(tmp_path, document))
+    assert first.elements[-1].text == "The keeper wrote down all infor-"
+    assert second.elements[0].text == "information about the tides."
+
+
+def title_of(tmp_path, lines, **metadata):
+    document = pymupdf.open()
+    page = document.new_page()
+    for number, (text, size) in enumerate(lines):
+        page.insert_text((72, 60 + 45 * number), text, fontsize=size)
+    page.insert_textbox((72, 600, 500, 760), PROSE * 5, fontsize=10)
+    document.set_metadata(metadata)
+    return read(save(tmp_path, document, "tide_2018_10K.pdf"))[0].title
+
+
+@pytest.mark.parametrize(
+    ("lines", "metadata", "title"),
+    [
+        ([("On Tides and Wind", 20), ("1 Introduction", 22)], "", "On Tides and Wind"),
+        ([("Washington, D.C. 20549", 18), ("FORM 10-K", 16), ("Tide Company", 14)], "FORM 10-K", "Tide Company: FORM 10-K"),
+        ([("Front cover", 26), ("A Guide to Locks", 18)], "", "A Guide to Locks"),
+        ([("A Guide to Locks", 18), ("Redpaper", 30)], "", "A Guide to Locks"),
+        ([("Handbook", 26), ("of station nine", 18)], "", "Handbook"),
+        ([("1 Introduction", 16)], "", "tide_2018_10K"),
+        ([("On Tides", 20)], r"C:\\users\\x\\report.doc", "On Tides"),
+        ([("On Tides", 20)], "Annual Report 2018", "On Tides"),
+        ([("On Tides", 20)], "Tides of the North", "Tides of the North"),
+    ],
+)
+def test_pdf_title_names_this_document_and_no_other(tmp_path, lines, metadata, title):
+    assert title_of(tmp_path, lines, title=metadata) == title
+
+
+def test_pdf_title_is_known_where_reading_resumes(tmp_path):
+    document = pymupdf.open()
+    page = document.new_page()
+    page.insert_text((72, 60), "On Tides", fontsize=22)
+    page.insert_textbox((72, 100, 500, 200), PROSE * 2, fontsize=10)
+    document.new_page().insert_text((72, 60), "Springs", fontsize=22)
+    assert [part.title for part in read(save(tmp_path, document), start_part=1)] == ["On Tides"]
+
+
+def test_pdf_statement_titles_in_capitals_of_body_size_are_headings(tmp_path):
+    document = pymupdf.open()
+    page = document.new_page()
+    page.insert_text((200, 80), "CONSOLIDATED BALANCE SHEETS", fontsize=10)
+    page.insert_textbox((72, 110, 500, 260), PROSE * 3, fontsize=10)
+    page.insert_text((72, 300), "CREATE MASK HR_SCHEMA ON EMPLOYEES", fontsize=10)
+    (part,) = read(save(tmp_path, document))
+    assert [e.text for e in part.elements if e.kind == "heading"] == ["CONSOLIDATED BALANCE SHEETS"]
+
+
+def test_pdf_lines_alike_in_two_columns_of_one_page_are_no_running_heads(tmp_path):
+    document = pymupdf.open()
+    page = document.new_page()
+    for x in (60, 320):
+        page.insert_textbox((x, 50, x + 230, 400), PROSE * 6, fontsize=10)
+    (part,) = read(save(tmp_path, document))
+    assert " ".join(e.text for e in part.elements).count(PROSE.strip()) == 12

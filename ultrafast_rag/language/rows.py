@@ -14,7 +14,7 @@ MOST_HEAD_ROWS = 5
 _FIGURE = re.compile(
     r"^[(\[<>~≈±+−–-]*\s*(?:[A-Z]{2,3}\s?)?[$€£¥₹%]?\s*[(−–+-]*\s*"  # sign and currency
     r"(?:\d{1,3}(?:[,.'’ \u202f]\d{3})+|\d+)?(?:[.,]\d+)?"
-    r"\s*(?:[%‰x×]|bps?|pts?\.?|[€$£¥])?\s*[)\]]*\s*%?\s*(?:\*{1,3}|†|‡)?$"
+    r"\s*(?:[%‰x×]|bps?|pts?\.?|[€$£¥])?\s*[)\]]*\s*%?\s*(?:\*{1,3}|†|‡|\(\w{1,2}\))?$"  # brackets, per cent, a footnote's mark
 )
 _BLANK = re.compile(r"^(?:[-–—−_.…*]+|n/?[am]\.?|nm|nil|\$|€|£|%|\)|\$\s?[-–—])$", re.I)
 _MONTH = r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec|mär|mai|okt|dez)\w*\.?"

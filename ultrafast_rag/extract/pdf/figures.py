@@ -18,8 +18,9 @@ import numpy as np
 from ultrafast_rag.config import Config
 from ultrafast_rag.errors import require
 from ultrafast_rag.extract.pdf import tables
-from ultrafast_rag.extract.pdf.layout import Line, join_lines
+from ultrafast_rag.extract.pdf.layout import Line
 from ultrafast_rag.extract.pdf.tables import inside
+from ultrafast_rag.extract.pdf.words import join_lines
 from ultrafast_rag.types import BBox, Element
 
 _CAPTION = re.compile(

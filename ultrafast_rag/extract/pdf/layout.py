@@ -14,19 +14,13 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
+from ultrafast_rag.extract.pdf.words import BULLET, join_lines, line_text
 from ultrafast_rag.types import BBox
 
-_LIGATURES = str.maketrans(
-    {"ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "ﬅ": "st", "ﬆ": "st", "\xa0": " ", "\xad": "\xad"}
-)
 _NUMBERED = re.compile(
     r"^(?:(?:chapter|section|part|appendix|kapitel|anhang)\s+)?((?:\d{1,2}|[A-Z])(?:\.\d{1,2}){0,4})\.?\s+\S", re.I
 )
-_BULLET = re.compile(r"^(?:[•◦▪‣●○■–—*·-]|\(?(?:\d{1,2}|[a-z])[.)])\s")
 _PAGE_NUMBER = re.compile(r"^\W*(?:page|seite|p\.)?\s*(?:\d{1,4}|[ivxlc]{1,7})(?:\s*(?:/|of|von)\s*\d{1,4})?\W*$", re.I)
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_LEADING_CONTROL = re.compile(r"^\s*\w?(?:[\x00-\x1f\x7f-\x9f]\s*)+")
-_LEADER = re.compile(r"(?:\s?\.){4,}\s*")
 _BOLD = 16
 _FOOT = 0.18  # where a page number that stands alone may be
 _TITLE_LINE = 50  # characters: bold lines all shorter are a title of several lines, not a paragraph
@@ -92,23 +86,6 @@ def union(lines: Iterable[Line]) -> BBox:
     return min(lefts), min(tops), max(rights), max(bottoms)
 
 
-def join_lines(texts: Sequence[str]) -> str:
-    """One paragraph: a hyphen before a lower-case continuation goes, unless the word has another one."""
-    joined = ""
-    for raw in texts:
-        text = raw.strip()
-        if not joined:
-            joined = text
-        elif joined[-1] in "-‐\xad" and text[:1].islower() and joined[-2:-1].isalpha():
-            word = joined.rsplit(None, 1)[-1]
-            joined = (joined if word.count("-") > 1 else joined[:-1]) + text
-        elif _BULLET.match(text):
-            joined += "\n" + text
-        else:
-            joined += " " + text
-    return joined.replace("\xad", "")
-
-
 def read_lines(page: Mapping[str, Any]) -> tuple[list[list[Line]], list[Line]]:
     """MuPDF's text dictionary as horizontal lines grouped by its blocks, and the lines in any other direction."""
     blocks: list[list[Line]] = []
@@ -117,7 +94,7 @@ def read_lines(page: Mapping[str, Any]) -> tuple[list[list[Line]], list[Line]]:
         lines: list[Line] = []
         for line in block.get("lines", ()):
             spans = line["spans"]
-            text = _readable("".join(span["text"] for span in spans))
+            text = line_text(spans)
             if not text.strip():
                 continue
             weight = [(len(span["text"].strip()), span["size"], span["flags"] & _BOLD) for span in spans]
@@ -128,14 +105,6 @@ def read_lines(page: Mapping[str, Any]) -> tuple[list[list[Line]], list[Line]]:
         if lines:
             blocks.append(lines)
     return blocks, turned
-
-
-def _readable(text: str) -> str:
-    """Ligatures resolved; a symbol font's control characters become a bullet at the start, nothing elsewhere."""
-    text = text.translate(_LIGATURES)
-    if not text.isprintable():
-        text = _CONTROL.sub("", _LEADING_CONTROL.sub("• ", text.replace("\t", " ")))
-    return _LEADER.sub(" … ", text) if "...." in text or ". . . ." in text else text
 
 
 def _box(line: Mapping[str, Any]) -> BBox:
@@ -246,7 +215,7 @@ def merge_paragraphs(blocks: Sequence[Block]) -> list[Block]:
 
 def _continues(before: Block, block: Block) -> bool:
     last, first = before.lines[-1], block.lines[0]
-    if abs(first.size - last.size) > 0.1 * last.size or first.bold != last.bold or _BULLET.match(first.text.strip()):
+    if abs(first.size - last.size) > 0.1 * last.size or first.bold != last.bold or BULLET.match(first.text.strip()):
         return False
     slack = 1.5 * first.size
     aligned = abs(first.x0 - before.x0) < slack or abs(first.x1 - before.x1) < slack  # the right edge for right-to-left text
@@ -276,9 +245,11 @@ def heading_level(block: Block, body: float, outline: Mapping[str, int]) -> int:
         return 0  # an entry of a list of contents
     if level := outline.get(normalised(text), 0):
         return level
+    if is_shouted(text) and len(block.lines) <= 3:
+        return 3
     ratio = block.size / body if body else 1.0
     numbered = _NUMBERED.match(text)
-    if not numbered and _BULLET.match(text):
+    if not numbered and BULLET.match(text):
         return 0
     bold = all(line.bold for line in block.lines)
     ends_like_text = text[-1] in ".,;" and not numbered
@@ -289,6 +260,14 @@ def heading_level(block: Block, body: float, outline: Mapping[str, int]) -> int:
     if bold and not ends_like_text and ratio >= 0.95 and short:
         return min(6, numbered.group(1).count(".") + 1) if numbered else 3
     return 0
+
+
+def is_shouted(text: str) -> bool:
+    """Words in capitals throughout, as statement titles are set in body type; no code, no formula."""
+    letters = [c for c in text if c.isalpha()]
+    if not 12 <= len(letters) <= 120 or sum(map(str.isupper, letters)) < 0.95 * len(letters) or text[-1] in ".,;:":
+        return False
+    return len(text.split()) > 1 and len(letters) > 0.7 * len(text) and not any(c in "_=;*<>{}[]|…" for c in text)
 
 
 def normalised(text: str) -> str:

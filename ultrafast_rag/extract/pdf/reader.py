@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ from ultrafast_rag.extract.pdf.layout import (
     split_blocks,
 )
 from ultrafast_rag.extract.pdf.statements import join_figures
+from ultrafast_rag.extract.pdf.titles import largest_title, metadata_title
+from ultrafast_rag.extract.pdf.words import Vocabulary, join_lines
 from ultrafast_rag.types import BBox, Element, Part
 
 _SHRINK_EVERY = 16  # pages between two clearings of MuPDF's store
@@ -38,8 +41,9 @@ _OCR_DPI = 200
 _OCR_PIXELS = 12_000_000
 _PAGE_SHARE = 0.9  # of a page; a picture this large is the page
 _HEAD_CHARACTERS = 260  # of a page that speak for all of it
+_TITLE_PAGES = 3  # a cover that is a picture comes before the page that names the document
+_COVER_CHARACTERS = 40
 _SLIDE = 1.2  # width to height: a page this wide is a slide, and what headed the one before is over
-_TOOL_TITLES = ("untitled", "document", "slide 1", "powerpoint presentation", "none", "title")
 
 
 def _open(path: Path) -> Any:
@@ -95,10 +99,16 @@ class _Reader:
         self._heads = RunningHeads()
         self._seen: set[str] = set()
         self._outline = self._read_outline()
-        self._title = _sensible_title(document.metadata or {})
+        self._title = metadata_title(document.metadata or {})
+        self._words = Vocabulary()
+        self._is_named = False
+        self._broken = ""  # the first half of a word that the last page ended with
 
     def pages(self, start: int) -> Iterator[Part]:
         total = self._document.page_count
+        for number in range(min(start, _TITLE_PAGES)):  # read before, in another run
+            with contextlib.suppress(RuntimeError, ValueError, self._pymupdf.mupdf.FzErrorBase):
+                self._name(self._lines(self._document[number])[0], number + 1)
         for number in range(start, total):
             yield self._part(number, total)
             if number % _SHRINK_EVERY == _SHRINK_EVERY - 1:
@@ -122,9 +132,6 @@ class _Reader:
                 total=total,
                 failure=f"page {number + 1} could not be read: {error or type(error).__name__}",
             )
-        if not self._title and number < 3:
-            tops = [e for e in elements if e.kind == "heading" and e.level <= 2]
-            self._title = min(tops, key=lambda e: e.level).text if tops else ""
         return Part(
             number,
             tuple(elements),
@@ -151,19 +158,41 @@ class _Reader:
     def _elements(self, page: Any, number: int, notes: list[str]) -> list[Element]:
         if page.rotation:
             page.remove_rotation()  # coordinates below are then those of the page as shown
-        flags = self._pymupdf.TEXTFLAGS_DICT & ~self._pymupdf.TEXT_PRESERVE_IMAGES & ~self._pymupdf.TEXT_PRESERVE_LIGATURES
-        groups, turned = read_lines(page.get_text("dict", flags=flags))
+        groups, turned = self._lines(page)
         figures = PageFigures(page, number, self._config, self._seen, notes)
         if _is_unreadable([*groups, turned]):
             return self._scanned(page, number, figures, notes)
         if sum(map(len, groups)) * 3 < len(turned):
             groups, turned = [turned], []
+        self._name(groups, number)
         groups = self._heads.drop(groups, page.rect.height)
         count_sizes(groups, self._sizes)
+        self._words.learn(line.text for group in groups for line in group)
         groups, found = figures.claim(groups, turned)
         blocks = self._paragraphs(groups, number)
-        elements = _placed(blocks, found, number)
+        elements = self._whole_words(_placed(blocks, found, number, self._words))
         return self._with_page(elements, page, number, figures, " ".join(e.text for e in elements))
+
+    def _lines(self, page: Any) -> tuple[list[list[Line]], list[Line]]:
+        flags = self._pymupdf.TEXTFLAGS_DICT & ~self._pymupdf.TEXT_PRESERVE_IMAGES & ~self._pymupdf.TEXT_PRESERVE_LIGATURES
+        return read_lines(page.get_text("dict", flags=flags))
+
+    def _name(self, groups: list[list[Line]], number: int) -> None:
+        """Take the title from the first page that has words."""
+        if not self._title and not self._is_named and number <= _TITLE_PAGES:
+            self._title = largest_title(groups)
+            self._is_named = sum(len(line.text) for group in groups for line in group) > _COVER_CHARACTERS
+
+    def _whole_words(self, elements: list[Element]) -> list[Element]:
+        """A word broken between two pages made whole where the second one begins; the first keeps its half."""
+        texts = [n for n, element in enumerate(elements) if element.kind == "text"]
+        if self._broken and texts and elements[texts[0]].text[:1].islower():
+            first = elements[texts[0]]
+            elements[texts[0]] = replace(first, text=join_lines([self._broken, first.text], self._words))
+        last = elements[texts[-1]].text if texts else ""
+        half = last.rsplit(None, 1)[-1] if last else ""
+        self._broken = half if len(half) > 2 and half[-1] in "-‐" and half[-2].isalpha() else ""
+        return elements
 
     def _paragraphs(self, groups: list[list[Line]], number: int) -> list[Block]:
         body = body_size(self._sizes)
@@ -260,14 +289,14 @@ def _join_numbers(blocks: list[Block]) -> list[Block]:
     return joined
 
 
-def _placed(blocks: list[Block], found: list[Element], page: int) -> list[Element]:
+def _placed(blocks: list[Block], found: list[Element], page: int, vocabulary: Vocabulary) -> list[Element]:
     """Paragraphs in order, each picture or table before the first block that starts below its middle in its column."""
     elements: list[Element] = []
     waiting = sorted(found, key=lambda e: e.bbox[1] if e.bbox else 0.0)
     for block in blocks:
         while waiting and _precedes(waiting[0].bbox, block):
             elements.append(waiting.pop(0))
-        text = block.text
+        text = join_lines([line.text for line in block.lines], vocabulary)
         if block.level:
             elements.append(Element("heading", " ".join(text.split()), page=page, bbox=block.bbox, level=block.level))
         else:
@@ -277,35 +306,6 @@ def _placed(blocks: list[Block], found: list[Element], page: int) -> list[Elemen
 
 def _precedes(box: BBox | None, block: Block) -> bool:
     return box is not None and (box[1] + box[3]) / 2 <= block.y0 and min(box[2], block.x1) > max(box[0], block.x0)
-
-
-def _sensible_title(metadata: dict[str, Any]) -> str:
-    title = " ".join(str(metadata.get("title") or "").replace("\0", "").split())
-    is_file_name = title.lower().endswith(
-        (
-            ".doc",
-            ".docx",
-            ".tex",
-            ".dvi",
-            ".indd",
-            ".pdf",
-            ".ppt",
-            ".pptx",
-            ".qxd",
-            ".rtf",
-            ".ps",
-            ".png",
-            ".jpg",
-            ".jpeg",
-            ".tif",
-            ".tiff",
-            ".odt",
-            ".xlsx",
-            ".key",
-        )
-    )
-    tool_made = title.lower().startswith(("microsoft word", "microsoft powerpoint")) or title.lower() in _TOOL_TITLES
-    return "" if is_file_name or tool_made or sum(c.isalpha() for c in title) < 3 else title[:300]
 
 
 def _widened(box: Any, margin: float) -> Any:
