@@ -21,7 +21,8 @@ from ultrafast_rag.errors import MissingExtraError, require
 
 ROOT = Path(__file__).parent.parent
 MODULES = sorted((ROOT / "ultrafast_rag").rglob("*.py"))
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PROJECT = PYPROJECT["project"]
 CORE = [Requirement(line) for line in PROJECT["dependencies"]]
 EXTRAS = {name: [Requirement(line) for line in lines] for name, lines in PROJECT["optional-dependencies"].items()}
 # `test` is of the checks, and no module of the package imports from it
@@ -68,6 +69,12 @@ def test_layout_in_contributing_names_every_file():
             assert re.search(rf"(?<![\w.]){re.escape(path.name)}(?!\w)", tree), f"{path} is missing from CONTRIBUTING.md"
 
 
+def test_a_wheel_holds_every_file_of_the_package():
+    package, patterns = ROOT / "ultrafast_rag", PYPROJECT["tool"]["setuptools"]["package-data"]["ultrafast_rag"]
+    packed = {path for pattern in ("**/*.py", *patterns) for path in package.glob(pattern)}
+    assert {path for path in package.rglob("*") if path.is_file() and path.suffix not in (".pyc", ".pyi")} <= packed
+
+
 def test_requirements_pin_nothing():
     for requirement in (one for names in (CORE, *EXTRAS.values()) for one in names):
         assert {bound.operator for bound in requirement.specifier} <= {">="}, requirement
@@ -96,6 +103,16 @@ def test_what_a_platform_preinstalls_is_new_enough_to_stay(platform):
         (floor,) = ours.specifier
         kept = ours.specifier.contains(bound.version) if bound.operator == "==" else theirs.specifier.contains(floor.version)
         assert kept, f"{theirs} would be replaced: {ours} is asked for"
+
+
+def test_ci_is_constrained_to_versions_that_satisfy_our_floors():
+    lines = (ROOT / ".ci" / "constraints.txt").read_text().splitlines()
+    kept = {canonicalize_name(one.name): one for one in (Requirement(line) for line in lines if not line.startswith("#"))}
+    for ours in (*CORE, *(one for extra in ("test", *EXTRAS["all"][0].extras) for one in EXTRAS[extra])):
+        if theirs := kept.get(canonicalize_name(ours.name)):
+            (exact,) = theirs.specifier
+            assert ours.specifier.contains(exact.version), f"{theirs} is kept, and {ours} asked for"
+    assert {"torch", "pymupdf", "pytest"} <= set(kept)
 
 
 def test_every_required_package_is_in_the_core_or_in_the_extra_it_names():
