@@ -82,11 +82,11 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("rest", nargs=argparse.REMAINDER, help="table and its options")
 
     export = _command(commands, "export", _export, "write the index to one .tar file")
-    export.add_argument("capsule", type=Path, nargs="?", help="the .tar to write")
+    export.add_argument("archive", type=Path, nargs="?", help="the .tar to write")
     export.add_argument("--offline-pack", type=Path, metavar="DIR", help="instead: what a session without network needs")
 
-    restore = _command(commands, "restore", _restore, "unpack a capsule into --index")
-    restore.add_argument("capsule", type=Path, help="the .tar to read")
+    restore = _command(commands, "restore", _restore, "unpack an index archive into --index")
+    restore.add_argument("archive", type=Path, help="the .tar to read")
     return parser
 
 
@@ -155,16 +155,16 @@ def _export(arguments: argparse.Namespace) -> str:
         from ultrafast_rag.notebook.platform import offline_pack
 
         return f"wrote {offline_pack(arguments.offline_pack, Config().replace(**_settings(arguments.set)))}"
-    if arguments.capsule is None:
+    if arguments.archive is None:
         raise ConfigError("name the .tar to write, or give --offline-pack DIR")
     with _open(arguments) as rag:
-        return f"wrote {rag.export(arguments.capsule)}"
+        return f"wrote {rag.export(arguments.archive)}"
 
 
 def _restore(arguments: argparse.Namespace) -> str:
-    if not arguments.capsule.is_file():
-        raise StorageError(f"there is no file {arguments.capsule}; name the .tar that the export command wrote")
-    with UltraFastRAG.restore(arguments.capsule, arguments.index, **_settings(arguments.set)) as rag:
+    if not arguments.archive.is_file():
+        raise StorageError(f"there is no file {arguments.archive}; name the .tar that the export command wrote")
+    with UltraFastRAG.restore(arguments.archive, arguments.index, **_settings(arguments.set)) as rag:
         return f"restored {rag!r}"
 
 

@@ -10,10 +10,11 @@ import asyncio
 import hashlib
 import json
 import os
+import shutil
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import asdict, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -28,7 +29,7 @@ from ultrafast_rag.enrich.enricher import Enricher, EnrichPlan, EnrichReport
 from ultrafast_rag.enrich.indexing import ENRICHED, index_enrichments, unenriched
 from ultrafast_rag.errors import ConfigError, IndexStateError, did_you_mean
 from ultrafast_rag.extract.sandbox.pool import Sandbox
-from ultrafast_rag.index.archive import export_capsule, restore_capsule
+from ultrafast_rag.index.archive import export_archive, restore_archive
 from ultrafast_rag.index.dense import DenseIndex
 from ultrafast_rag.index.embedding_cache import open_embedding_cache
 from ultrafast_rag.index.filters import FIELDS
@@ -98,7 +99,8 @@ class UltraFastRAG:
             self.config, device=lambda: self._models.plan.devices[0], key=gemini_api_key, picture_of=self._picture_of
         )
         self._memory, self._monitor = QueryMemory(), PerformanceMonitor()
-        self._ingesting = threading.Lock()
+        self._ingesting = threading.RLock()
+        self._stop: threading.Event | None = None
         self._unindexed = False
 
     def _settle(self, base: Config | None, settings: dict[str, Any]) -> Config:
@@ -206,6 +208,7 @@ class UltraFastRAG:
         start, clock = time.perf_counter(), StageClock()
         deadline = None if time_budget_s is None else time.monotonic() + time_budget_s
         with self._ingesting:
+            self._stop = stop = stop or threading.Event()
             self._remember_config()
             with clock.stage("discover"):
                 found = find_sources(self._store, sources)
@@ -215,7 +218,7 @@ class UltraFastRAG:
                     self._store,
                     self._ports(),
                     clock=clock,
-                    stop=stop or threading.Event(),
+                    stop=stop,
                     deadline=deadline,
                     on_progress=on_progress or bar,
                 )
@@ -251,6 +254,7 @@ class UltraFastRAG:
         """Bring the derived FAISS and BM25 files up to what is committed, when anything was."""
         if not self._unindexed:
             return
+        self._store.compact()
         self._dense.build()
         if VISUAL_SPACE in self._store.spaces():
             self._visual.build()
@@ -441,6 +445,7 @@ class UltraFastRAG:
         for name in (given, str(Path(source).expanduser().resolve())):
             if self._store.delete(name):
                 self._store.delete(ENRICHED + name)
+                self._unindexed = True
                 return True
         return False
 
@@ -484,14 +489,39 @@ class UltraFastRAG:
         """Give cached memory back to the device and the system; the models stay loaded."""
         self._models.clear_memory()
 
-    def export(self, capsule: PathLike) -> Path:
-        """Write the whole index to one .tar file, consistent while others write; returns its path."""
-        return export_capsule(self._store, Path(capsule))
+    def compact(self) -> int:
+        """Rewrite what holds vectors of deleted passages; returns how many were dropped.
+
+        Not needed as a habit: an ingest and `close` do it by themselves once more than a third is dead.
+        """
+        with self._ingesting:
+            before = sum(count for name, count in self._store.counts().items() if name.startswith("vectors:"))
+            self._store.compact(above=0.0)
+            self._unindexed = True
+            self._index()
+            return before - sum(count for name, count in self._store.counts().items() if name.startswith("vectors:"))
+
+    def export(self, archive: PathLike, *, paths: bool = False) -> Path:
+        """Write the whole index to one .tar file, an index archive, consistent while others write; returns its path.
+
+        Of this machine nothing travels: of a source's path only its last part, as far as that tells it from others.
+        paths: True keeps whole paths. StorageError when the disk refuses.
+        """
+        return export_archive(self._store, Path(archive), paths=paths)
 
     @classmethod
-    def restore(cls, capsule: PathLike, path: PathLike, **settings: Any) -> UltraFastRAG:
-        """Unpack a capsule into a new folder, its sums checked, and open it."""
-        return cls(restore_capsule(Path(capsule).expanduser(), Path(path)), **settings)
+    def restore(cls, archive: PathLike, path: PathLike, **settings: Any) -> UltraFastRAG:
+        """Unpack an index archive into a new folder, its sums checked, and open it; a failure leaves no folder.
+
+        Sources are known by name and content: the same files, ingested again from wherever they are now, are
+        unchanged, and evidence shows their pages from then on.
+        """
+        folder = restore_archive(Path(archive), Path(path))
+        try:
+            return cls(folder, **settings)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
 
     def make_testset(self, n: int = 50) -> Any:
         """At most n questions made from this index's own passages, as `bench.questions.Question`; to compare settings with.
@@ -511,16 +541,24 @@ class UltraFastRAG:
         return EDGES["widget"](self)
 
     def close(self) -> None:
-        """Stop workers, give memory back, release the index. Using the object afterwards is an error."""
-        self._index()
-        while self._searchers:
-            self._searchers.popitem()[1].close()
-        for name in ("_sandbox", "_cache"):
-            if name in self.__dict__:
-                self.__dict__.pop(name).close()
-        self._generators.close()
-        self._models.close()
-        self._store.close()
+        """Stop workers, give memory back, release the index. Using the object afterwards is an error.
+
+        An ingest in another thread is stopped in good order first. All is closed and the index released whatever fails;
+        then the first failure is raised, StorageError where a derived file could not be written: what was committed is
+        safe, and the index can be opened again.
+        """
+        if self._stop is not None:
+            self._stop.set()
+        with self._ingesting, ExitStack() as closing:
+            closing.callback(self._store.close)  # called last
+            closing.callback(self._models.close)
+            closing.callback(self._generators.close)
+            for name in ("_cache", "_sandbox"):
+                if name in self.__dict__:
+                    closing.callback(self.__dict__.pop(name).close)
+            while self._searchers:
+                closing.callback(self._searchers.popitem()[1].close)
+            self._index()
 
     def __enter__(self) -> UltraFastRAG:
         return self

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ultrafast_rag.errors import IndexCorruptError
-from ultrafast_rag.index.archive import restore_capsule
+from ultrafast_rag.index.archive import restore_archive
 from ultrafast_rag.index.database import FORMAT
 from ultrafast_rag.index.dense import DenseIndex
 from ultrafast_rag.index.lexical import LexicalIndex
@@ -93,7 +93,7 @@ def test_a_damaged_index_of_format_1_is_not_upgraded(first):
 
 
 def test_an_archive_of_format_1_is_restored(first):
-    restore_capsule(first / "capsule.tar", first / "restored")
+    restore_archive(first / "capsule.tar", first / "restored")
     with Store.open(first / "restored") as store:
         assert answers(store)[1] == EXPECTED[1]
         store.set_meta("x", 1)

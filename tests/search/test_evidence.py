@@ -58,7 +58,7 @@ def test_a_rotated_page_is_marked_where_it_is_seen(tmp_path):
     assert 0.3 < top < bottom < 0.7
 
 
-def test_a_hit_shows_its_page_and_nothing_once_the_file_changed(tmp_path, pdf):
+def test_a_hit_shows_its_page_and_says_so_once_the_file_changed_or_went(tmp_path, pdf):
     with UltraFastRAG(tmp_path / "index", **TEXT_ONLY) as rag:
         rag.ingest(pdf)
         hits = rag.search("How often does the beacon on Skerry Rock flash?", k=1)
@@ -70,7 +70,12 @@ def test_a_hit_shows_its_page_and_nothing_once_the_file_changed(tmp_path, pdf):
         assert mark is not None
         assert "data:image" in hits._repr_html_()
         pdf.write_bytes(pdf.read_bytes() + b"\n")
-        assert hits.evidence(hits[0]) is None
+        evidence = hits.evidence(hits[0])
+        assert (evidence.data, evidence.media_type) == (b"", "text/plain")
+        assert "beacon.pdf has changed since it was read" in evidence.caption
+        assert "has changed since it was read" in hits._repr_html_()
+        pdf.unlink()
+        assert "beacon.pdf is not here any more" in hits.evidence(hits[0]).caption
 
 
 FILM, SOUND = ("island_film.mp4", "video/mp4", 4.5), ("station_report.ogg", "audio/mpeg", 7.5)

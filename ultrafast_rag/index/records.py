@@ -92,7 +92,8 @@ def begin(writer: sqlite3.Connection, source: Source) -> Progress:
     if live and live[2] == source.content_hash and (live[3] or not pending):
         if pending:
             remove(writer, pending[1])
-        writer.execute("UPDATE documents SET size = ?, mtime_ns = ? WHERE key = ?", (*source.stat, live[1]))
+        found = (source.source, *source.stat, live[1])  # a restored index knows a source's name only
+        writer.execute("UPDATE documents SET source = ?, size = ?, mtime_ns = ? WHERE key = ?", found)
         seal_document(writer, live[1])
         return Progress(live[1], source.id, live[4], live[5], "unchanged" if live[3] else "resume")
     if pending:

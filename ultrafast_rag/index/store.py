@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import sqlite3
 import tempfile
@@ -199,6 +200,28 @@ class Store(Reading):
             for key in document_keys:
                 records.finish(writer, key)
 
+    def move(self, source: Source) -> bool:
+        """Take `source` for the new place of a complete document of the same content whose file is gone from its old one.
+
+        False when there is none, or when the new place has a document already.
+        """
+        query = "SELECT source, size, mtime_ns FROM documents WHERE content_hash = ? AND visible AND complete"
+        known = self._all(query, (source.content_hash,))
+        gone = [old for old, *stat in known if stat == [0, 0] or (os.path.isabs(old) and not os.path.exists(old))]
+        if not gone or any(old == source.source for old, *_ in known) or self.document(source.id) is not None:
+            return False
+        with self._transaction() as writer:
+            companions = "SELECT key, source FROM documents WHERE source = ?1 OR source LIKE '%:' || ?1"  # what describes it
+            for key, name in writer.execute(companions, (gone[0],)).fetchall():
+                if name == gone[0]:
+                    place = (source.id, source.source, *source.stat, key)
+                    writer.execute("UPDATE documents SET id = ?, source = ?, size = ?, mtime_ns = ? WHERE key = ?", place)
+                else:
+                    new = name.removesuffix(gone[0]) + source.source
+                    writer.execute("UPDATE documents SET source = ? WHERE key = ?", (new, key))
+                rows.seal_document(writer, key)
+        return True
+
     def fail(self, document_key: int) -> None:
         """Give up a document that cannot be read: what was committed of it stays, an empty or unfinished replacement goes."""
         with self._transaction() as writer:
@@ -220,6 +243,13 @@ class Store(Reading):
         """Keep a JSON value beside the documents."""
         with self._transaction(visible=False) as writer:
             records.set_meta(writer, key, json.dumps(value))
+
+    def forget_places(self) -> None:
+        """Take no file for a document's source before it was ingested here: what an archive says of files is not believed."""
+        with self._transaction() as writer:
+            for (key,) in writer.execute("SELECT key FROM documents WHERE size <> 0 OR mtime_ns <> 0").fetchall():
+                writer.execute("UPDATE documents SET size = 0, mtime_ns = 0 WHERE key = ?", (key,))
+                rows.seal_document(writer, key)
 
     def add_feedback(self, question: str, chunk_id: int | None, vote: int, *, at: float | None = None) -> None:
         """Keep a vote (+1, 0, -1) on a hit; at: seconds since 1970, None for now."""

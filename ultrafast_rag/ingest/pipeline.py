@@ -18,6 +18,7 @@ from pathlib import Path
 from ultrafast_rag.config import Config
 from ultrafast_rag.errors import ExtractionError, MissingExtraError
 from ultrafast_rag.index.records import PartCommit
+from ultrafast_rag.index.records import Source as Record
 from ultrafast_rag.index.store import Store
 from ultrafast_rag.ingest.chunk import Chunker, DocumentChunker
 from ultrafast_rag.ingest.embed import Embedded, Embedder
@@ -192,10 +193,14 @@ class Pipeline:
             return
         try:
             with self._clock.stage("hash"):
-                content_hash = hash_file(source.path)
+                content_hash = hash_file(source.path, stopping=self._stopping)
         except OSError as error:
             self.tally.failed.append((source.name, f"cannot be read: {error.strerror or error}"))
             return
+        if content_hash is None:
+            self.tally.complete = False
+            return
+        self._store.move(Record(source.name, content_hash, (source.size, source.mtime_ns)))
         progress = self._store.begin(
             source.name, content_hash=content_hash, stat=(source.size, source.mtime_ns), media_type=source.media_type
         )
@@ -372,11 +377,13 @@ class _Shared(Iterator[Source]):
             return next(self._sources)
 
 
-def hash_file(path: Path) -> str:
-    """sha256 of a file's bytes, in hex, read in pieces."""
+def hash_file(path: Path, *, stopping: Callable[[], bool] = lambda: False) -> str | None:
+    """sha256 of a file's bytes, in hex, read in pieces; None when `stopping` says so before the end."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while piece := file.read(1 << 20):
+            if stopping():
+                return None
             digest.update(piece)
     return digest.hexdigest()
 

@@ -201,8 +201,10 @@ def evidence_html(evidence: Evidence, *, alt: str) -> str:
         tag = "audio" if evidence.media_type in SOUNDS else "video"
         at = f"#t={max(0.0, evidence.start_s):.1f}"
         shown = f'<{tag} controls preload="metadata" src="{_data_url(evidence)}{at}" style="max-width:100%"></{tag}>'
-    else:
+    elif evidence.data:
         return ""
+    else:  # words alone: what there was to see is gone
+        shown = ""
     words = f'<div style="{MUTED}" dir="auto">{escape(clip(evidence.caption, 200))}</div>' if evidence.caption else ""
     return f"<div>{shown}{words}</div>"
 

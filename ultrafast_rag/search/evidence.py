@@ -1,12 +1,13 @@
 """Hit -> something to see or hear: the page around the passage, the picture, the clip at its second.
 
 Renders happen here and only when a card asks, in a worker process: a hostile page can at worst end
-that worker. What cannot be shown any more (the file moved or changed) is None; the text remains.
+that worker. Of a file that moved or changed, what was stored is shown, and the caption says so.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from ultrafast_rag.errors import UltraFastRAGError
@@ -35,7 +36,7 @@ class EvidenceFinder:
                 return self._asset(hit)
             path = Path(hit.source)
             if not self._unchanged(hit, path):
-                return self._asset(hit)
+                return self._gone(hit, path)
             if hit.page is not None and media_type(path) == "application/pdf":
                 return self._crop(hit, path)
             if hit.start_s is not None:
@@ -46,11 +47,23 @@ class EvidenceFinder:
 
     def _unchanged(self, hit: Hit, path: Path) -> bool:
         """Whether the file is still the one that was read: a crop of another one would prove nothing."""
+        if not path.is_absolute():
+            return False  # a restored index knows its sources by name: a file of that name here is another
         try:
             stat = path.stat()
         except OSError:
             return False
         return self._store.unchanged(hit.source, (stat.st_size, stat.st_mtime_ns))
+
+    def _gone(self, hit: Hit, path: Path) -> Evidence | None:
+        """What was stored of a file that moved or changed since, and words that say so; None for text without a file."""
+        stored = self._asset(hit)
+        if stored is None and not path.suffix:
+            return None  # a passage given as text: nothing is missing
+        what = "has changed since it was read" if path.is_absolute() and path.exists() else "is not here any more"
+        shown = "this is what was stored of it" if stored else "the text above is what was stored of it"
+        words = f"{hit.where}: {path.name} {what}; {shown}"
+        return replace(stored, caption=words) if stored else Evidence("text/plain", b"", caption=words)
 
     def _asset(self, hit: Hit) -> Evidence | None:
         chunks = self._store.chunks([hit.chunk_id])

@@ -87,7 +87,8 @@ class Searcher:
             ids, scores, dense, lexical = self._by_picture(query, pool, allowed)
         else:
             ids, scores, dense, lexical = self._by_text(query, pool, alpha, allowed)
-        hits = self._hits(ids, scores, dense, lexical, 3 * k if rerank else k, neighbours=neighbours)
+        asked = frozenset(_WORD.findall(query.lower())) if isinstance(query, str) else frozenset()
+        hits = self._hits(ids, scores, dense, lexical, 3 * k if rerank else k, asked=asked, neighbours=neighbours)
         if rerank and isinstance(query, str):
             hits = self._rerank(query, hits)[:k]
         shown = query if isinstance(query, str) else "(picture)"
@@ -143,7 +144,9 @@ class Searcher:
         blank = np.full(len(ranking.scores), np.nan, np.float32)
         return ranking.chunk_ids, ranking.scores, ranking.scores, blank
 
-    def _hits(self, ids: ChunkIds, scores: Floats, dense: Floats, lexical: Floats, k: int, *, neighbours: bool) -> list[Hit]:
+    def _hits(
+        self, ids: ChunkIds, scores: Floats, dense: Floats, lexical: Floats, k: int, *, asked: frozenset[str], neighbours: bool
+    ) -> list[Hit]:
         """The first k candidates that are still there and repeat no earlier one."""
         hits: list[Hit] = []
         shown: list[frozenset[str]] = []
@@ -158,7 +161,7 @@ class Searcher:
                 chunk = self._described(found)
                 if chunk is None or chunk.id in taken:
                     continue
-                if self._config.collapse_duplicates and _repeats(chunk, shown):
+                if self._config.collapse_duplicates and _repeats(chunk, shown, asked):
                     continue
                 taken.add(chunk.id)
                 around = self._reader.neighbours(chunk) if neighbours else ("", "")
@@ -301,14 +304,18 @@ def _nothing() -> Ranking:
 _WORD = re.compile(r"\w+")
 
 
-def _repeats(chunk: Chunk, shown: list[frozenset[str]]) -> bool:
-    """Whether the passage says what an earlier one said; remembers it when it does not."""
+def _repeats(chunk: Chunk, shown: list[frozenset[str]], asked: frozenset[str]) -> bool:
+    """Whether the passage says what an earlier one said; remembers it when it does not.
+
+    A near copy that has a word of the question which the earlier one lacks is no repeat: it may be the one asked for.
+    """
     words = frozenset(_WORD.findall(chunk.text.lower())) if chunk.modality in ("text", "table") else frozenset()
     if not words:
         return False
     for earlier in shown:
         smaller, larger = sorted((len(words), len(earlier)))
-        if smaller >= DUPLICATE_OVERLAP * larger and len(words & earlier) >= DUPLICATE_OVERLAP * len(words | earlier):
+        alike = smaller >= DUPLICATE_OVERLAP * larger and len(words & earlier) >= DUPLICATE_OVERLAP * len(words | earlier)
+        if alike and not (words - earlier) & asked:
             return True
     shown.append(words)
     return False
