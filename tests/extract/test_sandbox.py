@@ -125,7 +125,7 @@ def test_sandbox_page_that_overruns_is_recorded_and_the_rest_is_read(tmp_path):
     with Sandbox(Config(page_timeout_s=1.0), workers=1) as sandbox:
         parts = list(sandbox.extract(path))
     assert [p.number for p in parts] == [0, 1, 2, 3]
-    assert parts[1].failure == "page or part 2 could not be read: took over 1 s"
+    assert parts[1].failure == "page or part 2 could not be read: it took longer than 1 s (Config.page_timeout_s)"
     assert [e.text for p in parts for e in p.elements] == [f"Words of page {n} are these." for n in (1, 3, 4)]
 
 
@@ -133,7 +133,7 @@ def test_sandbox_page_that_overruns_is_recorded_and_the_rest_is_read(tmp_path):
 def test_sandbox_gives_a_document_up_when_nothing_of_it_can_be_read(tmp_path):
     path = made_pdf(tmp_path, pages=8, heavy=set(range(8)))
     with Sandbox(Config(page_timeout_s=1.0), workers=1) as sandbox:
-        with pytest.raises(CorruptError, match="given up at part 3 after 3 failures in a row"):
+        with pytest.raises(CorruptError, match="stopped at part 3 after 3 failures in a row"):
             list(sandbox.extract(path))
         assert len(list(sandbox.extract(made_pdf(tmp_path, name="b.pdf")))) == 6
 
@@ -144,6 +144,15 @@ def test_sandbox_memory_limit_costs_the_page_not_the_program(tmp_path):
     with Sandbox(Config(worker_memory_mb=450, page_timeout_s=60), workers=1) as sandbox:
         parts = list(sandbox.extract(path))
     assert [bool(p.failure) for p in parts] == [False, True, False]
+
+
+@pytest.mark.fault
+def test_sandbox_names_the_setting_when_a_whole_file_needs_too_much_memory(tmp_path):
+    path = tmp_path / "a.ipynb"
+    path.write_text('{"cells": [' + "{}," * 8_000_000)
+    with Sandbox(Config(worker_memory_mb=400, page_timeout_s=60), workers=1) as sandbox:
+        with pytest.raises(CorruptError, match=r"a\.ipynb needs more memory than Config\.worker_memory_mb=400"):
+            list(sandbox.extract(path))
 
 
 def test_sandbox_reader_that_stops_early_gives_its_worker_back(tmp_path):

@@ -228,7 +228,7 @@ class NotebookExtractor:
         with open_text(path) as file:
             content = file.read(MAX_BYTES + 1)
         try:
-            notebook = json.loads(content)
+            notebook = json.loads(content, strict=False)  # some programs leave control characters in strings
             language = str(notebook.get("metadata", {}).get("kernelspec", {}).get("language", "python"))
             elements = [element for cell in notebook["cells"] for element in self._cell(cell, path, language)]
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:

@@ -44,7 +44,9 @@ def open_media(path: Path) -> Any:
         options = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
         container = av.open(str(path), options=options, metadata_errors="replace")
     except av.error.ArgumentError as error:
-        raise UnsupportedError(f"{path.name} is not a recording or film that is read", path=str(path)) from error
+        raise UnsupportedError(
+            f"{path.name}: unsupported file type: no recording or film that FFmpeg decodes", path=str(path)
+        ) from error
     except (av.error.FFmpegError, ValueError, OSError) as error:
         raise CorruptError(f"{path.name} cannot be opened as a recording or film: {reason(error)}", path=str(path)) from error
     if not container.streams.audio and not container.streams.video:

@@ -99,7 +99,7 @@ class _Worker:
             timer.cancel()
         if frame is None:
             self.kill()
-            raise WorkerDied(f"took over {timeout_s:g} s" if self._timed_out else self._cause())
+            raise WorkerDied(f"it took longer than {timeout_s:g} s (Config.page_timeout_s)" if self._timed_out else self._cause())
         return frame
 
     def _expire(self) -> None:
@@ -204,7 +204,8 @@ class Sandbox:
                 held.append(Part(number, total=total, failure=f"page or part {number + 1} could not be read: {death}"))
                 if deaths >= DEATHS_IN_A_ROW:
                     raise CorruptError(
-                        f"{path.name} was given up at part {number + 1} after {deaths} failures in a row: {death}", path=str(path)
+                        f"reading {path.name} stopped at part {number + 1} after {deaths} failures in a row: {death}",
+                        path=str(path),
                     ) from death
                 number += 1
                 if succeeded:

@@ -54,6 +54,12 @@ def _alarm(seconds: float) -> None:
         signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
+def _name(message: Mapping[str, Any]) -> str:
+    """The name of the file that a request is about."""
+    path = message.get("path") or message.get("arguments", {}).get("path") or "the file"
+    return Path(str(path)).name
+
+
 class _Server:
     def __init__(self, out: BinaryIO) -> None:
         self._out = out
@@ -71,9 +77,13 @@ class _Server:
         except UltraFastRAGError as error:
             self._fail(error)
         except MemoryError:
-            self._fail(ExtractionError(f"needs more than {self._config.worker_memory_mb} MB of memory"), "CorruptError")
+            limit = f"Config.worker_memory_mb={self._config.worker_memory_mb}"
+            self._fail(
+                ExtractionError(f"{_name(message)} needs more memory than {limit} allows; split it, or raise that"),
+                "CorruptError",
+            )
         except Exception as error:  # the edge of the stage: whatever a parser raises becomes our typed error in the parent
-            self._fail(ExtractionError(f"could not be read: {type(error).__name__}: {error}"), "CorruptError")
+            self._fail(ExtractionError(f"{_name(message)} is broken: {type(error).__name__}: {error}"), "CorruptError")
         finally:
             _alarm(0)
 
