@@ -238,7 +238,7 @@ async def test_width_is_never_passed_even_when_waiters_are_cancelled():
     ],
 )
 def test_only_what_can_change_is_tried_again(error, again):
-    assert Retry().worth_it(error) is again
+    assert Retry().is_retryable(error) is again
 
 
 def test_waits_honour_the_provider_and_jitter_below_the_exponential():

@@ -159,7 +159,7 @@ class Retry:
         jitter = random.uniform(0, min(self.base_s * 2 ** (failures - 1), self.most_s))
         return (getattr(error, "retry_after_s", None) or 0.0) + jitter
 
-    def worth_it(self, error: BaseException) -> bool:
+    def is_retryable(self, error: BaseException) -> bool:
         """Would another try, within our patience, meet something else?"""
         if isinstance(error, RateLimitedError) and error.per_day:
             return False
@@ -249,7 +249,7 @@ class Gate:
             return retry.wait_s(state.attempt_number, state.outcome.exception() if state.outcome else None)
 
         retrying = tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception(retry.worth_it),
+            retry=tenacity.retry_if_exception(retry.is_retryable),
             wait=wait_s,
             stop=tenacity.stop_after_attempt(retry.attempts),
             before_sleep=lambda _: self.totals.count("retries"),
