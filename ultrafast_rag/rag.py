@@ -228,7 +228,7 @@ class UltraFastRAG:
                     pipeline.run(found.todo)
             with clock.stage("index"):
                 self._index()
-        report = pipeline.tally.report(clock.seconds(), time.perf_counter() - start)
+        report = pipeline.stats.report(clock.seconds(), time.perf_counter() - start)
         return replace(
             report,
             unchanged=found.unchanged + report.unchanged,

@@ -51,7 +51,7 @@ class Ports:
 
 
 @dataclass(slots=True)
-class Tally:
+class IngestStats:
     """Counts of one run, written by the caller's thread and the committer."""
 
     documents: int = 0
@@ -154,10 +154,10 @@ class Pipeline:
         self._embedder = Embedder(ports.text, ports.picture, ports.cache, clock)
         self._totals: dict[int, int] = {}
         self._read_parts: dict[int, int] = {}
-        self.tally = Tally()
+        self.stats = IngestStats()
 
-    def run(self, sources: Sequence[Source]) -> Tally:
-        """Read, encode and commit every source; failures are in the tally. A full disk or device raises.
+    def run(self, sources: Sequence[Source]) -> IngestStats:
+        """Read, encode and commit every source; failures are in the stats. A full disk or device raises.
 
         Raises StorageError or EncodingError after the threads have stopped; committed work stays.
         """
@@ -172,10 +172,10 @@ class Pipeline:
                 read = self._read(source)
                 for encoded in self._encode_all(read if self._config.streaming else iter(list(read))):
                     self._commit(encoded)
-        self.tally.embedded, self.tally.cache_hits = self._embedder.embedded, self._embedder.cache_hits
+        self.stats.embedded, self.stats.cache_hits = self._embedder.embedded, self._embedder.cache_hits
         if self._stopping():
-            self.tally.complete = False
-        return self.tally
+            self.stats.complete = False
+        return self.stats
 
     # reading
 
@@ -189,13 +189,13 @@ class Pipeline:
     def _read(self, source: Source) -> Iterator[_Read]:
         """A source's new parts, then its end. An unchanged one yields nothing."""
         if self._stopping():
-            self.tally.complete = False
+            self.stats.complete = False
             return
         try:
             with self._clock.stage("hash"):
                 content_hash = hash_file(source.path, stopping=self._stopping)
         except OSError as error:
-            self.tally.failed.append((source.name, f"cannot be read: {error.strerror or error}"))
+            self.stats.failed.append((source.name, f"cannot be read: {error.strerror or error}"))
             return
         if content_hash is None:
             self.tally.complete = False
@@ -205,7 +205,7 @@ class Pipeline:
             source.name, content_hash=content_hash, stat=(source.size, source.mtime_ns), media_type=source.media_type
         )
         if progress.state == "unchanged":
-            self.tally.unchanged += 1
+            self.stats.unchanged += 1
             self._opened.add(source.name)
             return
         document = _Open(source, progress.document_key, None, progress.section)
@@ -256,9 +256,9 @@ class Pipeline:
 
     def _chunk(self, document: _Open, part: Part) -> list[Chunk]:
         for note in part.notes:
-            self.tally.notes[f"{Path(document.source.name).name}: {note}"] = None
+            self.stats.notes[f"{Path(document.source.name).name}: {note}"] = None
         if part.failure:
-            self.tally.failed.append((document.source.name, part.failure))
+            self.stats.failed.append((document.source.name, part.failure))
         with self._clock.stage("transcribe"):
             part = self._transcribed(document, part)
         with self._clock.stage("chunk"):
@@ -274,7 +274,7 @@ class Pipeline:
             return part
         transcriber = self._ports.speech()
         if transcriber is None:
-            self.tally.notes[f"{Path(document.source.name).name}: speech was not transcribed, no speech model is here"] = None
+            self.stats.notes[f"{Path(document.source.name).name}: speech was not transcribed, no speech model is here"] = None
         heard: list[Element] = []
         for element in part.elements:
             if element.kind != "sound":
@@ -285,7 +285,7 @@ class Pipeline:
         return replace(part, elements=tuple(heard))
 
     def _report(self, document: _Open, part: Part, chunks: int) -> None:
-        self.tally.parts += 1
+        self.stats.parts += 1
         self._read_parts[document.key] = self._read_parts.get(document.key, 0) + 1
         if part.total is not None:
             self._opened.add(document.source.name)
@@ -294,14 +294,14 @@ class Pipeline:
             return
         seconds = time.perf_counter() - self._started
         total = self._parts_total()
-        done = self.tally.parts
+        done = self.stats.parts
         state = ProgressState(
             source=document.source.name,
-            documents=self.tally.documents,
+            documents=self.stats.documents,
             documents_total=len(self._sources),
             parts=done,
             parts_total=total,
-            chunks=self.tally.chunks,
+            chunks=self.stats.chunks,
             seconds=seconds,
             rss_mb=rss_mb(),
             eta_s=seconds / done * (total - done) if total else None,
@@ -325,7 +325,7 @@ class Pipeline:
     def _encode(self, group: _Group) -> _Encoded:
         embedded = self._embedder.embed([chunk for _, _, chunks in group.parts for chunk in chunks])
         for note in embedded.notes:
-            self.tally.notes[note] = None
+            self.stats.notes[note] = None
         commits, start = [], 0
         for document, part, chunks in group.parts:
             vectors, numbers = embedded.of(start, start + len(chunks))
@@ -349,7 +349,7 @@ class Pipeline:
         with self._clock.stage("commit"):
             if encoded.commits:
                 self._store.commit(encoded.commits)
-            self.tally.chunks += sum(len(commit.chunks) for commit in encoded.commits)
+            self.stats.chunks += sum(len(commit.chunks) for commit in encoded.commits)
             for end in encoded.ends:
                 self._finish(end)
         with self._clock.stage("cache"):
@@ -357,13 +357,13 @@ class Pipeline:
 
     def _finish(self, end: _End) -> None:
         if end.interrupted:
-            self.tally.complete = False
+            self.stats.complete = False
         elif end.error:
             self._store.fail(end.document.key)
-            self.tally.failed.append((end.document.source.name, end.error))
+            self.stats.failed.append((end.document.source.name, end.error))
         else:
             self._store.finish(end.document.key)
-            self.tally.documents += 1
+            self.stats.documents += 1
 
 
 class _Shared(Iterator[Source]):
