@@ -1,8 +1,9 @@
 """What a stage may ask of another: Protocols, filled by `rag.py`.
 
 Stages never import one another; what one needs arrives as one of these in its constructor.
-Vectors are float32 with rows of unit length. A `fingerprint` names everything that changes a
-vector (model, revision, precision, pooling, limit), so it is part of every cache key.
+Vectors are float32 with rows of unit length. A `space` names what makes vectors comparable (weights by
+content, pooling, limit, prompts), whatever engine made them; a `fingerprint` also names the engine, so
+it is part of every cache key: a float32 index is never handed int8 vectors of an earlier session.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ class TextEncoder(Tokenizer, Protocol):
     """Passages and questions -> vectors."""
 
     fingerprint: str
+    space: str
     dim: int
 
     def encode(self, texts: Sequence[str]) -> Vectors:
@@ -72,7 +74,6 @@ class ImageEncoder(Protocol):
 
     fingerprint: str
     space: str
-    """Model and weights without the precision: what an index is held to, since precisions can be compared."""
     dim: int
 
     def encode_images(self, images: Sequence[bytes]) -> Vectors:

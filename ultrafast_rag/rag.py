@@ -171,7 +171,7 @@ class UltraFastRAG:
 
     def _writing_text(self) -> TextEncoder:
         encoder = self._models.text()
-        self._models.bind(TEXT_SPACE, encoder.fingerprint)
+        self._models.bind(TEXT_SPACE, encoder.space)
         return encoder
 
     def _writing_picture(self) -> ImageEncoder | None:

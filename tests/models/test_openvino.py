@@ -15,14 +15,15 @@ import numpy as np
 import pytest
 
 from ultrafast_rag.config import Config
-from ultrafast_rag.errors import EncodingError, IndexStateError
+from ultrafast_rag.errors import EncodingError
 from ultrafast_rag.models.device import plan_device
 from ultrafast_rag.models.text import openvino as engines
 from ultrafast_rag.models.text import select as choosing
 from ultrafast_rag.models.text.calibration import calibration_texts
 from ultrafast_rag.models.text.encoder import open_text_encoder
 from ultrafast_rag.models.text.openvino import OpenVINOEngine, folder_for, manifest
-from ultrafast_rag.models.text.select import Trial, agreement
+from ultrafast_rag.models.text.reference import MIN_OVERLAP, Reference, agreement
+from ultrafast_rag.models.text.select import Trial
 from ultrafast_rag.models.text.tokens import EncoderSpec
 from ultrafast_rag.models.weights import resolve
 
@@ -60,7 +61,7 @@ def test_vectors_agree_with_torch_float32(exact, engine, worst, mean, overlap):
     assert cosines.min() > worst
     assert cosines.mean() > mean
     assert agreement(vectors, exact)[0] >= overlap
-    assert encoder.fingerprint.split("|")[1].startswith(engine)
+    assert encoder.fingerprint.rpartition("|")[2].startswith(engine)
 
 
 def test_streams_and_single_requests_give_the_same_vectors(exact):
@@ -96,10 +97,10 @@ def test_the_default_engine_passes_the_gate_and_says_why(spec):
     rows = {row[0]: row for row in encoder.report()}
     chosen = rows[encoder.engine.name]
     assert chosen[5].startswith("chosen")
-    assert float(chosen[3]) >= choosing.MIN_OVERLAP
+    assert float(chosen[3]) >= MIN_OVERLAP
     assert all(row[5] for row in encoder.report())
     assert choosing.remembered(spec, plan_device(config()), config()).engine == encoder.engine.name
-    again = open_text_encoder(config(), fingerprint=encoder.fingerprint)
+    again = open_text_encoder(config(), space=encoder.space, reference=encoder.reference())
     np.testing.assert_array_equal(again.encode(TEXTS[:5]), encoder.encode(TEXTS[:5]))
 
 
@@ -169,11 +170,9 @@ def test_another_process_that_converted_first_is_kept(tmp_path):
     assert (folder / "model.xml").read_text() == str(folder)
 
 
-def test_int8_of_another_calibration_is_another_encoder():
-    encoder = open_text_encoder(config(engine="openvino-int8"))
-    other = encoder.fingerprint.replace(engines.calibration_hash(), "00000000")
-    with pytest.raises(IndexStateError, match="ingest into another folder"):
-        open_text_encoder(config(), fingerprint=other)
+def test_int8_of_another_calibration_is_another_entry_in_the_cache():
+    fingerprint = open_text_encoder(config(engine="openvino-int8")).fingerprint
+    assert fingerprint.endswith(f"openvino-int8+{engines.calibration_hash()}")
 
 
 def test_a_question_needs_no_torch_once_converted():
@@ -192,6 +191,7 @@ def test_the_manifest_says_how_it_was_made(spec):
     stated = manifest(folder_for(spec, "f32", config().cache_dir))
     assert stated["min_cosine_to_torch"] >= 0.9999
     assert stated["torch_share"] > 0
+    assert len(Reference.from_json(stated["reference"]).texts) == 64
     assert json.loads((Path(folder_for(spec, "int8", config().cache_dir)) / "manifest.json").read_text())["kind"] == "int8"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import os
@@ -17,7 +18,7 @@ from ultrafast_rag.config import Config
 from ultrafast_rag.errors import EncodingError, IndexStateError, WeightsError
 from ultrafast_rag.models.device import plan_device
 from ultrafast_rag.models.text.calibration import calibration_texts
-from ultrafast_rag.models.text.encoder import SentenceEncoder, fingerprint_of, open_text_encoder
+from ultrafast_rag.models.text.encoder import SentenceEncoder, open_text_encoder
 from ultrafast_rag.models.text.tokens import EncoderSpec
 from ultrafast_rag.models.text.torch import TorchEngine
 from ultrafast_rag.models.weights import PACKAGED_ID, Weights, resolve
@@ -165,43 +166,42 @@ class Moody:
 
 @pytest.mark.fault
 def test_nan_rows_are_encoded_again_in_float32(encoder):
-    moody = SentenceEncoder(encoder.spec, Moody(encoder.engine, [0, 5]), fingerprint="x", exact=lambda: encoder.engine)
+    moody = SentenceEncoder(encoder.spec, Moody(encoder.engine, [0, 5]), exact=lambda: encoder.engine)
     np.testing.assert_allclose(moody.encode(TEXTS[:8]), encoder.encode(TEXTS[:8]), atol=1e-5)
 
 
 @pytest.mark.fault
 def test_a_text_without_a_vector_is_named(encoder):
-    moody = SentenceEncoder(encoder.spec, Moody(encoder.engine, [0]), fingerprint="x", exact=lambda: Moody(encoder.engine, [0]))
+    moody = SentenceEncoder(encoder.spec, Moody(encoder.engine, [0]), exact=lambda: Moody(encoder.engine, [0]))
     with pytest.raises(EncodingError, match="the culprit"):
         moody.encode(["the culprit"])
     with pytest.raises(EncodingError, match="culprit"):
         moody.encode_tokens(encoder.tokenize(["the culprit"]))
 
 
-def test_the_fingerprint_names_model_revision_engine_pooling_and_limit(encoder):
-    assert encoder.fingerprint == f"{PACKAGED_ID}@53aa51172d142c89|torch-f32|mean|256"
-    assert fingerprint_of(encoder.spec, "torch-bf16") != encoder.fingerprint
-
-
-def test_an_encoder_is_opened_again_by_its_fingerprint():
-    first = open_text_encoder(config(engine="torch-bf16"))
-    again = open_text_encoder(config(engine="auto"), fingerprint=first.fingerprint)
-    assert (again.fingerprint, again.engine.name) == (first.fingerprint, "torch-bf16")
-    np.testing.assert_array_equal(first.encode(TEXTS[:3]), again.encode(TEXTS[:3]))
+def test_the_space_names_what_makes_vectors_comparable_and_the_fingerprint_the_engine_too(encoder):
+    assert encoder.space == f"{PACKAGED_ID}@53aa51172d142c89|mean|256 tokens|384d"
+    assert encoder.fingerprint == f"{encoder.space}|torch-f32"
+    half = open_text_encoder(config(engine="torch-bf16"))
+    assert half.space == encoder.space
+    assert half.fingerprint != encoder.fingerprint
+    prompted = dataclasses.replace(encoder.spec, query_prompt="query: ")
+    assert prompted.space != encoder.space
+    assert prompted.space != dataclasses.replace(encoder.spec, passage_prompt="query: ").space
 
 
 @pytest.mark.parametrize(
     "other",
     [
-        "acme/other@0123456789abcdef|torch-f32|mean|256",
+        "acme/other@0123456789abcdef|mean|256 tokens|384d",
+        f"{PACKAGED_ID}@53aa51172d142c89|cls|256 tokens|384d",
         f"{PACKAGED_ID}@53aa51172d142c89|torch-f32|cls|256",
-        f"{PACKAGED_ID}@53aa51172d142c89|abacus-int4|mean|256",
-        "not a fingerprint",
+        "not a space",
     ],
 )
-def test_vectors_of_another_encoder_are_refused(other):
-    with pytest.raises(IndexStateError, match=r"ingest into another folder|cannot run here"):
-        open_text_encoder(config(), fingerprint=other)
+def test_vectors_of_another_space_are_refused(other):
+    with pytest.raises(IndexStateError, match=r"ingest into another folder"):
+        open_text_encoder(config(), space=other)
 
 
 @pytest.mark.parametrize("bits", ["8bit", "4bit"])
@@ -241,10 +241,8 @@ def test_what_the_folder_says_is_what_is_done(tmp_path):
 
 
 def test_prompts_go_before_questions_and_passages(encoder):
-    import dataclasses
-
     spec = dataclasses.replace(encoder.spec, query_prompt="query: ", passage_prompt="passage: ")
-    prompted = SentenceEncoder(spec, encoder.engine, fingerprint="x")
+    prompted = SentenceEncoder(spec, encoder.engine)
     np.testing.assert_allclose(prompted.encode_queries(["red apples"]), encoder.encode(["query: red apples"]), atol=1e-5)
     np.testing.assert_allclose(prompted.encode(["red apples"]), encoder.encode(["passage: red apples"]), atol=1e-5)
     by_tokens = prompted.encode_tokens(encoder.tokenize(["red apples"]))

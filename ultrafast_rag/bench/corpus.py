@@ -73,7 +73,7 @@ def build(place: Path, texts: Sequence[str], count: int, settings: dict[str, Any
     partial = place.with_name(f"{place.name}.partial")
     with Store.open(partial) as store:
         store.set_meta(CONFIG, config.identity())
-        store.set_meta(FINGERPRINTS, {TEXT_SPACE: encoder.fingerprint})
+        store.set_meta(FINGERPRINTS, {TEXT_SPACE: encoder.space})
         start = time.perf_counter()
         _commit(store, base, vectors, count)
         commit_s = time.perf_counter() - start

@@ -68,7 +68,7 @@ def _inside(place: Path, questions: list[str], settings: dict[str, Any]) -> dict
     """By leg, from a searcher over the same files whose ports are timed."""
     config = config_of(settings)
     with Store.open(place, write=False) as store:
-        encoder = open_text_encoder(config, fingerprint=store.get_meta(FINGERPRINTS)[TEXT_SPACE])
+        encoder = open_text_encoder(config, space=store.get_meta(FINGERPRINTS)[TEXT_SPACE])
         lexical = LexicalIndex(store, folder=place)
         dense = DenseIndex(store, TEXT_SPACE, kind=config.index, folder=place)
         seconds: dict[str, float] = defaultdict(float)

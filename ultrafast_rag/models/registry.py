@@ -1,4 +1,4 @@
-"""The models of one index: opened on first use, once, and held to what its vectors were made with.
+"""The models of one index: opened on first use, once, and held to the spaces its vectors lie in.
 
 A model that cannot be had is not an error here but a note: pictures are then found by their words,
 recordings by their sidecars. Only the text encoder is indispensable.
@@ -17,10 +17,13 @@ from ultrafast_rag.errors import IndexStateError, MissingExtraError, WeightsErro
 from ultrafast_rag.models.device import DevicePlan, plan_device
 from ultrafast_rag.models.pool import ModelPool, ModelUse, estimate_bytes
 from ultrafast_rag.models.text.encoder import SentenceEncoder, open_text_encoder
+from ultrafast_rag.models.text.reference import Reference
+from ultrafast_rag.models.text.tokens import same_space
 from ultrafast_rag.ports import Facts, ImageEncoder, Reranker, TextEncoder, Transcriber
 from ultrafast_rag.types import TEXT_SPACE, VISUAL_SPACE
 
-FINGERPRINTS = "fingerprints"
+FINGERPRINTS = "fingerprints"  # space -> what its vectors are; until version 0.2 the engine stood in it too
+REFERENCE = "reference"  # texts and float32 vectors that an engine is held to, on whatever machine
 SPEECH = "speech"
 
 
@@ -35,6 +38,7 @@ class Models:
         self._lock = threading.RLock()
         self._ports: dict[str, Any] = {}
         self._missing: set[str] = set()
+        self._bound: set[tuple[str, str]] = set()
         self.notes: dict[str, str] = {}
 
     @cached_property
@@ -48,7 +52,7 @@ class Models:
         return ModelPool(self._config, self.plan)
 
     def text(self) -> TextEncoder:
-        """The sentence encoder, at the precision the index was made with."""
+        """The sentence encoder, on any engine that gives the index's vectors."""
         encoder: TextEncoder = self._lent(TEXT_SPACE, self._config.text_model, self._open_text)
         return encoder
 
@@ -80,12 +84,26 @@ class Models:
         return self.pool.use() if self._ports else []
 
     def bind(self, space: str, made_by: str) -> None:
-        """Hold the index to the encoder of its first vectors; IndexStateError for another one."""
+        """Hold the index to the space of its first vectors; IndexStateError for another one.
+
+        With the first text vectors a reference is kept, so that another machine's engines can be held to them.
+        """
+        if (space, made_by) in self._bound:
+            return
         known = self._facts.get_meta(FINGERPRINTS, {})
         if space not in known:
             self._facts.set_meta(FINGERPRINTS, {**known, space: made_by})
-        elif known[space] != made_by:
+        elif not same_space(known[space], made_by):
             raise IndexStateError(_mismatch(space, known[space], made_by))
+        if space == TEXT_SPACE and self._facts.get_meta(REFERENCE) is None:
+            self._keep_reference()
+        self._bound.add((space, made_by))
+
+    def _keep_reference(self) -> None:
+        with self.pool.lease(TEXT_SPACE) as encoder:
+            reference = encoder.reference()
+        if reference is not None:
+            self._facts.set_meta(REFERENCE, reference.to_json())
 
     def clear_memory(self) -> None:
         """Give cached memory back; every model stays loaded."""
@@ -126,11 +144,23 @@ class Models:
 
     def _open_text(self) -> SentenceEncoder:
         recorded = self._recorded(TEXT_SPACE)
-        encoder = open_text_encoder(self._config, self.plan, fingerprint=recorded, progress=self._announce)
-        if recorded is not None and encoder.fingerprint != recorded:
-            encoder.close()
-            raise IndexStateError(_mismatch(TEXT_SPACE, recorded, encoder.fingerprint))
-        return encoder
+        stored = self._facts.get_meta(REFERENCE) if recorded is not None else None
+        try:
+            reference = None if stored is None else Reference.from_json(stored)
+        except ValueError as error:
+            raise IndexStateError(f"{error}: restore the index from an archive, or ingest again") from error
+        options: dict[str, Any] = {"space": recorded, "reference": reference, "progress": self._announce}
+        try:
+            return open_text_encoder(self._config, self.plan, **options)
+        except WeightsError:
+            usual = Config().text_model
+            if recorded is None or self._config.text_model == usual:
+                raise
+            try:  # the name may be a path of the machine that made the index: the same weights may be here by another
+                return open_text_encoder(self._config.replace(text_model=usual), self.plan, **options)
+            except (WeightsError, IndexStateError):
+                pass
+            raise
 
     def _announce(self, step: str) -> None:
         """What takes long and happens once: a person should know what they wait for."""
@@ -142,7 +172,7 @@ class Models:
 
         encoder = open_image_encoder(self._config, self.plan, progress=self._announce)
         recorded = self._recorded(VISUAL_SPACE)
-        if recorded is not None and encoder.space != recorded:
+        if recorded is not None and not same_space(recorded, encoder.space):
             raise IndexStateError(_mismatch(VISUAL_SPACE, recorded, encoder.space))
         return encoder
 

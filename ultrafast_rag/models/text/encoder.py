@@ -1,7 +1,8 @@
 """Passages and questions -> vectors, on the engine that suits this machine.
 
 `open_text_encoder` is the way in. Tokenizes ahead of the device, keeps input order, and lets no
-vector out that is not finite and of unit length. Which engine, and why, is `choose.py`'s.
+vector out that is not finite and of unit length. Which engine is fastest is `select`'s, and whether
+it may be used at all is `reference`'s.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 
@@ -16,9 +18,12 @@ from ultrafast_rag.config import Config
 from ultrafast_rag.errors import EncodingError, IndexStateError
 from ultrafast_rag.models.batching import guarded
 from ultrafast_rag.models.device import DevicePlan, plan_device
+from ultrafast_rag.models.text.calibration import calibration_hash
 from ultrafast_rag.models.text.openvino import OpenVINOEngine, Progress, engine_id, torch_share
-from ultrafast_rag.models.text.select import Choice, Engine, Trial, choose, remembered
-from ultrafast_rag.models.text.tokens import EncoderSpec, WordPieces
+from ultrafast_rag.models.text.openvino import reference as made_in_conversion
+from ultrafast_rag.models.text.reference import Engine, Fit, Memory, Reference, fit, fit_once, reference_texts
+from ultrafast_rag.models.text.select import Choice, Trial, choose, exactness, machine_key, remembered
+from ultrafast_rag.models.text.tokens import EncoderSpec, WordPieces, same_space
 from ultrafast_rag.models.text.torch import TorchEngine
 from ultrafast_rag.models.weights import resolve
 from ultrafast_rag.types import Vectors
@@ -29,7 +34,8 @@ _WINDOW = 2048  # texts tokenized ahead while the device works on those before
 class SentenceEncoder:
     """A text encoder behind `ports.TextEncoder`; safe to call from several threads.
 
-    exact: makes a float32 engine, for the rare row that half precision cannot hold.
+    space: what the vectors may be compared with, whatever engine made them; fingerprint: also names the engine.
+    exact: makes a float32 engine, for the rare row that half precision cannot hold. notes: what is not as asked for.
     """
 
     def __init__(
@@ -37,15 +43,18 @@ class SentenceEncoder:
         spec: EncoderSpec,
         engine: Engine,
         *,
-        fingerprint: str,
         exact: Callable[[], Engine] | None = None,
+        reference: Callable[[], Reference | None] = lambda: None,
         report: Sequence[tuple[str, ...]] = (),
+        notes: Sequence[str] = (),
     ) -> None:
-        self.spec, self.engine, self.fingerprint = spec, engine, fingerprint
+        self.spec, self.engine, self.space = spec, engine, spec.space
+        self.fingerprint = f"{spec.space}|{engine_id(engine.name)}"
+        self.reference, self.notes = reference, tuple(notes)
         self.dim, self.max_tokens = engine.dim, spec.max_tokens
         self._pieces = WordPieces(spec)
-        self._query_prompt = self._pieces.tokenize([spec.query_prompt])[0] if spec.query_prompt else []
-        self._passage_prompt = self._pieces.tokenize([spec.passage_prompt])[0] if spec.passage_prompt else []
+        self._query_prompt = self._pieces.prompt(spec.query_prompt)
+        self._passage_prompt = self._pieces.prompt(spec.passage_prompt)
         self._make_exact, self._lock = exact, threading.Lock()
         self._exact: Engine | None = None
         self._report = list(report)
@@ -108,86 +117,145 @@ class SentenceEncoder:
         return self._exact.run(framed)
 
 
-def fingerprint_of(spec: EncoderSpec, engine: str) -> str:
-    """Everything that changes a vector: model, weights, engine and precision, pooling, limit."""
-    return f"{spec.weights.name}@{spec.weights.revision}|{engine_id(engine)}|{spec.pooling}|{spec.max_tokens}"
-
-
 def open_text_encoder(
-    config: Config, plan: DevicePlan | None = None, *, fingerprint: str | None = None, progress: Progress | None = None
+    config: Config,
+    plan: DevicePlan | None = None,
+    *,
+    space: str | None = None,
+    reference: Reference | None = None,
+    progress: Progress | None = None,
 ) -> SentenceEncoder:
-    """Load `config.text_model` on the engine that suits this machine, or on the one of `fingerprint`.
+    """Load `config.text_model` on the engine that suits this machine.
 
-    fingerprint: of an encoder opened before; the same engine and precision are opened again, so that new
-        vectors can stand beside old ones. IndexStateError when this machine or `config` cannot give them.
+    space, reference: of an index made before; the engine is held to its vectors, instead of to float32's here.
     progress: told in words when something takes long (a model is converted once a machine).
-    Raises WeightsError when the model is not to be found, EncodingError when no engine can run it.
+    Raises WeightsError when the model is not to be found, EncodingError when no engine can run it, and
+    IndexStateError when it is another model than `space` says or gives other vectors than `reference`.
     """
-    plan = plan or plan_device(config)
     spec = EncoderSpec.read(resolve(config.text_model, kind="text", offline=config.offline, cache_dir=config.cache_dir))
-
-    def make(name: str) -> Engine:
-        if name.startswith("openvino-"):
-            return OpenVINOEngine(spec, name, plan, config, progress=progress)
-        return TorchEngine(spec, name, plan, config)
-
-    def exact() -> Engine:
-        return make("torch-f32")
-
-    if fingerprint is not None:
-        return _open_again(spec, fingerprint, make, exact)
-    choice, engine = _chosen(spec, plan, config, make)
-    return SentenceEncoder(
-        spec, engine, fingerprint=fingerprint_of(spec, engine.name), exact=exact, report=[trial.row() for trial in choice.trials]
-    )
-
-
-def _chosen(spec: EncoderSpec, plan: DevicePlan, config: Config, make: Callable[[str], Engine]) -> tuple[Choice, Engine]:
-    measurable = any(name.startswith("openvino-") for name in plan.engines) and len(plan.engines) > 1
-    if not measurable or config.quantization not in ("auto", "none"):
-        return _first_that_works(plan, make)
-    known = remembered(spec, plan, config)
-    if known is not None:
-        try:
-            return known, make(known.engine)
-        except (EncodingError, ImportError):  # what was chosen is gone: choose again
-            pass
-    choice = choose(spec, plan, config, make, torch_share=lambda: torch_share(spec, config.cache_dir))
-    return choice, make(choice.engine)
-
-
-def _first_that_works(plan: DevicePlan, make: Callable[[str], Engine]) -> tuple[Choice, Engine]:
-    trials: list[Trial] = []
-    for name in plan.engines:
-        try:
-            engine = make(name)
-        except (EncodingError, ImportError) as error:
-            trials.append(Trial(name, verdict=f"cannot be used: {error}"))
-            continue
-        return Choice(name, (Trial(name, verdict=plan.reasons.get("engines", ""), chosen=True), *trials)), engine
-    raise EncodingError("no engine can run this model here: " + "; ".join(f"{t.engine} {t.verdict}" for t in trials))
-
-
-def _open_again(
-    spec: EncoderSpec, fingerprint: str, make: Callable[[str], Engine], exact: Callable[[], Engine]
-) -> SentenceEncoder:
-    parts = fingerprint.split("|")
-    name = parts[1].partition("+")[0] if len(parts) == 4 else ""
-    now = fingerprint_of(spec, name)
-    # where the weights came from may differ; what they are may not
-    if [parts[0].rpartition("@")[2], *parts[1:]] != [now.split("|")[0].rpartition("@")[2], *now.split("|")[1:]]:
+    if space is not None and not same_space(space, spec.space):
         raise IndexStateError(
-            f"vectors were made by {fingerprint}, and this is {now}: open the index with the model and the "
-            "version of this package it was made with, or ingest into another folder"
+            f"this index's text vectors are {space}, and {config.text_model} gives {spec.space}; they cannot be compared. "
+            "Open the index with the weights and settings it was made with, or ingest into another folder"
         )
-    try:
-        engine = make(name)
-    except (EncodingError, ImportError) as error:
-        raise IndexStateError(f"vectors were made by {fingerprint}, and that engine cannot run here: {error}") from error
-    return SentenceEncoder(
-        spec,
-        engine,
-        fingerprint=fingerprint,
-        exact=exact,
-        report=[Trial(name, verdict="the index was made with it", chosen=True).row()],
-    )
+    return _Opening(spec, plan or plan_device(config), config, reference, progress).open()
+
+
+class _Opening:
+    """From a plan's engines to one that runs here and gives the vectors it should."""
+
+    def __init__(
+        self, spec: EncoderSpec, plan: DevicePlan, config: Config, given: Reference | None, progress: Progress | None
+    ) -> None:
+        self._spec, self._plan, self._config = spec, plan, config
+        self._given, self._progress = given, progress
+        self._folder = config.cache_dir / "engines"
+
+    def open(self) -> SentenceEncoder:
+        """The first engine that can be made and agrees; after one that differs, the more exact ones."""
+        names, trials = self._candidates()
+        differ: list[str] = []
+        while names:
+            name = names.pop(0)
+            try:
+                engine = self._make(name)
+            except (EncodingError, ImportError) as error:
+                trials[name] = Trial(name, verdict=f"cannot be used: {error}")
+                continue
+            found = self._held(engine)
+            if found.ok:
+                return self._encoder(engine, found, trials, differ)
+            engine.close()
+            trials[name] = Trial(name, overlap=found.overlap, verdict=found.why())
+            differ.append(f"{name} {found.why()}")
+            names = self._more_exact(name, [*trials])
+        if differ and self._given is not None:
+            raise IndexStateError(
+                f"the same weights give other vectors here than the index holds ({'; '.join(differ)}): its tokenizer or "
+                "configuration is another one. Open it with the model's original files, or ingest into another folder"
+            )
+        told = "; ".join(f"{trial.engine} {trial.verdict}" for trial in trials.values())
+        raise EncodingError(f"no engine can run this model here: {told}")
+
+    def _encoder(self, engine: Engine, found: Fit, trials: dict[str, Trial], differ: list[str]) -> SentenceEncoder:
+        measured = trials.get(engine.name) if not differ else None
+        if measured is None or not measured.chosen:
+            told = "; ".join(filter(None, (self._plan.reasons.get("engines", "") if not differ else "", found.why())))
+            trials[engine.name] = Trial(engine.name, overlap=found.overlap, verdict=told or "used instead", chosen=True)
+        return SentenceEncoder(
+            self._spec,
+            engine,
+            exact=lambda: self._make("torch-f32"),
+            reference=lambda: self._reference(engine),
+            report=[trial.row() for trial in sorted(trials.values(), key=lambda trial: not trial.chosen)],
+            notes=[f"{'; '.join(differ)}: {engine.name} encodes instead"] if differ else (),
+        )
+
+    def _candidates(self) -> tuple[list[str], dict[str, Trial]]:
+        """Names to try, the most promising first, with what is known of them."""
+        plan, spec, config = self._plan, self._spec, self._config
+        measurable = any(name.startswith("openvino-") for name in plan.engines) and len(plan.engines) > 1
+        if not measurable or config.quantization not in ("auto", "none"):
+            return list(plan.engines), {}
+        choice = remembered(spec, plan, config) or self._choose()
+        return [choice.engine], {trial.engine: trial for trial in choice.trials}
+
+    def _choose(self) -> Choice:
+        share = partial(torch_share, self._spec, self._config.cache_dir)
+        return choose(self._spec, self._plan, self._config, self._make, held=self._held, torch_share=share)
+
+    def _more_exact(self, name: str, tried: Sequence[str]) -> list[str]:
+        known = dict.fromkeys([*self._plan.engines, *(["openvino-f32"] if name.startswith("openvino-") else []), "torch-f32"])
+        finer = [other for other in known if other not in tried and (exactness(other) < exactness(name) or other == "torch-f32")]
+        return sorted(finer, key=lambda other: (-exactness(other), other.startswith("torch-")))
+
+    def _make(self, name: str) -> Engine:
+        if name.startswith("openvino-"):
+            return OpenVINOEngine(self._spec, name, self._plan, self._config, progress=self._progress)
+        return TorchEngine(self._spec, name, self._plan, self._config)
+
+    def _held(self, engine: Engine) -> Fit:
+        """What is known of the engine here, measured the first time."""
+        if self._given is None and engine.name == "torch-f32" and not engine.widths:
+            return Fit(engine.name)  # it is what the others are held to
+        to = self._given.digest if self._given is not None else "float32 here"
+        key = machine_key(self._spec, self._plan, engine.name, to, "compiled" if self._plan.compile else "")
+        return fit_once(Memory(self._folder / "checked.json"), key, engine, lambda: self._measured(engine))
+
+    def _measured(self, engine: Engine) -> Fit:
+        reference = self._reference()
+        if reference is None:
+            return Fit(engine.name, engine.widths)
+        return fit(engine, self._framed(reference.texts), reference.vectors)
+
+    def _reference(self, exact: Engine | None = None) -> Reference | None:
+        """The index's, else torch float32's own, made once; None where float32 does not fit. exact: such an engine, open."""
+        if self._given is not None:
+            return self._given
+        if (known := made_in_conversion(self._spec, self._config.cache_dir)) is not None:
+            return known
+        memory, key = Memory(self._folder / "references.json"), f"{self._spec.space}|{calibration_hash()}"
+        try:
+            return Reference.from_json(memory.recall(key) or {})
+        except ValueError:  # not made here yet
+            pass
+        made = self._encoded_exactly(exact if exact is not None and exact.name == "torch-f32" else None)
+        if made is not None:
+            memory.remember(key, made.to_json())
+        return made
+
+    def _encoded_exactly(self, exact: Engine | None) -> Reference | None:
+        pieces = WordPieces(self._spec)
+        texts = reference_texts(pieces, pieces.prompt(self._spec.passage_prompt))
+        try:
+            engine = exact or self._make("torch-f32")
+            vectors = np.concatenate([engine.run([framed]) for framed in self._framed(texts)])
+        except (EncodingError, ImportError):  # a large model at 4 bits: there is no float32 to hold it to
+            return None
+        if exact is None:
+            engine.close()
+        return Reference(texts, vectors)
+
+    def _framed(self, texts: Sequence[str]) -> list[list[int]]:
+        pieces = WordPieces(self._spec)
+        return pieces.framed(pieces.tokenize(texts), pieces.prompt(self._spec.passage_prompt))

@@ -34,6 +34,7 @@ from ultrafast_rag.errors import EncodingError, MissingExtraError, require
 from ultrafast_rag.models.batching import batches
 from ultrafast_rag.models.device import DevicePlan
 from ultrafast_rag.models.text.calibration import calibration_hash, calibration_texts
+from ultrafast_rag.models.text.reference import Reference, padded_to, padded_widths, reference_texts
 from ultrafast_rag.models.text.tokens import EncoderSpec, WordPieces
 from ultrafast_rag.models.weights import Weights
 from ultrafast_rag.types import Vectors
@@ -49,7 +50,7 @@ _LENGTH_STEP = 16
 _QUESTION_TOKENS = 64
 # a first answer scores some 30 sentences: on one core that is done before a second copy of the model is compiled for streams
 _TOKENS_BEFORE_STREAMS = 2048
-_RECIPE = 1  # raise when conversion changes what comes out
+_RECIPE = 2  # raise when conversion changes what comes out
 _CONVERT_TIMEOUT_S = 600
 _MIN_COSINE = 0.9999  # converted float32 against torch
 _FILES = ("model.xml", "model.bin")
@@ -83,7 +84,8 @@ class OpenVINOEngine:
         self.name, self.dim = name, spec.dim
         self._cores, self._max_rows = plan.cpu.cores, config.batch_size
         self._budget = config.batch_tokens or BATCH_TOKENS
-        self._pad_id, self._limit = int(spec.config.get("pad_token_id") or 0), spec.max_tokens
+        self._pad_id = int(spec.config.get("pad_token_id") or 0)
+        self.widths = padded_widths(spec.max_tokens, step=_LENGTH_STEP)
         folder = converted(spec, "int8" if name == "openvino-int8" else "f32", config.cache_dir, progress=progress)
         openvino = require("openvino", extra="cpu")
         self._openvino, self._lock = openvino, threading.Lock()
@@ -150,7 +152,7 @@ class OpenVINOEngine:
             self._trouble = error
 
     def _padded(self, length: int) -> int:
-        return min(-(-length // _LENGTH_STEP) * _LENGTH_STEP, max(length, self._limit))
+        return padded_to(self.widths, length)
 
     def _inputs(self, rows: list[int], token_ids: Sequence[Sequence[int]], width: int, budget: int) -> dict[int, Any]:
         """Ids and mask, (height, width); height: the rows, in a batch that is not full rounded up to a power of two."""
@@ -179,9 +181,8 @@ class OpenVINOEngine:
 
 def folder_for(spec: EncoderSpec, kind: str, cache_dir: Path) -> Path:
     """Where the converted model lies, or would."""
-    slug = re.sub(r"[^A-Za-z0-9.-]+", "_", spec.weights.name)
-    extra = f"-{calibration_hash()}" if kind == "int8" else ""
-    return cache_dir / "engines" / f"{slug}-{spec.weights.revision}-{spec.pooling}-{kind}{extra}-ov{version()}-r{_RECIPE}"
+    slug = re.sub(r"[^A-Za-z0-9.-]+", "_", spec.space.rpartition("@")[2])  # not the name: the same weights from elsewhere
+    return cache_dir / "engines" / f"text-{slug}-{kind}-{calibration_hash()}-ov{version()}-r{_RECIPE}"
 
 
 def manifest(folder: Path) -> dict[str, Any] | None:
@@ -207,6 +208,15 @@ def torch_share(spec: EncoderSpec, cache_dir: Path) -> float:
     """Torch float32's speed as a share of openvino-f32's, measured side by side during conversion; 0 when unknown."""
     stated = manifest(folder_for(spec, "f32", cache_dir))
     return float(stated["torch_share"]) if stated is not None else 0.0
+
+
+def reference(spec: EncoderSpec, cache_dir: Path) -> Reference | None:
+    """Torch float32's own vectors, made during conversion; None when the model was not converted here."""
+    try:
+        stated = json.loads((folder_for(spec, "f32", cache_dir) / "manifest.json").read_text(encoding="utf-8"))
+        return Reference.from_json(stated["reference"])  # it carries a checksum of its own
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def converted(spec: EncoderSpec, kind: str, cache_dir: Path, *, progress: Progress | None = None) -> Path:
@@ -352,7 +362,22 @@ def _to_f32(spec: EncoderSpec, out: Path) -> dict[str, Any]:
             cosines.append(float((ours * theirs).sum(1).min()))
     if min(cosines) < _MIN_COSINE:
         raise EncodingError(f"the converted model differs from torch: cosine {min(cosines):.5f}")
-    return {"kind": "f32", "torch_share": float(np.median(our_s) / np.median(torch_s)), "min_cosine_to_torch": min(cosines)}
+    share = float(np.median(our_s) / np.median(torch_s))
+    return {"kind": "f32", "torch_share": share, "min_cosine_to_torch": min(cosines), "reference": _reference(spec, pooled)}
+
+
+def _reference(spec: EncoderSpec, pooled: Any) -> dict[str, Any]:
+    """Of torch, one text at a time, so that no padding is in it."""
+    import torch
+
+    pieces = WordPieces(spec)
+    prompt = pieces.prompt(spec.passage_prompt)
+    texts, vectors = reference_texts(pieces, prompt), []
+    with torch.no_grad():
+        for framed in pieces.framed(pieces.tokenize(texts), prompt):
+            ids = torch.tensor([framed])
+            vectors.append(pooled(ids, torch.ones_like(ids)).numpy()[0])
+    return Reference(texts, np.stack(vectors)).to_json()
 
 
 def _pooled_module(model: Any, pooling: str) -> Any:

@@ -1,52 +1,30 @@
 """Which engine encodes here: CPU flags name the candidates, a short measurement and a quality gate decide.
 
-Each candidate encodes the calibration texts. Those whose nearest neighbours agree with float32's pass;
-the fastest of them is taken and remembered for this machine, these weights and these versions. Speeds
-are this machine's on that text: good for comparing, not for publishing.
+Each candidate encodes the calibration texts and is held to float32's vectors at every width it pads to. Those whose
+nearest neighbours agree with float32's pass; the fastest of them is taken and remembered for this machine, these
+weights and these versions. Speeds are this machine's on that text: good for comparing, not for publishing.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
-from pathlib import Path
-from typing import Protocol
-
-import numpy as np
 
 from ultrafast_rag.config import Config
 from ultrafast_rag.errors import EncodingError
 from ultrafast_rag.models.device import DevicePlan
 from ultrafast_rag.models.text.calibration import calibration_hash, calibration_texts
+from ultrafast_rag.models.text.reference import MIN_OVERLAP, Engine, Fit, Memory, agreement, precision_of
 from ultrafast_rag.models.text.tokens import EncoderSpec, WordPieces
 from ultrafast_rag.types import Vectors
 
-NEIGHBOURS = 10
-MIN_OVERLAP = 0.90  # of the ten nearest neighbours with float32's, on average
 MIN_GAIN = 1.1  # a less exact engine must be this much faster than a more exact one
 _REPEATS = 2
 _EXACTNESS = ("f32", "f16", "bf16", "int8", "8bit", "4bit")
-
-
-class Engine(Protocol):
-    """What turns framed token ids into unit vectors, float32 (n, dim), order kept."""
-
-    name: str
-    dim: int
-
-    def run(self, token_ids: Sequence[Sequence[int]]) -> Vectors:
-        """Encode any number of texts, each at most the model's limit."""
-        ...
-
-    def close(self) -> None:
-        """Give the memory back."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +38,7 @@ class Trial:
     cosine: float = float("nan")  # mean, to float32
     verdict: str = ""
     chosen: bool = False
+    fits: bool = True  # held to float32 at every width
 
     def row(self) -> tuple[str, str, str, str, str, str]:
         """For a table: engine, tokens/s, ratio, overlap, cosine, verdict."""
@@ -79,31 +58,51 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The engine to use, and every trial, best first."""
+    """The engine to use, and every trial, best first. busy: other work was slowing the measurement down."""
 
     engine: str
     trials: tuple[Trial, ...]
+    busy: bool = False
 
 
 def remembered(spec: EncoderSpec, plan: DevicePlan, config: Config) -> Choice | None:
-    """The choice made before on this machine for these weights and versions, if any."""
+    """The choice made before on this machine for these weights and versions, if any.
+
+    One made while the machine was busy holds only for as long as it is busy: then it is made again.
+    """
+    stored = Memory(config.cache_dir / "engines" / "choices.json").recall(machine_key(spec, plan, *plan.engines))
     try:
-        stored = json.loads(_memory(config).read_text(encoding="utf-8"))[_machine_key(spec, plan)]
-        return Choice(stored["engine"], tuple(Trial(**trial) for trial in stored["trials"]))
-    except (OSError, ValueError, KeyError, TypeError):  # never chosen here, or the file is torn: measure again
+        choice = Choice(stored["engine"], tuple(Trial(**trial) for trial in stored["trials"]), bool(stored["busy"]))
+    except (KeyError, TypeError):  # never chosen here, or by another version
         return None
+    return None if choice.busy and not is_busy(plan) else choice
+
+
+def is_busy(plan: DevicePlan) -> bool:
+    """True when more threads than cores have wanted to run over the last minute: a speed measured now says little."""
+    try:
+        return os.getloadavg()[0] > plan.cpu.cores
+    except (OSError, AttributeError):  # Windows keeps no such count
+        return False
 
 
 def choose(
-    spec: EncoderSpec, plan: DevicePlan, config: Config, make: Callable[[str], Engine], *, torch_share: Callable[[], float]
+    spec: EncoderSpec,
+    plan: DevicePlan,
+    config: Config,
+    make: Callable[[str], Engine],
+    *,
+    held: Callable[[Engine], Fit],
+    torch_share: Callable[[], float],
 ) -> Choice:
     """Measure `plan.engines`, one open at a time, and remember the choice.
 
     make: opens an engine by name; its EncodingError or ImportError drops that engine with the reason.
+    held: compares an engine with float32 at every width, and leaves it with those that are right.
     torch_share: torch float32's speed as a share of openvino-f32's, 0 when unknown.
     Raises EncodingError when none can be opened.
     """
-    pieces = WordPieces(spec)
+    pieces, busy = WordPieces(spec), is_busy(plan)
     framed = pieces.framed(pieces.tokenize(calibration_texts()))
     measured: list[Trial] = []
     dropped: list[Trial] = []
@@ -116,15 +115,17 @@ def choose(
         except (EncodingError, ImportError) as error:
             dropped.append(Trial(name, verdict=f"cannot be used: {error}"))
             continue
+        fit = held(engine)
         trial, vectors = _measure(engine, framed, exact)
+        trial = replace(trial, verdict=fit.why(), fits=fit.ok)
         engine.close()
         measured.append(trial)
-        if exact is None:
+        if exact is None and fit.ok:
             exact = vectors
     if not measured:
         raise EncodingError("no engine can run this model here: " + "; ".join(f"{t.engine} {t.verdict}" for t in dropped))
-    choice = _judge(measured, dropped, torch_share() if measured[0].engine == "openvino-f32" else 0.0)
-    _remember(choice, spec, plan, config)
+    choice = replace(_judge(measured, dropped, torch_share() if measured[0].engine == "openvino-f32" else 0.0), busy=busy)
+    Memory(config.cache_dir / "engines" / "choices.json").remember(machine_key(spec, plan, *plan.engines), asdict(choice))
     return choice
 
 
@@ -159,26 +160,19 @@ def _measure(engine: Engine, framed: Sequence[Sequence[int]], exact: Vectors | N
     return Trial(engine.name, tokens / seconds, overlap=overlap, cosine=cosine), vectors
 
 
-def agreement(vectors: Vectors, exact: Vectors, *, k: int = NEIGHBOURS) -> tuple[float, float]:
-    """(mean overlap of each row's k nearest other rows with those by `exact`, mean cosine to `exact`)."""
-
-    def nearest(rows: Vectors) -> np.ndarray:
-        scores = rows @ rows.T
-        np.fill_diagonal(scores, -np.inf)
-        return np.argpartition(-scores, k, axis=1)[:, :k]
-
-    shared = [len(set(ours) & set(theirs)) for ours, theirs in zip(nearest(vectors).tolist(), nearest(exact).tolist())]
-    return float(np.mean(shared)) / k, float((vectors * exact).sum(1).mean())
-
-
 def _passes(trial: Trial) -> bool:
-    return trial.overlap >= MIN_OVERLAP
+    return trial.fits and trial.overlap >= MIN_OVERLAP
+
+
+def exactness(engine: str) -> int:
+    """0 for float32, more for coarser numbers."""
+    return _EXACTNESS.index(precision_of(engine))
 
 
 def _winner(trials: Sequence[Trial]) -> Trial:
     """The fastest that passes, going from the most exact on and asking MIN_GAIN of each step down."""
-    able = sorted((t for t in trials if _passes(t)), key=lambda t: _EXACTNESS.index(t.engine.rsplit("-", 1)[-1]))
-    best = able[0]
+    able = sorted((t for t in trials if _passes(t)), key=lambda t: exactness(t.engine))
+    best = able[0] if able else trials[0]  # none: whoever opens it finds out, and goes on to a more exact one
     for trial in able[1:]:
         if trial.tokens_per_s >= MIN_GAIN * best.tokens_per_s:
             best = trial
@@ -188,26 +182,25 @@ def _winner(trials: Sequence[Trial]) -> Trial:
 def _judged(trial: Trial, winner: Trial) -> Trial:
     if trial is winner:
         faster = "" if trial.ratio != trial.ratio else f": {trial.ratio:.1f}x torch float32 on this CPU"
-        return replace(trial, chosen=True, verdict=f"chosen{faster}")
+        padding = f"; {trial.verdict}" if trial.verdict else ""
+        return replace(trial, chosen=True, verdict=f"chosen{faster}{padding}")
+    if not trial.fits:
+        return trial
     if not _passes(trial):
         return replace(trial, verdict=f"only {trial.overlap:.3f} of its neighbours are float32's; {MIN_OVERLAP:.2f} is asked")
     return replace(trial, verdict="slower" if trial.tokens_per_s < winner.tokens_per_s else "hardly faster, and less exact")
 
 
-def _memory(config: Config) -> Path:
-    return config.cache_dir / "engines" / "choices.json"
-
-
-def _machine_key(spec: EncoderSpec, plan: DevicePlan) -> str:
+def machine_key(spec: EncoderSpec, plan: DevicePlan, *more: str) -> str:
+    """24 hex digits over what decides speeds and numbers: processor, GPUs, weights, versions, and `more`."""
     parts = [
         plan.cpu.name,
         str(plan.cpu.cores),
         *sorted(plan.cpu.flags),
-        spec.weights.revision,
-        spec.pooling,
-        str(spec.max_tokens),
+        *(gpu.name for gpu in plan.gpus),
+        spec.space,
         calibration_hash(),
-        *plan.engines,
+        *more,
         str(MIN_OVERLAP),
     ]
     for package in ("openvino", "nncf", "torch"):
@@ -216,21 +209,3 @@ def _machine_key(spec: EncoderSpec, plan: DevicePlan) -> str:
         except metadata.PackageNotFoundError:
             parts.append("none")
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
-
-
-def _remember(choice: Choice, spec: EncoderSpec, plan: DevicePlan, config: Config) -> None:
-    path = _memory(config)
-    try:
-        known = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # the first choice, or a torn file
-        known = {}
-    known = known if isinstance(known, dict) else {}
-    known[_machine_key(spec, plan)] = {"engine": choice.engine, "trials": [asdict(trial) for trial in choice.trials]}
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".choices-")
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            json.dump(known, stream, indent=1)
-        os.replace(temporary, path)
-    except OSError:
-        return  # a read-only cache folder: measured again next time

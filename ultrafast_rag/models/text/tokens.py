@@ -5,6 +5,7 @@ The `tokenizers` library alone loads in milliseconds; importing transformers tak
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,6 +32,13 @@ class EncoderSpec:
     passage_prompt: str = ""
     config: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
+    @property
+    def space(self) -> str:
+        """What makes vectors comparable: weights by content, pooling, limit, size, prompts. The name before "@" only shows."""
+        said = f"{self.query_prompt}\0{self.passage_prompt}"
+        prompts = f"|prompts {hashlib.sha256(said.encode()).hexdigest()[:8]}" if said != "\0" else ""
+        return f"{self.weights.name}@{self.weights.revision}|{self.pooling}|{self.max_tokens} tokens|{self.dim}d{prompts}"
+
     @classmethod
     def read(cls, weights: Weights) -> EncoderSpec:
         """From the json files of a Hugging Face or sentence-transformers folder."""
@@ -48,6 +56,22 @@ class EncoderSpec:
             passage_prompt=str(prompts.get("passage") or prompts.get("document") or ""),
             config=config,
         )
+
+
+def same_space(one: str, other: str) -> bool:
+    """True when vectors of both may stand beside each other, whatever the models are called and where they lie.
+
+    Until version 0.2 an index named its engine too ("name@revision|engine|pooling|limit"): that is read, and left out.
+    """
+    return _comparable(one, other) == _comparable(other, one)
+
+
+def _comparable(space: str, other: str) -> list[str]:
+    parts = space.rpartition("@")[2].split("|")
+    is_old = [len(p) == 4 and "-" in p[1] for p in (parts, other.rpartition("@")[2].split("|"))]
+    if is_old[0]:
+        return [parts[0], parts[2], f"{parts[3].removesuffix(' tokens')} tokens"]
+    return parts[:3] if is_old[1] else parts
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -112,6 +136,10 @@ class WordPieces:
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, without special tokens, not truncated."""
         return [encoding.ids for encoding in self._encode_batch(list(texts), add_special_tokens=False)]
+
+    def prompt(self, text: str) -> list[int]:
+        """Token ids of what is put before each text; [] for none."""
+        return self.tokenize([text])[0] if text else []
 
     def text(self, token_ids: Sequence[int]) -> str:
         """Words of the tokens, for messages."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from ultrafast_rag.errors import EncodingError, require
 from ultrafast_rag.models.batching import Governor, batches, run_governed
 from ultrafast_rag.models.device import DevicePlan
 from ultrafast_rag.models.quantize import bits_options
+from ultrafast_rag.models.text.reference import padded_to, padded_widths
 from ultrafast_rag.models.text.tokens import EncoderSpec
 from ultrafast_rag.types import Vectors
 
@@ -44,6 +46,7 @@ class TorchEngine:
         self._pad_id = int(spec.config.get("pad_token_id") or 0)
         self._max_rows = config.batch_size
         self._compiled = plan.compile and name in _DTYPES
+        self.widths = self._usual_widths(on_gpu=plan.on_gpu)
         self._replicas = [
             _Replica(
                 spec,
@@ -59,8 +62,19 @@ class TorchEngine:
     def run(self, token_ids: Sequence[Sequence[int]]) -> Vectors:
         """float32 (n, dim) in the order given. Raises DeviceMemoryError when one text alone does not fit."""
         if len(self._replicas) == 1 or len(token_ids) < 2 * len(self._replicas):
-            return self._replicas[0].run(token_ids, pad_id=self._pad_id, max_rows=self._max_rows)
+            return self._run_on(self._replicas[0], token_ids)
         return self._run_on_all(token_ids)
+
+    def _usual_widths(self, *, on_gpu: bool) -> tuple[int, ...]:
+        """Lengths a kernel likes: few different ones when compiled, multiples of 8 on tensor cores; on a CPU any."""
+        limit = self.spec.max_tokens
+        if self._compiled:
+            return (*(width for width in _COMPILE_LENGTHS if width < limit), limit)
+        return padded_widths(limit, step=8) if on_gpu else ()
+
+    def _run_on(self, replica: _Replica, token_ids: Sequence[Sequence[int]]) -> Vectors:
+        padded = partial(padded_to, self.widths)
+        return replica.run(token_ids, pad_id=self._pad_id, max_rows=self._max_rows, padded=padded)
 
     def _run_on_all(self, token_ids: Sequence[Sequence[int]]) -> Vectors:
         """Stretches of similar length from one queue, so that a faster GPU takes more of them."""
@@ -79,7 +93,7 @@ class TorchEngine:
                 except queue.Empty:
                     return
                 try:
-                    vectors[rows] = replica.run([token_ids[r] for r in rows], pad_id=self._pad_id, max_rows=self._max_rows)
+                    vectors[rows] = self._run_on(replica, [token_ids[r] for r in rows])
                 except BaseException as error:  # carried to the calling thread below, where it is raised
                     failures.append(error)
 
@@ -103,54 +117,39 @@ class _Replica:
     def __init__(self, spec: EncoderSpec, name: str, device: str, plan: DevicePlan, *, compiled: bool, ceiling: int) -> None:
         self.torch = require("torch")
         self.device, self.pooling, self.dim = device, spec.pooling, spec.dim
-        self.on_gpu, self.max_tokens = device != "cpu", spec.max_tokens
+        self.on_gpu = device != "cpu"
         self.governor = Governor(ceiling)
         self.model = load_model(spec, name, device, attention=plan.attention)
-        self._compiled = compiled
         self._masks_4d = self.on_gpu and self._takes_4d_masks()
         if compiled:
             self.model = self.torch.compile(self.model, dynamic=False)
         self._stream = self.torch.cuda.Stream(device) if self.on_gpu else None
 
-    def run(self, token_ids: Sequence[Sequence[int]], *, pad_id: int, max_rows: int | None) -> Vectors:
+    def run(
+        self, token_ids: Sequence[Sequence[int]], *, pad_id: int, max_rows: int | None, padded: Callable[[int], int]
+    ) -> Vectors:
         torch, lengths = self.torch, [len(ids) for ids in token_ids]
         vectors = np.empty((len(token_ids), self.dim), np.float32)
+
+        def forward(rows: list[int]) -> Any:
+            return self._forward(rows, token_ids, pad_id, padded(lengths[rows[0]]))
+
+        options: dict[str, Any] = {"governor": self.governor, "max_rows": max_rows, "padded": padded}
         with torch.inference_mode():
             if not self.on_gpu:
-                for rows, out in run_governed(
-                    lengths,
-                    lambda rows: self._forward(rows, token_ids, pad_id),
-                    governor=self.governor,
-                    max_rows=max_rows,
-                    padded=self._padded,
-                ):
+                for rows, out in run_governed(lengths, forward, **options):
                     vectors[rows] = out.numpy()
                 return vectors
             with torch.cuda.device(self.device), torch.cuda.stream(self._stream):
-                done = list(
-                    run_governed(
-                        lengths,
-                        lambda rows: self._forward(rows, token_ids, pad_id),
-                        governor=self.governor,
-                        max_rows=max_rows,
-                        padded=self._padded,
-                        release=torch.cuda.empty_cache,
-                    )
-                )
+                done = list(run_governed(lengths, forward, release=torch.cuda.empty_cache, **options))
                 host = torch.empty((len(token_ids), self.dim), dtype=torch.float32, pin_memory=True)
                 host.copy_(torch.cat([out for _, out in done]), non_blocking=True)
                 torch.cuda.current_stream().synchronize()
         vectors[[row for rows, _ in done for row in rows]] = host.numpy()
         return vectors
 
-    def _padded(self, length: int) -> int:
-        """Lengths a kernel likes: few different ones when compiled, multiples of 8 on tensor cores."""
-        if self._compiled:
-            return next((fixed for fixed in _COMPILE_LENGTHS if fixed >= length), length)
-        return min(-(-length // 8) * 8, max(length, self.max_tokens)) if self.on_gpu else length
-
-    def _forward(self, rows: list[int], token_ids: Sequence[Sequence[int]], pad_id: int) -> Any:
-        torch, width = self.torch, self._padded(len(token_ids[rows[0]]))
+    def _forward(self, rows: list[int], token_ids: Sequence[Sequence[int]], pad_id: int, width: int) -> Any:
+        torch = self.torch
         ids = np.full((len(rows), width), pad_id, np.int64)
         for at, row in enumerate(rows):
             ids[at, : len(token_ids[row])] = token_ids[row]
