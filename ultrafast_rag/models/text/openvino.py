@@ -341,6 +341,8 @@ def _to_f32(spec: EncoderSpec, out: Path) -> dict[str, Any]:
 
     from ultrafast_rag.models.text.torch import load_model
 
+    # one thread for each side: beside other work two wait for each other at every layer, and this took seven minutes
+    torch.set_num_threads(1)
     pooled = _pooled_module(load_model(spec, "torch-f32", "cpu", attention="eager"), spec.pooling)
     ids = torch.arange(5, 5 + 3 * 17).reshape(3, 17)
     mask = torch.ones_like(ids)
@@ -348,7 +350,8 @@ def _to_f32(spec: EncoderSpec, out: Path) -> dict[str, Any]:
     with torch.no_grad():
         model = openvino.convert_model(pooled, example_input={"input_ids": ids, "attention_mask": mask})
         openvino.save_model(model, str(out / "model.xml"), compress_to_fp16=False)
-        compiled = openvino.Core().compile_model(str(out / "model.xml"), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": "1"}
+        compiled = openvino.Core().compile_model(str(out / "model.xml"), "CPU", options)
         cosines, torch_s, our_s = [], [], []
         for batch_ids, batch_mask in _calibration_batches(spec):
             for _ in range(2):  # kernels for a new shape are prepared in the first round
