@@ -54,10 +54,9 @@ def examine(config: Config, store: Store, models: Models, *, index_info: dict[st
 
 def _engines(models: Models) -> list[tuple[str, str, str]]:
     """What the start-up measurement found, where the engine was chosen by one."""
-    report = getattr(models.text(), "report", None)
     return [
         (f"engine {name}", f"{speed} tokens/s, {ratio}x torch f32, top-10 overlap {overlap}, cosine {cosine}", why)
-        for name, speed, ratio, overlap, cosine, why in (report() if report else [])
+        for name, speed, ratio, overlap, cosine, why in models.text().report()
     ]
 
 

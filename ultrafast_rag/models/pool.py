@@ -133,11 +133,6 @@ class ModelPool:
                 slot.used_at = self._clock()
                 self._changed.notify_all()
 
-    def lend(self, name: str) -> Any:
-        """A stand-in for the model whose every method call takes a lease: what stages are given as a port."""
-        self._slot(name)
-        return _Lent(self, name)
-
     def warmup(self, *names: str) -> None:
         """Load the models (default: all known, in the order registered) and make one small call on each."""
         for name in names or tuple(self._slots):
@@ -305,29 +300,6 @@ class ModelPool:
         if callable(close):
             close()
         self._changed.notify_all()
-
-
-class _Lent:
-    """Stands for a pooled model: methods run under a lease; plain attributes are read from it."""
-
-    def __init__(self, pool: ModelPool, name: str) -> None:
-        self._pool, self._name = pool, name
-
-    def __getattr__(self, attribute: str) -> Any:
-        with self._pool.lease(self._name) as model:
-            found = getattr(model, attribute)
-        if not callable(found):
-            return found
-
-        def call(*args: Any, **options: Any) -> Any:
-            with self._pool.lease(self._name) as model:
-                return getattr(model, attribute)(*args, **options)
-
-        return call
-
-    def close(self) -> None:
-        """Let the model go; it is loaded again when next used."""
-        self._pool.release(self._name)
 
 
 def estimate_bytes(model: str, plan: DevicePlan, *, folder: Path | None = None) -> int:

@@ -10,21 +10,24 @@ import sys
 import threading
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 from ultrafast_rag.config import Config
 from ultrafast_rag.errors import IndexStateError, MissingExtraError, WeightsError
 from ultrafast_rag.models.device import DevicePlan, plan_device
 from ultrafast_rag.models.pool import ModelPool, ModelUse, estimate_bytes
+from ultrafast_rag.models.proxies import ImageProxy, RerankProxy, SpeechProxy, TextProxy
 from ultrafast_rag.models.text.encoder import SentenceEncoder, open_text_encoder
 from ultrafast_rag.models.text.reference import Reference
 from ultrafast_rag.models.text.tokens import same_space
-from ultrafast_rag.ports import Facts, ImageEncoder, Reranker, TextEncoder, Transcriber
+from ultrafast_rag.ports import Facts, ImageEncoder, Reranker, Transcriber
 from ultrafast_rag.types import TEXT_SPACE, VISUAL_SPACE
 
 FINGERPRINTS = "fingerprints"  # space -> what its vectors are; until version 0.2 the engine stood in it too
 REFERENCE = "reference"  # texts and float32 vectors that an engine is held to, on whatever machine
 SPEECH = "speech"
+Proxy = TextProxy | ImageProxy | SpeechProxy | RerankProxy
+P = TypeVar("P", bound=Proxy)
 
 
 class Models:
@@ -36,7 +39,7 @@ class Models:
     def __init__(self, config: Config, facts: Facts) -> None:
         self._config, self._facts = config, facts
         self._lock = threading.RLock()
-        self._ports: dict[str, Any] = {}
+        self._ports: dict[str, Proxy] = {}
         self._missing: set[str] = set()
         self._bound: set[tuple[str, str]] = set()
         self.notes: dict[str, str] = {}
@@ -51,27 +54,22 @@ class Models:
         """Holds the models, and lets idle ones go when the next does not fit."""
         return ModelPool(self._config, self.plan)
 
-    def text(self) -> TextEncoder:
+    def text(self) -> TextProxy:
         """The sentence encoder, on any engine that gives the index's vectors."""
-        encoder: TextEncoder = self._lent(TEXT_SPACE, self._config.text_model, self._open_text)
-        return encoder
+        return self._proxy(TextProxy, TEXT_SPACE, self._config.text_model, self._open_text)
 
-    def picture(self) -> ImageEncoder | None:
+    def picture(self) -> ImageProxy | None:
         """The CLIP encoder, or None with a note."""
-        encoder: ImageEncoder | None = self._unless_missing(VISUAL_SPACE, self._config.image_model, self._open_picture)
-        return encoder
+        return self._unless_missing(ImageProxy, VISUAL_SPACE, self._config.image_model, self._open_picture)
 
-    def speech(self) -> Transcriber | None:
+    def speech(self) -> SpeechProxy | None:
         """The transcriber, or None with a note."""
-        transcriber: Transcriber | None = self._unless_missing(SPEECH, self._config.speech_model, self._open_speech)
-        return transcriber
+        return self._unless_missing(SpeechProxy, SPEECH, self._config.speech_model, self._open_speech)
 
-    def reranker(self) -> Reranker | None:
+    def reranker(self) -> RerankProxy | None:
         """The cross-encoder, or None when none is configured."""
-        if self._config.rerank_model is None:
-            return None
-        reranker: Reranker = self._lent("rerank", self._config.rerank_model, self._open_reranker)
-        return reranker
+        model = self._config.rerank_model
+        return None if model is None else self._proxy(RerankProxy, "rerank", model, self._open_reranker)
 
     def loaded(self) -> dict[str, str]:
         """Name -> fingerprint of each model that is in memory now."""
@@ -100,8 +98,7 @@ class Models:
         self._bound.add((space, made_by))
 
     def _keep_reference(self) -> None:
-        with self.pool.lease(TEXT_SPACE) as encoder:
-            reference = encoder.reference()
+        reference = self.text().reference()
         if reference is not None:
             self._facts.set_meta(REFERENCE, reference.to_json())
 
@@ -117,22 +114,23 @@ class Models:
                 self.pool.close()
             self._ports.clear()
 
-    def _lent(self, name: str, model: str, load: Callable[[], Any]) -> Any:
+    def _proxy(self, kind: type[P], name: str, model: str, load: Callable[[], object]) -> P:
         """A port that loads on use, the first time now, so that what is missing is known here."""
         with self._lock:
-            if name not in self._ports:
+            known = self._ports.get(name)
+            if not isinstance(known, kind):
                 self.pool.register(name, load, size_bytes=estimate_bytes(model, self.plan))
                 with self.pool.lease(name) as opened:
                     for note in getattr(opened, "notes", ()):
                         self.notes[name] = note
-                self._ports[name] = self.pool.lend(name)
-            return self._ports[name]
+                known = self._ports[name] = kind(self.pool, name)
+            return known
 
-    def _unless_missing(self, name: str, model: str | None, load: Callable[[], Any]) -> Any:
+    def _unless_missing(self, kind: type[P], name: str, model: str | None, load: Callable[[], object]) -> P | None:
         if model is None or name in self._missing:
             return None
         try:
-            return self._lent(name, model, load)
+            return self._proxy(kind, name, model, load)
         except (WeightsError, MissingExtraError) as error:
             self._missing.add(name)
             self.notes[name] = str(error)

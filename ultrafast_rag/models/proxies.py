@@ -1,0 +1,110 @@
+"""Stand-ins for pooled models, one per port: every call runs under a lease, so that a model may be evicted in between.
+
+What names a model (fingerprint, space, sizes) is copied when it is first loaded, and is there without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Generic, TypeVar
+
+from ultrafast_rag.models.pool import ModelPool
+from ultrafast_rag.models.text.encoder import SentenceEncoder
+from ultrafast_rag.models.text.reference import Reference
+from ultrafast_rag.ports import ImageEncoder, Reranker, Transcriber
+from ultrafast_rag.types import Segment, Vectors
+
+M = TypeVar("M", SentenceEncoder, ImageEncoder, Transcriber, Reranker)
+
+
+class ModelProxy(Generic[M]):
+    """Stands for the model that `pool` knows by `name`; loads it now, to copy what names it."""
+
+    def __init__(self, pool: ModelPool, name: str) -> None:
+        self._pool, self._name = pool, name
+        with self._leased() as model:
+            self.fingerprint = model.fingerprint
+            self._copy(model)
+
+    def _copy(self, model: M) -> None:
+        """Keep what else the port names without a call."""
+
+    def _leased(self) -> AbstractContextManager[M]:
+        return self._pool.lease(self._name)
+
+    def close(self) -> None:
+        """Let the model go; it is loaded again when next used."""
+        self._pool.release(self._name)
+
+
+class TextProxy(ModelProxy[SentenceEncoder]):
+    """ports.TextEncoder, and what `doctor()` and a new index ask of it."""
+
+    def _copy(self, model: SentenceEncoder) -> None:
+        self.space, self.dim, self.max_tokens = model.space, model.dim, model.max_tokens
+
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        """As the port says."""
+        with self._leased() as model:
+            return model.tokenize(texts)
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """As the port says."""
+        with self._leased() as model:
+            return model.encode(texts)
+
+    def encode_queries(self, texts: Sequence[str]) -> Vectors:
+        """As the port says."""
+        with self._leased() as model:
+            return model.encode_queries(texts)
+
+    def encode_tokens(self, token_ids: Sequence[Sequence[int]]) -> Vectors:
+        """As the port says."""
+        with self._leased() as model:
+            return model.encode_tokens(token_ids)
+
+    def report(self) -> list[tuple[str, ...]]:
+        """See `SentenceEncoder.report`."""
+        with self._leased() as model:
+            return model.report()
+
+    def reference(self) -> Reference | None:
+        """The vectors that this space's engines are held to."""
+        with self._leased() as model:
+            return model.reference()
+
+
+class ImageProxy(ModelProxy[ImageEncoder]):
+    """ports.ImageEncoder."""
+
+    def _copy(self, model: ImageEncoder) -> None:
+        self.space, self.dim = model.space, model.dim
+
+    def encode_images(self, images: Sequence[bytes]) -> Vectors:
+        """As the port says."""
+        with self._leased() as model:
+            return model.encode_images(images)
+
+    def encode_texts(self, texts: Sequence[str]) -> Vectors:
+        """As the port says."""
+        with self._leased() as model:
+            return model.encode_texts(texts)
+
+
+class SpeechProxy(ModelProxy[Transcriber]):
+    """ports.Transcriber."""
+
+    def transcribe(self, pcm: bytes, *, offset_s: float = 0.0, language: str | None = None) -> list[Segment]:
+        """As the port says."""
+        with self._leased() as model:
+            return model.transcribe(pcm, offset_s=offset_s, language=language)
+
+
+class RerankProxy(ModelProxy[Reranker]):
+    """ports.Reranker."""
+
+    def score(self, question: str, passages: Sequence[str]) -> Sequence[float]:
+        """As the port says."""
+        with self._leased() as model:
+            return model.score(question, passages)
