@@ -26,7 +26,7 @@ from ultrafast_rag.models.text.openvino import converted
 from ultrafast_rag.models.text.tokens import EncoderSpec
 from ultrafast_rag.models.weights import resolve
 from ultrafast_rag.rag import UltraFastRAG
-from ultrafast_rag.types import Table
+from ultrafast_rag.types import TEXT_SPACE, Table
 
 ROWS, LENGTH = 8, 128  # of the batch whose layers are timed: 1 024 tokens
 MATRIX = 2048  # side of the matrices whose product is the ceiling
@@ -88,16 +88,17 @@ def measure(sources: list[str], settings: dict[str, Any]) -> dict[str, Any]:
         config = config_of({"cache_dir": fresh_cache(Path(folder, "cache")), **settings})
         with UltraFastRAG(Path(folder, "index"), config=config) as rag:
             rag.ingest(write_pdf(Path(folder, "page.pdf"), 1, seed=1))
-            encoder = rag._models.text()  # the one that will be used: what goes into it is recorded
+            with rag._models.pool.lease(TEXT_SPACE) as encoder:  # the one that will be used: what goes into it is recorded
+                engine = encoder.engine
             rag.add_texts([f"Lamp {n} of the harbour is lit at dusk and put out at dawn." for n in range(400)])  # all kernels
             seen: list[list[int]] = []
-            engine_run: Callable[..., Any] = encoder.engine.run  # type: ignore[attr-defined]
+            engine_run: Callable[..., Any] = engine.run
 
             def recorded(token_ids: Any) -> Any:
                 seen.extend(token_ids)
                 return engine_run(token_ids)
 
-            encoder.engine.run = recorded  # type: ignore[attr-defined]
+            engine.run = recorded
             readers = psutil.Process().children(recursive=True)
             before = _cpu(readers)
             process_s, caller_s, start = time.process_time(), time.thread_time(), time.perf_counter()
