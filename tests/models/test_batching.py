@@ -56,13 +56,13 @@ def test_out_of_memory_loses_no_row(lengths, capacity):
 
 def test_the_budget_halves_and_climbs_back_by_tenths():
     governor = Governor(1000, climb_after=2)
-    governor.ran_out(900)
+    governor.on_oom(900)
     assert governor.budget == 450
     for _ in range(2):
-        governor.went_well()
+        governor.on_success()
     assert governor.budget == 550
     for _ in range(50):
-        governor.went_well()
+        governor.on_success()
     assert governor.budget == 1000
 
 

@@ -31,13 +31,13 @@ class Governor:
         self.ceiling, self.budget, self.halvings = ceiling, ceiling, 0
         self._climb_after, self._calm = climb_after, 0
 
-    def ran_out(self, tokens: int) -> None:
+    def on_oom(self, tokens: int) -> None:
         """Memory ran out on a batch of `tokens`: the next may hold half of that."""
         self.budget = max(1, min(self.budget, tokens) // 2)
         self.halvings += 1
         self._calm = 0
 
-    def went_well(self) -> None:
+    def on_success(self) -> None:
         """One batch done; after `climb_after` of them the budget grows by a tenth of the ceiling."""
         self._calm += 1
         if self.budget < self.ceiling and self._calm >= self._climb_after:
@@ -101,10 +101,10 @@ def run_governed(
                     f"out of memory on a single text of {lengths[rows[0]]} tokens ({failure}). Free the device, "
                     "choose a smaller model, or set device='cpu'"
                 )
-            governor.ran_out(len(rows) * padded(lengths[rows[0]]))
+            governor.on_oom(len(rows) * padded(lengths[rows[0]]))
             release()
             continue
-        governor.went_well()
+        governor.on_success()
         start += len(rows)
         yield rows, result  # type: ignore[misc]  # failure is None, so result is a T
 
