@@ -69,9 +69,9 @@ class Embedder:
         if worded:
             self._embed_texts([chunks[n] for n in worded], worded, result)
         pictured = {n: chunk.data for n, chunk in enumerate(chunks) if chunk.data and chunk.modality in ("image", "video")}
-        painter = self._picture() if pictured else None
-        if painter is not None:
-            self._embed_pictures(painter, pictured, result)
+        image_encoder = self._picture() if pictured else None
+        if image_encoder is not None:
+            self._embed_pictures(image_encoder, pictured, result)
         elif pictured:
             result.notes.append("pictures are found by caption and surrounding text only: no picture model is here")
         return result
@@ -90,22 +90,22 @@ class Embedder:
             vectors = self._lookup(encoder.fingerprint, keys, encode, result)
         result.vectors[TEXT_SPACE], result.rows[TEXT_SPACE] = vectors, np.array(numbers, np.int64)
 
-    def _embed_pictures(self, painter: ImageEncoder, pictures: dict[int, bytes], result: Embedded) -> None:
+    def _embed_pictures(self, image_encoder: ImageEncoder, pictures: dict[int, bytes], result: Embedded) -> None:
         def encode(missing: list[int]) -> Vectors:
-            return painter.encode_images([images[n] for n in missing])
+            return image_encoder.encode_images([images[n] for n in missing])
 
         images = list(pictures.values())
         with self._clock.stage("encode pictures"):
             try:
-                vectors = self._lookup(painter.fingerprint, [_key(image) for image in images], encode, result)
+                vectors = self._lookup(image_encoder.fingerprint, [_key(image) for image in images], encode, result)
             except CorruptError:
                 # one bad picture must not cost the batch: find it by itself
-                pictures = {n: image for n, image in pictures.items() if _decodes(painter, image)}
+                pictures = {n: image for n, image in pictures.items() if _decodes(image_encoder, image)}
                 result.notes.append(f"{len(images) - len(pictures)} picture(s) could not be decoded")
                 images = list(pictures.values())
                 if not images:
                     return
-                vectors = self._lookup(painter.fingerprint, [_key(image) for image in images], encode, result)
+                vectors = self._lookup(image_encoder.fingerprint, [_key(image) for image in images], encode, result)
         result.vectors[VISUAL_SPACE], result.rows[VISUAL_SPACE] = vectors, np.array(list(pictures), np.int64)
 
     def _lookup(self, fingerprint: str, keys: list[bytes], encode: Callable[[list[int]], Vectors], result: Embedded) -> Vectors:
@@ -153,9 +153,9 @@ def _key(content: bytes) -> bytes:
     return hashlib.sha256(content).digest()
 
 
-def _decodes(painter: ImageEncoder, image: bytes) -> bool:
+def _decodes(image_encoder: ImageEncoder, image: bytes) -> bool:
     try:
-        painter.encode_images([image])
+        image_encoder.encode_images([image])
     except CorruptError:
         return False
     return True
