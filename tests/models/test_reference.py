@@ -65,9 +65,9 @@ def spec():
 
 
 @pytest.fixture(scope="module")
-def framed(spec):
+def with_special_tokens(spec):
     pieces = WordPieces(spec)
-    return pieces.framed(pieces.tokenize(reference_texts(pieces)))
+    return pieces.with_special_tokens(pieces.tokenize(reference_texts(pieces)))
 
 
 @pytest.fixture(scope="module")
@@ -308,7 +308,7 @@ def test_real_engines_are_right_at_every_width_that_they_use(name):
         assert name in encoder.notes[0]
         pytest.skip(f"{name} is not used on this machine: {encoder.notes[0]}")
     reference, pieces = encoder.reference(), WordPieces(encoder.spec)
-    framed = pieces.framed(pieces.tokenize(reference.texts))
+    framed = pieces.with_special_tokens(pieces.tokenize(reference.texts))
     for width in encoder.engine.widths:
         rows = [row for row, ids in enumerate(framed) if padded_to(encoder.engine.widths, len(ids)) == width]
         for batch in ([*rows] * 5, rows[:1]):  # more than 16 rows, and one

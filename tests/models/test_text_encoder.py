@@ -111,7 +111,7 @@ def test_nothing_in_nothing_out(encoder):
 def test_many_texts_are_tokenized_ahead_and_kept_in_order(encoder, monkeypatch):
     monkeypatch.setattr("ultrafast_rag.models.text.encoder._WINDOW", 7)
     np.testing.assert_allclose(
-        encoder.encode(TEXTS), encoder._run(encoder._pieces.framed(encoder.tokenize(TEXTS)), str), atol=1e-5
+        encoder.encode(TEXTS), encoder._run(encoder._pieces.with_special_tokens(encoder.tokenize(TEXTS)), str), atol=1e-5
     )
 
 
@@ -135,7 +135,7 @@ def test_replicas_share_the_work_and_keep_the_order(encoder):
     plan, spec = plan_device(config()), encoder.spec
     engine = TorchEngine(spec, "torch-f32", plan, config())
     engine._replicas = [engine._replicas[0], TorchEngine(spec, "torch-f32", plan, config())._replicas[0]]
-    framed = encoder._pieces.framed(encoder.tokenize(TEXTS))
+    framed = encoder._pieces.with_special_tokens(encoder.tokenize(TEXTS))
     np.testing.assert_allclose(engine.run(framed), encoder.encode(TEXTS), atol=1e-5)
 
 
@@ -144,7 +144,9 @@ def test_masks_prepared_on_the_device_mean_the_same(encoder):
     engine = TorchEngine(encoder.spec, "torch-f32", plan, config())
     assert engine._replicas[0]._takes_4d_masks()
     engine._replicas[0]._masks_4d = True  # what a GPU gets, so that no batch waits for the host
-    np.testing.assert_allclose(engine.run(encoder._pieces.framed(encoder.tokenize(TEXTS))), encoder.encode(TEXTS), atol=1e-5)
+    np.testing.assert_allclose(
+        engine.run(encoder._pieces.with_special_tokens(encoder.tokenize(TEXTS))), encoder.encode(TEXTS), atol=1e-5
+    )
 
 
 class Moody:

@@ -73,7 +73,7 @@ class SentenceEncoder:
 
     def encode_tokens(self, token_ids: Sequence[Sequence[int]]) -> Vectors:
         """As `encode`, from `tokenize`'s output; special tokens are added here."""
-        framed = self._pieces.framed(token_ids, self._passage_prompt)
+        framed = self._pieces.with_special_tokens(token_ids, self._passage_prompt)
         return self._run(framed, lambda row: f"{len(token_ids[row])} tokens: {self._pieces.text(token_ids[row][:24])}")
 
     def report(self) -> list[tuple[str, ...]]:
@@ -86,7 +86,7 @@ class SentenceEncoder:
 
     def _encode(self, texts: Sequence[str], prompt: list[int]) -> Vectors:
         if len(texts) <= _WINDOW:
-            return self._run(self._pieces.framed(self._pieces.tokenize(texts), prompt), lambda row: texts[row][:120])
+            return self._run(self._pieces.with_special_tokens(self._pieces.tokenize(texts), prompt), lambda row: texts[row][:120])
         vectors = np.empty((len(texts), self.dim), np.float32)
         for start, framed in self._framed_ahead(texts, prompt):
             vectors[start : start + len(framed)] = self._run(framed, lambda row, at=start: texts[at + row][:120])  # type: ignore[misc]
@@ -97,7 +97,7 @@ class SentenceEncoder:
             starts = range(0, len(texts), _WINDOW)
             pending = ahead.submit(self._pieces.tokenize, texts[:_WINDOW])
             for start in starts:
-                framed = self._pieces.framed(pending.result(), prompt)
+                framed = self._pieces.with_special_tokens(pending.result(), prompt)
                 following = texts[start + _WINDOW : start + 2 * _WINDOW]
                 pending = ahead.submit(self._pieces.tokenize, following)
                 yield start, framed
@@ -258,4 +258,4 @@ class _Opening:
 
     def _framed(self, texts: Sequence[str]) -> list[list[int]]:
         pieces = WordPieces(self._spec)
-        return pieces.framed(pieces.tokenize(texts), pieces.prompt(self._spec.passage_prompt))
+        return pieces.with_special_tokens(pieces.tokenize(texts), pieces.prompt(self._spec.passage_prompt))

@@ -377,7 +377,7 @@ def _reference(spec: EncoderSpec, pooled: Any) -> dict[str, Any]:
     prompt = pieces.prompt(spec.passage_prompt)
     texts, vectors = reference_texts(pieces, prompt), []
     with torch.no_grad():
-        for framed in pieces.framed(pieces.tokenize(texts), prompt):
+        for framed in pieces.with_special_tokens(pieces.tokenize(texts), prompt):
             ids = torch.tensor([framed])
             vectors.append(pooled(ids, torch.ones_like(ids)).numpy()[0])
     return Reference(texts, np.stack(vectors)).to_json()
@@ -402,7 +402,7 @@ def _pooled_module(model: Any, pooling: str) -> Any:
 
 def _calibration_batches(spec: EncoderSpec) -> list[tuple[Any, Any]]:
     pieces = WordPieces(spec)
-    framed = pieces.framed(pieces.tokenize(calibration_texts()))
+    framed = pieces.with_special_tokens(pieces.tokenize(calibration_texts()))
     pairs = []
     for rows in batches([len(ids) for ids in framed], budget=BATCH_TOKENS):
         width = len(framed[rows[0]])

@@ -110,7 +110,7 @@ def reference_texts(pieces: WordPieces, prompt: Sequence[int] = ()) -> tuple[str
     widths = (0, *padded_widths(pieces.max_tokens))
     each = max(1, TEXTS // (len(widths) - 1))
     lengths = [low + (high - low) * (n + 1) // each for low, high in pairwise(widths) for n in range(each)]
-    frame = len(pieces.framed([[]], prompt)[0])
+    frame = len(pieces.with_special_tokens([[]], prompt)[0])
     return tuple(_of_length(words, number * len(words) // len(lengths), max(1, length - frame), pieces)
                  for number, length in enumerate(lengths))  # fmt: skip
 

@@ -103,7 +103,7 @@ def choose(
     Raises EncodingError when none can be opened.
     """
     pieces, busy = WordPieces(spec), is_busy(plan)
-    framed = pieces.framed(pieces.tokenize(calibration_texts()))
+    framed = pieces.with_special_tokens(pieces.tokenize(calibration_texts()))
     measured: list[Trial] = []
     dropped: list[Trial] = []
     exact: Vectors | None = None

@@ -145,7 +145,7 @@ class WordPieces:
         """Words of the tokens, for messages."""
         return str(self._tokenizer.decode(list(token_ids)))
 
-    def framed(self, token_ids: Sequence[Sequence[int]], prompt: Sequence[int] = ()) -> list[list[int]]:
+    def with_special_tokens(self, token_ids: Sequence[Sequence[int]], prompt: Sequence[int] = ()) -> list[list[int]]:
         """With prompt and special tokens, cut to `max_tokens`."""
         head = [*self.prefix, *prompt]
         room = self.max_tokens - len(head) - len(self.suffix)
