@@ -135,15 +135,15 @@ def bad_rows(vectors: Vectors) -> list[int]:
     return [int(row) for row in np.flatnonzero(~(np.abs(norms - 1) < _UNIT_TOLERANCE))]
 
 
-def guarded(vectors: Vectors, exactly: Callable[[list[int]], Vectors], name_of: Callable[[int], str]) -> Vectors:
-    """`vectors` with NaN, infinite and zero rows replaced by `exactly(rows)`, computed in float32.
+def guarded(vectors: Vectors, encode_fp32: Callable[[list[int]], Vectors], name_of: Callable[[int], str]) -> Vectors:
+    """`vectors` with NaN, infinite and zero rows replaced by `encode_fp32(rows)`, computed in float32.
 
     name_of: a text to show for a row. Raises EncodingError naming the first text that has no vector even so.
     """
     bad = bad_rows(vectors)
     if not bad:
         return vectors
-    again = exactly(bad)
+    again = encode_fp32(bad)
     if still := bad_rows(again):
         raise EncodingError(f"the model gives no usable vector for {name_of(bad[still[0]])!r}, even in float32")
     repaired = vectors.copy()

@@ -98,9 +98,9 @@ class ClipEncoder:
 
     def _guarded(self, inputs: Sequence[Any], run: Run, name_of: Callable[[int], str]) -> Vectors:
         vectors = self._on_devices(inputs, run)
-        return guarded(vectors, lambda rows: run([inputs[row] for row in rows], self._exactly(), -1), name_of)
+        return guarded(vectors, lambda rows: run([inputs[row] for row in rows], self._fp32_towers(), -1), name_of)
 
-    def _exactly(self) -> Towers:
+    def _fp32_towers(self) -> Towers:
         """Float32 towers, for the rare row that half precision cannot hold."""
         if self._exact is None:
             self._exact = self._load("float32", self._devices[0])

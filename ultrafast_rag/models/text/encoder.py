@@ -106,9 +106,9 @@ class SentenceEncoder:
         if not framed:
             return np.empty((0, self.dim), np.float32)
         vectors = self.engine.run(framed)
-        return guarded(vectors, lambda rows: self._exactly([framed[row] for row in rows]), name_of)
+        return guarded(vectors, lambda rows: self._encode_fp32([framed[row] for row in rows]), name_of)
 
-    def _exactly(self, framed: list[list[int]]) -> Vectors:
+    def _encode_fp32(self, framed: list[list[int]]) -> Vectors:
         with self._lock:
             if self._exact is None:
                 if self._make_exact is None:
