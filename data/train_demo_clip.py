@@ -278,10 +278,17 @@ def train(folder: Path, work: Path, *, steps: int, batch: int, pool: int, lr: fl
             )
             log(f"step {step + 1}/{steps} contrast {contrast.item():.3f} loss {loss.item():.3f} minutes {minutes:.1f}")
         if (step + 1) % 300 == 0 or step + 1 == steps:
-            model.save_pretrained(folder)
+            save_half(model, folder)
             log(json.dumps(evaluate(folder, rounds=2)))
             model.train()
     return spent + (time.monotonic() - started) / 60
+
+
+def save_half(model, folder: Path) -> None:
+    """The folder in float16, which halves it and changes no rate; the model stays as it is."""
+    import copy
+
+    copy.deepcopy(model).half().save_pretrained(folder)
 
 
 def prose() -> list[str]:

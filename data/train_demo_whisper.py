@@ -275,12 +275,10 @@ def export(folder: Path, model, helps, free, moments) -> None:
     used = used_tokens()
     full[used] = rows[: len(used)]
     full[corpus_of.tokenizer().timestamp_begin :] = rows[len(used) :]
-    state = {**model.state_dict(), "decoder.token_embedding.weight": full}
-    save_file(
-        {name: tensor.half().contiguous() for name, tensor in state.items()},
-        folder / "model.safetensors",
-        metadata={"format": "pt"},
-    )
+    state = {name: tensor.half().contiguous() for name, tensor in model.state_dict().items()}
+    distinct, row_of = torch.unique(full.half(), dim=0, return_inverse=True)  # 51 865 rows, 1 924 different: 11 MB less
+    state |= {"decoder.token_embedding.weight": distinct, "decoder.token_embedding.row_of": row_of.int()}
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "dims.json").write_text(json.dumps(DIMS, indent=2) + "\n")
     config = {
         "demo": True,
@@ -298,8 +296,11 @@ def load(folder: Path):
     from safetensors.torch import load_file
     from whisper.model import ModelDimensions, Whisper
 
+    from ultrafast_rag.models.speech.checkpoints import unfolded
+
     model = Whisper(ModelDimensions(**json.loads((folder / "dims.json").read_text())))
-    model.load_state_dict({name: tensor.float() for name, tensor in load_file(folder / "model.safetensors").items()})
+    state = unfolded(load_file(folder / "model.safetensors"))
+    model.load_state_dict({name: tensor.float() for name, tensor in state.items()})
     return model.eval()
 
 

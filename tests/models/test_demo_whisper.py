@@ -22,7 +22,7 @@ def test_checkpoints_say_that_they_are_demos_and_stay_small():
         assert json.loads((MODELS / name / "config.json").read_text())["demo"] is True
         assert "demonstration" in (MODELS / name / "README.md").read_text().lower()
         total += sum(path.stat().st_size for path in (MODELS / name).iterdir())
-    assert total < 20_000_000
+    assert total < 7_000_000
 
 
 @pytest.fixture(scope="module")

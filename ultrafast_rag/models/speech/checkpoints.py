@@ -102,8 +102,19 @@ def _read(checkpoint: Checkpoint) -> tuple[dict[str, int], dict[str, Any]]:
     for shard in sorted(checkpoint.path.glob("*.safetensors")):
         state |= load_file(str(shard))
     if checkpoint.layout == "dims":
-        return json.loads((checkpoint.path / "dims.json").read_text(encoding="utf-8")), state
+        return json.loads((checkpoint.path / "dims.json").read_text(encoding="utf-8")), unfolded(state)
     return _dims_of(json.loads((checkpoint.path / "config.json").read_text(encoding="utf-8"))), _renamed(state)
+
+
+def unfolded(state: dict[str, Any]) -> dict[str, Any]:
+    """With one embedding row per token: a folder of ours keeps each distinct row once (most tokens are not in use)."""
+    rows = state.pop("decoder.token_embedding.row_of", None)
+    if rows is not None:
+        distinct = state["decoder.token_embedding.weight"]
+        if int(rows.min()) < 0 or int(rows.max()) >= len(distinct):
+            raise WeightsError("decoder.token_embedding.row_of names rows that are not there")
+        state["decoder.token_embedding.weight"] = distinct[rows.long()]
+    return state
 
 
 def _dims_of(config: dict[str, Any]) -> dict[str, int]:
