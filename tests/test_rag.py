@@ -303,8 +303,15 @@ def test_bad_files_end_in_the_report_and_the_rest_is_read(rag, sources, tmp_path
 def test_another_encoder_is_refused_and_the_index_stays_usable(tmp_path, sources):
     with UltraFastRAG(tmp_path / "index", **TEXT_ONLY) as rag:
         rag.ingest(sources)
-    with pytest.raises(IndexStateError, match="was made with text_model"):
-        UltraFastRAG(tmp_path / "index", text_model="intfloat/e5-small-v2", **TEXT_ONLY)
+    other = tmp_path / "other-model"
+    other.mkdir()
+    (other / "config.json").write_text('{"hidden_size": 384, "max_position_embeddings": 256}')
+    (other / "model.safetensors").write_bytes(b"other weights")
+    with (
+        UltraFastRAG(tmp_path / "index", text_model=str(other), **TEXT_ONLY) as rag,
+        pytest.raises(IndexStateError, match="cannot be compared"),
+    ):
+        rag.search("lamp", k=1)
     with UltraFastRAG(tmp_path / "index", **TEXT_ONLY) as rag:
         assert rag.search("lamp", k=1)
 

@@ -221,11 +221,17 @@ class Config:
         wanted = (base or cls()).replace(**settings)
         for name in IDENTITY:
             asked = base is not None or name in settings
-            if asked and getattr(wanted, name) != made[name]:
-                raise IndexStateError(
-                    f"the index was made with {name}={made[name]!r}, not {getattr(wanted, name)!r}. "
-                    "Open it without that setting, or use another folder"
-                )
+            if not asked or getattr(wanted, name) == made[name]:
+                continue
+            if name in _NAMES_ONLY and None not in (getattr(wanted, name), made[name]):
+                # the same weights lie elsewhere on another machine: whoever loads them holds them to the index's space
+                if name in settings or getattr(wanted, name) != getattr(cls(), name):
+                    made[name] = getattr(wanted, name)
+                continue
+            raise IndexStateError(
+                f"the index was made with {name}={made[name]!r}, not {getattr(wanted, name)!r}. "
+                "Open it without that setting, or use another folder"
+            )
         return wanted.replace(**made)
 
     def to_json(self) -> dict[str, Any]:
@@ -239,6 +245,7 @@ class Config:
         return cls(**{name: value for name, value in values.items() if name in known})
 
 
+_NAMES_ONLY = ("text_model", "image_model")  # where weights are found; what they are is the index's space
 _MODELS = ("text_model", "image_model", "speech_model", "rerank_model", "local_model")
 _REMOTE = re.compile(r"\w+://|[\\/]{2}")  # an address, or a share of another machine (reading one sends it a password's hash)
 

@@ -285,7 +285,18 @@ def test_an_index_keeps_a_reference_and_opens_with_another_engine_and_another_pa
 
     lost = Models(Config(device="cpu", offline=True, engine="torch-f32", text_model="/kaggle/input/gone"), facts)
     assert (lost.text().encode(["How high is the dam?"]) * theirs).sum() > 0.9999
+    assert "/kaggle/input/gone is not on this machine" in lost.notes[TEXT_SPACE]
     lost.close()
+
+
+def test_a_sessions_own_name_for_the_model_counts_and_a_default_does_not():
+    kept = Config(text_model="/kaggle/input/minilm", image_model="a/clip").identity()
+    given = Config.for_index(kept, None, {"text_model": "/content/minilm"})
+    assert (given.text_model, given.image_model) == ("/content/minilm", "a/clip")
+    assert Config.for_index(kept, Config(k=3), {}).text_model == "/kaggle/input/minilm"
+    assert Config.for_index(kept, Config(text_model="my/own"), {}).text_model == "my/own"
+    with pytest.raises(IndexStateError, match="image_model"):
+        Config.for_index(kept, None, {"image_model": None})
 
 
 def test_an_index_of_an_earlier_version_opens_and_gets_a_reference():

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable
 from functools import cached_property
+from pathlib import Path
 from typing import Any, TypeVar
 
 from ultrafast_rag.config import Config
@@ -150,15 +151,16 @@ class Models:
         options: dict[str, Any] = {"space": recorded, "reference": reference, "progress": self._announce}
         try:
             return open_text_encoder(self._config, self.plan, **options)
-        except WeightsError:
-            usual = Config().text_model
-            if recorded is None or self._config.text_model == usual:
+        except WeightsError as error:
+            usual, asked = Config().text_model, self._config.text_model
+            if recorded is None or not Path(asked).expanduser().is_absolute():
                 raise
-            try:  # the name may be a path of the machine that made the index: the same weights may be here by another
-                return open_text_encoder(self._config.replace(text_model=usual), self.plan, **options)
+            try:  # a path of the machine that made the index: the same weights may be here by their usual name
+                encoder = open_text_encoder(self._config.replace(text_model=usual), self.plan, **options)
             except (WeightsError, IndexStateError):
-                pass
-            raise
+                raise error from None
+            encoder.notes = (*encoder.notes, f"{asked} is not on this machine; {usual} has the same weights and is used")
+            return encoder
 
     def _announce(self, step: str) -> None:
         """What takes long and happens once: a person should know what they wait for."""
