@@ -65,7 +65,7 @@ def spec():
 
 
 @pytest.fixture(scope="module")
-def with_special_tokens(spec):
+def framed(spec):
     pieces = WordPieces(spec)
     return pieces.with_special_tokens(pieces.tokenize(reference_texts(pieces)))
 
