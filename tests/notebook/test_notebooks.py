@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
 
 FOLDER = Path(__file__).parent.parent.parent / "notebooks"
+PROJECT = tomllib.loads((FOLDER.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 NAMES = [
     "01_quickstart", "02_ingestion", "03_querying", "04_profiling", "05_benchmarks", "06_enrichment",
@@ -69,6 +71,11 @@ def test_it_sets_itself_up_and_asks_its_settings_in_one_cell(notebook):
     cells = cells_of(notebook)
     assert "find_spec" in source_of(cells[0])
     assert "-c keep.txt" in source_of(cells[0])  # preinstalled torch and numpy stay
+    always, with_gpu, without = re.search(
+        r'extras = "(.*)," \+ \("(.*)" if .*nvidia-smi.* else "(.*)"\)', source_of(cells[0])
+    ).groups()
+    assert (with_gpu, without) == ("quant", "cpu")
+    assert {*always.split(","), with_gpu, without} <= set(PROJECT["optional-dependencies"])
     assert cells[0]["metadata"]["tags"] == ["nbval-skip"]
     assert "# @param" in source_of(cells[1])
 
