@@ -11,10 +11,8 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).parents[2] / "data" / "questions"
-SETS = {
-    name: [json.loads(line) for line in (FOLDER / f"{name}.jsonl").open(encoding="utf-8")]
-    for name in ("pages", "tables", "facts")
-}
+NAMES = ("pages", "pages_hard", "tables", "facts")
+SETS = {name: [json.loads(line) for line in (FOLDER / f"{name}.jsonl").open(encoding="utf-8")] for name in NAMES}
 
 
 def answers_of(row):
