@@ -1,0 +1,68 @@
+"""The short form of `bench faults`: mutations, refused writes and kills, and what the source itself may not hold."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+from ultrafast_rag.bench.faults import kills, mutations, refused_writes
+
+PACKAGE = Path(__file__).parents[2] / "ultrafast_rag"
+
+
+@pytest.mark.fault
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(("count", "seed"), [(120, 1), pytest.param(2000, 2, marks=pytest.mark.slow)])
+def test_no_damage_to_a_file_is_served_or_raises_a_raw_error(count, seed):
+    wrong: list[str] = []
+    outcomes = mutations(count, seed, wrong=wrong)
+    assert wrong == []
+    assert outcomes["whole"] + outcomes["refused"] == count
+    assert min(outcomes["whole"], outcomes["refused"]) > count // 10  # both happen: the trial can tell
+
+
+@pytest.mark.fault
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("most", [8, pytest.param(None, marks=pytest.mark.slow)])
+def test_a_disk_that_refuses_any_write_costs_a_typed_error_and_the_same_work_succeeds_later(most):
+    outcomes = refused_writes(most)
+    assert outcomes["refused"] >= 4
+    assert (outcomes["wrong"], outcomes["raw"]) == (0, 0)
+
+
+@pytest.mark.fault
+@pytest.mark.timeout(900)
+@pytest.mark.skipif(sys.platform == "win32", reason="forks")
+@pytest.mark.parametrize("count", [16, pytest.param(1000, marks=pytest.mark.slow)])
+def test_a_kill_before_any_write_loses_nothing_that_was_told(count):
+    outcomes = kills(count)
+    assert outcomes == {"whole": count, "wrong": 0, "raw": 0}
+
+
+PICKLES = ("pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal")
+
+
+def test_nothing_that_runs_what_it_reads_is_called():
+    """pickle's loaders, torch.load, eval and exec, numpy's pickles, FAISS beyond the one checked place."""
+    found = []
+    for path in PACKAGE.rglob("*.py"):
+        name = path.relative_to(PACKAGE).as_posix()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call):
+                continue
+            called = ast.unparse(node.func)
+            last = called.rsplit(".", 1)[-1]
+            if called in ("eval", "exec", "compile", "torch.load", "np.load", "numpy.load", "marshal.loads", "joblib.load"):
+                found.append(f"{name}: {called}")
+            if called.split(".")[0] in PICKLES and last in ("load", "loads", "open", "Unpickler"):
+                found.append(f"{name}: {called}")
+            if last in ("read_index", "read_index_binary") or (last == "deserialize_index" and name != "index/ann.py"):
+                found.append(f"{name}: {called}")
+            for keyword in node.keywords:
+                value = getattr(keyword.value, "value", None)
+                if (keyword.arg, value) in (("allow_pickle", True), ("weights_only", False), ("trust_remote_code", True)):
+                    found.append(f"{name}: {keyword.arg}={value}")
+    assert found == []
