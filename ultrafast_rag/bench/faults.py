@@ -80,6 +80,8 @@ def add_document(store: Store, number: int, passages: int = 5) -> list[int]:
     """A document of text passages and one picture; returns the ids of its chunks."""
     about: dict[str, Any] = {"title": f"Paper {number}", "metadata": {"year": 2000 + number}}
     begun = store.begin(source_of(number), content_hash=f"hash {number}", stat=(100 + number, 5), **about)
+    if begun.state == "unchanged":
+        return []
     chunks = [
         Chunk(
             f"{WORDS[(number + n) % len(WORDS)]} {WORDS[(number * 3 + n) % len(WORDS)]} passage {n} of paper {number}",
