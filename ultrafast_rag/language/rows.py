@@ -6,6 +6,7 @@ reliably: figures make a row of data, years, dates and units do not.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 
@@ -26,12 +27,14 @@ _YEAR = re.compile(
 )
 
 
+@functools.lru_cache(maxsize=4096)
 def is_figure(cell: str) -> bool:
     """Whether a cell holds a number and nothing else: '$ (1,234)', '12.5 %', '3 456'; a dash or 'n/a' stands for one."""
     text = cell.strip()
     return bool(text) and (bool(_BLANK.match(text)) or (any(c.isdigit() for c in text) and bool(_FIGURE.match(text))))
 
 
+@functools.lru_cache(maxsize=4096)
 def is_period(cell: str) -> bool:
     """Whether a cell names years or dates and holds no other figure: '2018', 'December 31, 2017', 'FY18 (a)'."""
     rest, dates = _DATE.subn(" ", cell)

@@ -51,7 +51,8 @@ class PageFigures:
                 self._has_images = True
             elif kind in ("fill-path", "stroke-path", "fill-shade") and self._on_page(box):
                 self._paths.append(box)
-        self._images: list[dict[str, Any]] = page.get_image_info(xrefs=True) if self._has_images else []
+        self._images = _image_infos(page) if self._has_images else []
+        self._shown: Any = None  # the page interpreted once, for all of its pictures
 
     def _on_page(self, box: BBox) -> bool:
         """Whether any of it is, and it is not a path so large that only what clips it can be seen."""
@@ -80,7 +81,8 @@ class PageFigures:
         pymupdf, image = require("pymupdf"), require("PIL.Image", package="pillow")
         longest = max(box[2] - box[0], box[3] - box[1], 1.0)
         zoom = min((self._config.image_px - 1) / longest, max_zoom)  # rounding outwards may add a pixel
-        pixmap = self._page.get_pixmap(matrix=pymupdf.Matrix(zoom, zoom), clip=pymupdf.Rect(box), alpha=False)
+        self._shown = self._shown or self._page.get_displaylist()
+        pixmap = self._shown.get_pixmap(matrix=pymupdf.Matrix(zoom, zoom), clip=pymupdf.Rect(box), alpha=False)
         picture = image.frombytes("RGB", (pixmap.width, pixmap.height), pixmap.samples)
         out = io.BytesIO()
         picture.save(out, "JPEG", quality=_JPEG_QUALITY)
@@ -195,6 +197,20 @@ class PageFigures:
         text = "\n".join(filter(None, [words, " ".join(line.text.strip() for line in label_lines)[:400], around]))
         data = self.render(box, max_zoom=_native_zoom(info)) if self.is_drawable([]) else None
         return Element("image", text, page=self._number, bbox=box, data=data, metadata={"caption": words} if words else {})
+
+
+def _image_infos(page: Any) -> list[dict[str, Any]]:
+    """The pictures drawn on a page, with their xrefs told by size; by the hash of their pixels only where sizes are alike."""
+    infos: list[dict[str, Any]] = page.get_image_info()
+    stored: dict[tuple[int, int], set[int]] = {}
+    for xref, _, width, height, *_ in page.get_images(full=True):
+        stored.setdefault((width, height), set()).add(xref)
+    for info in infos:
+        known = stored.get((info["width"], info["height"]), ())
+        if len(known) > 1:
+            return list(page.get_image_info(xrefs=True))
+        info["xref"] = next(iter(known), 0)
+    return infos
 
 
 def _native_zoom(info: dict[str, Any] | None) -> float:

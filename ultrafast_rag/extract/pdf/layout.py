@@ -238,8 +238,10 @@ def count_sizes(groups: Iterable[list[Line]], sizes: Counter[float]) -> None:
 
 def heading_level(block: Block, body: float, outline: Mapping[str, int]) -> int:
     """Depth of a heading, 1 topmost; 0 for anything else. outline: normalised title -> level, of this page."""
+    if len(block.lines) > 4:
+        return 0
     text = block.text
-    if len(text) > 200 or len(block.lines) > 4 or sum(c.isalpha() for c in text) < 2:
+    if len(text) > 200 or sum(c.isalpha() for c in text) < 2:
         return 0
     if " … " in text and text[-1].isdigit():
         return 0  # an entry of a list of contents

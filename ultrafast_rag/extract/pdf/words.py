@@ -60,9 +60,11 @@ class Vocabulary:
         return "-" if "-" in left or known else ""
 
 
+_NO_WORDS = Vocabulary()
+
+
 def join_lines(texts: Sequence[str], vocabulary: Vocabulary | None = None) -> str:
     """One paragraph of several lines, words broken between them mended."""
-    vocabulary = vocabulary or Vocabulary()
     joined = ""
     for raw in texts:
         text = raw.strip()
@@ -73,7 +75,7 @@ def join_lines(texts: Sequence[str], vocabulary: Vocabulary | None = None) -> st
         elif joined[-1] in _HYPHENS and joined[-2:-1].isalnum() and text[:1].isalpha():
             left = joined[:-1].rsplit(None, 1)[-1].lstrip("([{\"'“‘«")
             right = next(iter(_WORD.findall(text)), "")
-            joined = joined[:-1] + (vocabulary.glue(left, right) if right[:1].islower() else "-") + text
+            joined = joined[:-1] + ((vocabulary or _NO_WORDS).glue(left, right) if right[:1].islower() else "-") + text
         elif BULLET.match(text):
             joined += "\n" + text
         else:
