@@ -71,7 +71,7 @@ def test_searches_share_one_thread(rag, sources):
     before, used = set(threading.enumerate()), set()
     for question in ("high tide", "the lamp", "a boat"):
         assert rag.search(question)
-        used |= {thread for thread in threading.enumerate() if thread.name.startswith("ufr-words")} - before
+        used |= {thread for thread in threading.enumerate() if thread.name.startswith("ufr-question")} - before
     assert len(used) == 1
     rag.close()
     assert not used.pop().is_alive()

@@ -169,18 +169,6 @@ class EmbeddingCache(Protocol):
         ...
 
 
-class QueryCache(Protocol):
-    """Answers and hits by question; values are JSON text."""
-
-    def get(self, key: str) -> str | None:
-        """The value, or None."""
-        ...
-
-    def put(self, key: str, value: str) -> None:
-        """Remember a value."""
-        ...
-
-
 @runtime_checkable
 class Generator(Protocol):
     """Question and numbered sources -> text with [n] citations."""

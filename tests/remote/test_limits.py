@@ -6,14 +6,21 @@ import asyncio
 import selectors
 import sqlite3
 from datetime import UTC, date, datetime, timedelta
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import pytest
 
-from ultrafast_rag.errors import BadResponseError, RateLimitedError, RefusedError, TimedOutError, UnavailableError
+from ultrafast_rag.errors import (
+    BadResponseError,
+    MissingExtraError,
+    RateLimitedError,
+    RefusedError,
+    TimedOutError,
+    UnavailableError,
+)
 from ultrafast_rag.remote.limits import AdaptiveWidth, CircuitBreaker, Gate, RateLimiter, Retry, Totals, metering
 from ultrafast_rag.remote.prices import PRICES, cost_usd
-from ultrafast_rag.remote.quota import Pacific, Quota, QuotaLedger
+from ultrafast_rag.remote.quota import Quota, QuotaLedger
 from ultrafast_rag.types import Usage
 
 
@@ -89,15 +96,13 @@ def test_a_request_larger_than_the_bucket_is_not_stuck():
 
 
 @pytest.mark.reference
-def test_the_built_in_pacific_rule_agrees_with_the_time_zone_database():
-    """On every day and every midnight; the hour that autumn repeats is told apart by neither date."""
-    zone, rule = ZoneInfo("America/Los_Angeles"), Pacific()
-    moment = datetime(2024, 1, 1, tzinfo=UTC)
-    while moment.year < 2031:
-        assert moment.astimezone(rule).date() == moment.astimezone(zone).date(), moment
-        midnight = moment.replace(hour=0, minute=0, tzinfo=None)
-        assert midnight.replace(tzinfo=rule).astimezone(UTC) == midnight.replace(tzinfo=zone).astimezone(UTC)
-        moment += timedelta(hours=7, minutes=30)
+def test_without_a_time_zone_database_the_package_to_install_is_named(monkeypatch):
+    def none_there(key):
+        raise ZoneInfoNotFoundError(key)
+
+    monkeypatch.setattr("zoneinfo.ZoneInfo", none_there)
+    with pytest.raises(MissingExtraError, match="tzdata"):
+        QuotaLedger(None)
 
 
 class Now:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from pathlib import Path
 
-from ultrafast_rag.errors import RateLimitedError
+from ultrafast_rag.errors import MissingExtraError, RateLimitedError
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,40 +34,14 @@ def burst_of(limit: int) -> int:
     return max(1, limit // 2)
 
 
-class Pacific(tzinfo):
-    """US Pacific time by the rule in force since 2007, for systems without a time-zone database."""
-
-    def utcoffset(self, moment: datetime | None) -> timedelta:
-        """-7 h from the second Sunday of March, 2:00, to the first Sunday of November, 2:00; else -8 h."""
-        if moment is None:
-            return timedelta(hours=-8)
-        local = moment.replace(tzinfo=None)
-        starts = _sunday(local.year, 3, 2) + timedelta(hours=2)
-        ends = _sunday(local.year, 11, 1) + timedelta(hours=2)
-        return timedelta(hours=-7 if starts <= local < ends else -8)
-
-    def dst(self, moment: datetime | None) -> timedelta:
-        """The hour that summer adds."""
-        return self.utcoffset(moment) + timedelta(hours=8)
-
-    def tzname(self, moment: datetime | None) -> str:
-        """PDT or PST."""
-        return "PDT" if self.dst(moment) else "PST"
-
-
-def _sunday(year: int, month: int, nth: int) -> datetime:
-    first = datetime(year, month, 1)
-    return first + timedelta(days=(6 - first.weekday()) % 7 + 7 * (nth - 1))
-
-
-def pacific() -> tzinfo:
-    """The zone by whose midnight Google counts days."""
+def _pacific() -> tzinfo:
+    """The zone by whose midnight Google counts days; from the package tzdata where the system has no such database."""
     from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
     try:
         return ZoneInfo("America/Los_Angeles")
-    except ZoneInfoNotFoundError:
-        return Pacific()
+    except ZoneInfoNotFoundError as error:
+        raise MissingExtraError("tzdata", "gemini") from error
 
 
 class QuotaLedger:
@@ -78,7 +52,7 @@ class QuotaLedger:
     """
 
     def __init__(self, path: Path | None, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
-        self._now, self._zone, self._lock = now, pacific(), threading.Lock()
+        self._now, self._zone, self._lock = now, _pacific(), threading.Lock()
         self._db = self._open(path) if path else _memory_ledger()
 
     def _open(self, path: Path) -> sqlite3.Connection:

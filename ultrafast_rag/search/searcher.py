@@ -30,9 +30,6 @@ VISUAL_WEIGHT = 0.45  # of a picture that surely stands out, beside the text leg
 FEW_PICTURES, SURE_OF_FEW = 8, 0.4  # among so few, standing out means little
 DUPLICATE_OVERLAP = 0.9  # Jaccard of word sets from which two passages are the same
 
-_START_S = 1e-4  # for the caller to get into the model, which gives up the interpreter's lock; else it would wait for the words
-
-
 Floats = npt.NDArray[np.float32]
 
 
@@ -57,7 +54,10 @@ class Searcher:
         self._reader, self._lexical, self._dense, self._visual = reader, lexical, dense, visual
         self._text_encoder, self._image_encoder, self._reranker = text_encoder, image_encoder, reranker
         self._config = config
-        self._beside = ThreadPoolExecutor(1, "ufr-words")  # the words are looked up while the model encodes: a fifth of a search
+        # the model encodes there while the words are looked up here; the other way round, the words, which hold the
+        # interpreter's lock, keep the model from starting (slower in both of two alternating comparisons, with and without
+        # a pause before the words, and so is one after the other)
+        self._beside = ThreadPoolExecutor(1, "ufr-question")
 
     def close(self) -> None:
         """End the thread; the searcher cannot be used afterwards."""
@@ -101,11 +101,11 @@ class Searcher:
         return self._reader.allowed(wanted) if wanted else None
 
     def _by_text(self, query: str, pool: int, alpha: float, allowed: Mask | None) -> tuple[ChunkIds, Floats, Floats, Floats]:
-        words = self._beside.submit(self._words, query, pool, allowed) if alpha < 1 else None
-        vector = self._text_encoder().encode_queries([query])[0] if alpha > 0 else None
+        asked = self._beside.submit(self._text_encoder().encode_queries, [query]) if alpha > 0 else None
+        lexical = self._lexical.search(query, pool, allowed=allowed) if alpha < 1 else _nothing()
+        vector = asked.result()[0] if asked is not None else None
         dense = self._dense.search(vector, pool, allowed=allowed) if vector is not None else _nothing()
         seen = self._see(query, pool, allowed) if alpha > 0 else None
-        lexical = words.result() if words is not None else _nothing()
         ids = union(lexical.chunk_ids, dense.chunk_ids, *([seen[0].chunk_ids] if seen else []))
         cosines = np.full(len(ids), np.nan, np.float32)
         if vector is not None:
@@ -121,10 +121,6 @@ class Searcher:
             scores = add_visual(scores, seen[1](ids), seen[0].scores, alpha=alpha)
         order = np.argsort(-scores, kind="stable")
         return ids[order], scores[order], cosines[order], bm25[order]
-
-    def _words(self, query: str, pool: int, allowed: Mask | None) -> Ranking:
-        time.sleep(_START_S)
-        return self._lexical.search(query, pool, allowed=allowed)
 
     def _see(self, query: str, pool: int, allowed: Mask | None) -> tuple[Ranking, Callable[[ChunkIds], Floats]] | None:
         """The CLIP leg: its best, and a scorer for the union's ids."""
