@@ -198,7 +198,7 @@ class Pipeline:
             self.stats.failed.append((source.name, f"cannot be read: {error.strerror or error}"))
             return
         if content_hash is None:
-            self.tally.complete = False
+            self.stats.complete = False
             return
         self._store.move(Record(source.name, content_hash, (source.size, source.mtime_ns)))
         progress = self._store.begin(
