@@ -203,8 +203,8 @@ class UltraFastRAG:
         """
         if not sources:
             raise ConfigError("nothing to ingest: pass files or folders, e.g. rag.ingest('paper.pdf', 'photos/')")
-        if time_budget_s is not None and not time_budget_s > 0:
-            raise ConfigError(f"time_budget_s is in seconds and must be greater than 0, not {time_budget_s}")
+        if time_budget_s is not None and not time_budget_s >= 0:
+            raise ConfigError(f"time_budget_s is in seconds and must be at least 0, not {time_budget_s}")
         start, clock = time.perf_counter(), StageClock()
         deadline = None if time_budget_s is None else time.monotonic() + time_budget_s
         with self._ingesting:
