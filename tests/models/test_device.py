@@ -11,7 +11,7 @@ import pytest
 from ultrafast_rag.config import Config
 from ultrafast_rag.errors import ConfigError
 from ultrafast_rag.models import device
-from ultrafast_rag.models.device import CpuFacts, GpuFacts, plan_device
+from ultrafast_rag.models.device import CpuFacts, GpuFacts, few_threads, plan_device, usable_cores
 
 EPYC = "processor\t: 0\nmodel name\t: AMD EPYC 9B45\nflags\t\t: fpu avx2 avx512f avx512_vnni avx512_bf16\n"
 BROADWELL = "processor\t: 0\nmodel name\t: Intel(R) Xeon(R) CPU @ 2.20GHz\nflags\t\t: fpu avx avx2 f16c\n"
@@ -148,3 +148,11 @@ def test_facts_of_a_real_gpu():
     facts = device.gpu_facts()[0]
     assert 0 < facts.free_bytes <= facts.total_bytes
     assert facts.bf16 == (facts.capability >= (8, 0))
+
+
+def test_few_threads_are_set_and_given_back():
+    torch = pytest.importorskip("torch")
+    before = torch.get_num_threads()
+    with few_threads(torch):
+        assert torch.get_num_threads() == max(1, usable_cores() // 2)
+    assert torch.get_num_threads() == before

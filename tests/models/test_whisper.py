@@ -15,7 +15,7 @@ import pytest
 
 from ultrafast_rag.config import Config
 from ultrafast_rag.errors import ConfigError, MissingExtraError, WeightsError
-from ultrafast_rag.models.device import plan_device
+from ultrafast_rag.models.device import plan_device, usable_cores
 from ultrafast_rag.models.speech import checkpoints as whisper_files
 from ultrafast_rag.models.speech.checkpoints import find_checkpoint, load_model
 from ultrafast_rag.models.speech.vad import Voice
@@ -397,3 +397,13 @@ def test_public_silence_gives_no_words(folder: Path) -> None:
     with wave.open(str(Path(DATA or "") / "audio" / "containers" / "silent_1s.wav")) as file:
         pcm = file.readframes(file.getnframes())
     assert transcriber(folder).transcribe(pcm) == []
+
+
+def test_transcribing_leaves_cores_to_others(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, seen = torch.get_num_threads(), []
+    heard = transcriber(folder, OPEN)
+    encode = heard.encode_audio
+    monkeypatch.setattr(heard, "encode_audio", lambda sound: seen.append(torch.get_num_threads()) or encode(sound))
+    heard.transcribe(noise(3.0).tobytes(), language="en")
+    assert set(seen) == {max(1, usable_cores() // 2)}
+    assert torch.get_num_threads() == before

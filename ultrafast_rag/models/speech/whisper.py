@@ -25,7 +25,7 @@ import numpy.typing as npt
 from ultrafast_rag.config import Config
 from ultrafast_rag.errors import ConfigError, DeviceMemoryError, EncodingError, MissingExtraError, WeightsError, require
 from ultrafast_rag.models.batching import is_out_of_memory
-from ultrafast_rag.models.device import DevicePlan, plan_device
+from ultrafast_rag.models.device import DevicePlan, few_threads, plan_device
 from ultrafast_rag.models.quantize import to_8bit
 from ultrafast_rag.models.speech.checkpoints import Checkpoint, find_checkpoint, load_model
 from ultrafast_rag.models.speech.vad import Voice
@@ -138,7 +138,7 @@ class WhisperTranscriber:
         sound = np.frombuffer(pcm[: len(pcm) // 2 * 2], "<i2").astype(np.float32) / 32768.0
         language = self._known(language)
         voice, segments = Voice(sound), list[Segment]()
-        with self._lock:
+        with self._lock, few_threads(self._torch):
             waiting = voice.pieces(self._longest)[::-1]
             while waiting:
                 start, end = waiting.pop()
