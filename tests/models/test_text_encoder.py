@@ -238,8 +238,96 @@ def test_what_the_folder_says_is_what_is_done(tmp_path):
         },
     )
     assert (prompts.query_prompt, prompts.passage_prompt, prompts.max_tokens) == ("query: ", "passage: ", 32)
-    with pytest.raises(WeightsError, match="supported are mean and cls"):
+    with pytest.raises(WeightsError, match="supported are mean, cls and lasttoken"):
         tiny(tmp_path / "d", **{"1_Pooling/config.json": {"pooling_mode_max_tokens": True}})
+    usual = tiny(
+        tmp_path / "e",
+        **{
+            "config_sentence_transformers.json": {
+                "prompts": {"query": "ask: ", "document": "doc: ", "passage": "no: ", "sts": "like: "},
+                "default_prompt_name": "sts",
+            },
+            "1_Pooling/config.json": {"pooling_mode_lasttoken": True},
+        },
+    )
+    assert (usual.query_prompt, usual.passage_prompt, usual.pooling) == ("ask: ", "doc: ", "lasttoken")
+    only = {"prompts": {"sts": "like: "}, "default_prompt_name": "sts"}
+    default = tiny(tmp_path / "f", **{"config_sentence_transformers.json": only})
+    assert (default.query_prompt, default.passage_prompt) == ("like: ", "like: ")
+
+
+def modules(*kinds):
+    return [
+        {"idx": n, "name": str(n), "path": "", "type": f"sentence_transformers.models.{kind}"} for n, kind in enumerate(kinds)
+    ]
+
+
+def test_what_comes_after_pooling_is_known_or_refused(tmp_path):
+    assert tiny(tmp_path / "a", **{"modules.json": modules("Transformer", "Pooling", "Normalize")}).pooling == "mean"
+    for number, kind in enumerate(("Dense", "LayerNorm", "WeightedLayerPooling")):
+        with pytest.raises(WeightsError, match=f"puts {kind} between its encoder and its vectors"):
+            tiny(tmp_path / str(number), **{"modules.json": modules("Transformer", "Pooling", kind)})
+    with pytest.raises(WeightsError, match="leaves its prompt out"):
+        tiny(tmp_path / "p", **{"1_Pooling/config.json": {"pooling_mode_mean_tokens": True, "include_prompt": False}})
+
+
+@pytest.fixture(scope="module")
+def random_folder(tmp_path_factory):
+    """A two-layer BERT of random weights with MiniLM's tokenizer."""
+    import shutil
+
+    import torch
+    import transformers
+
+    folder = tmp_path_factory.mktemp("random") / "bert"
+    torch.manual_seed(0)
+    settings = transformers.BertConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64)
+    transformers.BertModel(settings).eval().save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(resolve(PACKAGED_ID, offline=True).path / name, folder / name)
+    return folder
+
+
+@pytest.mark.reference
+def test_last_token_pooling_takes_each_texts_own_last_token(random_folder, tmp_path):
+    import shutil
+
+    import torch
+    import transformers
+
+    folder = shutil.copytree(random_folder, tmp_path / "last")
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling/config.json").write_text('{"pooling_mode_lasttoken": true}')
+    ours = open_text_encoder(config(text_model=str(folder))).encode(TEXTS[:8])
+    model = transformers.AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    with torch.no_grad():
+        states = [model(**tokenizer(t, return_tensors="pt", truncation=True)).last_hidden_state[0, -1].numpy() for t in TEXTS[:8]]
+    theirs = np.stack([state / np.linalg.norm(state) for state in states])
+    assert cosines(ours, theirs).min() > 0.9999
+
+
+def test_a_model_without_all_its_weights_is_refused_and_not_random(random_folder, tmp_path):
+    import shutil
+
+    from safetensors.numpy import load_file, save_file
+
+    folder = shutil.copytree(random_folder, tmp_path / "half")
+    kept = {name: value for name, value in load_file(folder / "model.safetensors").items() if "layer.1.attention" not in name}
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(WeightsError, match="lacks 10 of its weights"):
+        open_text_encoder(config(text_model=str(folder)))
+    without_pooler = {n: v for n, v in load_file(random_folder / "model.safetensors").items() if "pooler" not in n}
+    save_file(without_pooler, folder / "model.safetensors", metadata={"format": "pt"})
+    assert open_text_encoder(config(text_model=str(folder))).encode(["a"]).shape == (1, 32)
+
+
+def test_a_reranker_without_a_head_is_refused(random_folder):
+    from ultrafast_rag.models.text.rerank import open_reranker
+
+    settings = config(rerank_model=str(random_folder))
+    with pytest.raises(WeightsError, match="classifier"):
+        open_reranker(settings, plan_device(settings))
 
 
 def test_prompts_go_before_questions_and_passages(encoder):

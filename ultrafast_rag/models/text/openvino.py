@@ -394,7 +394,13 @@ def _pooled_module(model: Any, pooling: str) -> Any:
         def forward(self, input_ids: Any, attention_mask: Any) -> Any:
             states = self.model(input_ids=input_ids, attention_mask=attention_mask)[0]
             weight = attention_mask.to(states.dtype).unsqueeze(-1)
-            vector = states[:, 0] if pooling == "cls" else (states * weight).sum(1) / weight.sum(1)
+            if pooling == "cls":
+                vector = states[:, 0]
+            elif pooling == "lasttoken":  # padding is at the end: the last token is where the mask falls to 0
+                last = weight - torch.cat([weight[:, 1:], torch.zeros_like(weight[:, :1])], 1)
+                vector = (states * last).sum(1)
+            else:
+                vector = (states * weight).sum(1) / weight.sum(1)
             return torch.nn.functional.normalize(vector, dim=1)
 
     return Pooled().eval()

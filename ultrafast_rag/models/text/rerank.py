@@ -37,7 +37,7 @@ class CrossEncoder:
         self._torch, transformers = require("torch"), require("transformers")
         from tokenizers import Tokenizer
 
-        from ultrafast_rag.models.text.torch import quiet
+        from ultrafast_rag.models.text.torch import quiet, refuse_missing
 
         self._device = plan.devices[0]
         quantized = precision in ("8bit", "4bit")
@@ -47,16 +47,18 @@ class CrossEncoder:
             raise WeightsError(f"{weights.model_id} has no tokenizer.json; save its fast tokenizer beside the weights")
         with quiet(transformers):
             try:
-                model = transformers.AutoModelForSequenceClassification.from_pretrained(
+                model, loaded = transformers.AutoModelForSequenceClassification.from_pretrained(
                     str(weights.path),
                     attn_implementation=plan.attention,
                     local_files_only=True,
                     use_safetensors=True,
                     trust_remote_code=False,
+                    output_loading_info=True,
                     **options,
                 )
             except (ValueError, OSError, RuntimeError, ImportError) as error:
                 raise EncodingError(f"{weights.model_id} cannot be loaded as a reranker: {error}") from error
+        refuse_missing(weights.model_id, loaded["missing_keys"])
         self._model = (model if quantized else model.to(self._device)).eval()
         self._labels = int(self._model.config.num_labels)
         if self._labels > 2:

@@ -15,7 +15,9 @@ from typing import Any, Literal
 from ultrafast_rag.errors import WeightsError
 from ultrafast_rag.models.weights import Weights
 
-Pooling = Literal["mean", "cls"]
+Pooling = Literal["mean", "cls", "lasttoken"]
+_POOLING: dict[str, Pooling] = {"mean_tokens": "mean", "mean": "mean", "cls_token": "cls", "cls": "cls", "lasttoken": "lasttoken"}
+_MODULES = {"Transformer", "Pooling", "Normalize"}  # of sentence-transformers; vectors are always of unit length here
 _NO_LIMIT = 1_000_000  # transformers writes 1e30 for "no limit"
 
 
@@ -45,15 +47,18 @@ class EncoderSpec:
         config = _json(weights.path / "config.json")
         if "hidden_size" not in config and "dim" not in config:
             raise WeightsError(f"{weights.model_id} is not a text encoder: its config.json names no hidden_size")
-        prompts = _json(weights.path / "config_sentence_transformers.json").get("prompts") or {}
+        _refuse_other_modules(weights)
+        settings = _json(weights.path / "config_sentence_transformers.json")
+        prompts = settings.get("prompts") or {}
+        usual = prompts.get(settings.get("default_prompt_name"))
         return cls(
             weights,
             dim=int(config.get("hidden_size") or config["dim"]),
             layers=int(config.get("num_hidden_layers") or config.get("n_layers") or 1),
             pooling=_pooling(weights),
             max_tokens=_max_tokens(weights.path, config),
-            query_prompt=str(prompts.get("query") or ""),
-            passage_prompt=str(prompts.get("passage") or prompts.get("document") or ""),
+            query_prompt=str(prompts.get("query") or usual or ""),
+            passage_prompt=str(next(filter(None, map(prompts.get, ("document", "passage", "corpus"))), usual) or ""),
             config=config,
         )
 
@@ -84,16 +89,37 @@ def _json(path: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def _refuse_other_modules(weights: Weights) -> None:
+    """A model whose vectors go through more than pooling would give others here, without a word."""
+    try:
+        modules = json.loads((weights.path / "modules.json").read_text(encoding="utf-8"))
+        kinds = [str(module["type"]).rpartition(".")[2] for module in modules]
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise WeightsError(f"{weights.path / 'modules.json'} cannot be read: {error}") from error
+    if other := sorted(set(kinds) - _MODULES):
+        raise WeightsError(
+            f"{weights.model_id} puts {', '.join(other)} between its encoder and its vectors; supported are "
+            f"{', '.join(sorted(_MODULES))}. Choose another text_model"
+        )
+
+
 def _pooling(weights: Weights) -> Pooling:
     modes = _json(weights.path / "1_Pooling" / "config.json")
-    chosen = {name for name, on in modes.items() if name.startswith("pooling_mode_") and on is True}
+    chosen = {name.removeprefix("pooling_mode_") for name, on in modes.items() if name.startswith("pooling_mode_") and on is True}
     if mode := modes.get("pooling_mode"):  # newer sentence-transformers write one name
-        chosen = {f"pooling_mode_{'cls_token' if mode == 'cls' else 'mean_tokens' if mode == 'mean' else mode}"}
-    if not chosen or chosen == {"pooling_mode_mean_tokens"}:
+        chosen = {str(mode)}
+    if modes.get("include_prompt") is False:
+        raise WeightsError(
+            f"{weights.model_id} leaves its prompt out of the pooling, which is not supported; choose another text_model"
+        )
+    if not chosen:
         return "mean"
-    if chosen == {"pooling_mode_cls_token"}:
-        return "cls"
-    raise WeightsError(f"{weights.model_id} pools by {', '.join(sorted(chosen))}; supported are mean and cls")
+    pooling = _POOLING.get(next(iter(chosen))) if len(chosen) == 1 else None
+    if pooling is None:
+        raise WeightsError(f"{weights.model_id} pools by {', '.join(sorted(chosen))}; supported are mean, cls and lasttoken")
+    return pooling
 
 
 def _max_tokens(folder: Path, config: Mapping[str, Any]) -> int:

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from ultrafast_rag.config import Config
-from ultrafast_rag.errors import EncodingError, require
+from ultrafast_rag.errors import EncodingError, WeightsError, require
 from ultrafast_rag.models.batching import Governor, batches, run_governed
 from ultrafast_rag.models.device import DevicePlan
 from ultrafast_rag.models.quantize import bits_options
@@ -163,6 +163,8 @@ class _Replica:
         states = self.model(input_ids=tokens, attention_mask=given)[0].float()
         if self.pooling == "cls":
             pooled = states[:, 0]
+        elif self.pooling == "lasttoken":
+            pooled = states[torch.arange(len(rows), device=self.device), lengths - 1]
         else:
             pooled = (states * mask[..., None]).sum(1) / lengths[:, None]
         return torch.nn.functional.normalize(pooled, dim=1)
@@ -192,11 +194,22 @@ def load_model(spec: EncoderSpec, name: str, device: str, *, attention: str) -> 
         options |= bits_options(name.removeprefix("torch-"), device)
     with quiet(transformers):
         try:
-            model = transformers.AutoModel.from_pretrained(str(spec.weights.path), attn_implementation=attention, **options)
+            model, loaded = transformers.AutoModel.from_pretrained(
+                str(spec.weights.path), attn_implementation=attention, output_loading_info=True, **options
+            )
         except (ValueError, OSError, RuntimeError, ImportError) as error:
             raise EncodingError(f"{spec.weights.model_id} cannot be loaded as {name}: {error}") from error
+    # the pooler that some architectures have is not used here, and is often not saved
+    refuse_missing(spec.weights.model_id, [key for key in loaded["missing_keys"] if "pooler" not in key])
     model.eval()
     return model.to(device) if name in _DTYPES else model
+
+
+def refuse_missing(model_id: str, missing: Collection[str]) -> None:
+    """Raise WeightsError when weights were not in the file: transformers fills them with random numbers."""
+    if missing:
+        shown = ", ".join(sorted(missing)[:3])
+        raise WeightsError(f"{model_id} lacks {len(missing)} of its weights ({shown}): it is another kind of model, or not whole")
 
 
 class quiet:
