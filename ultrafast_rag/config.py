@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from ultrafast_rag.errors import ConfigError, IndexStateError, did_you_mean
 
+PACKAGED_READER = "packaged"  # the reader this package ships, on the default text model's weights
 IDENTITY = ("text_model", "image_model", "chunker", "chunk_tokens", "chunk_overlap", "index_pages")
 LARGEST = 2**31 - 1  # of any number: what every library below takes as an int, and 68 years in seconds
 
@@ -78,6 +79,7 @@ class Config:
     image_model: Name | None = "openai/clip-vit-base-patch32"
     speech_model: Name | None = "base"
     rerank_model: Name | None = None
+    reader_model: Name | None = PACKAGED_READER  # finds the answer in passages; or a hub id of a question-answering model
     local_model: Name | None = None
     offline: bool = False  # True: never ask the hub
 

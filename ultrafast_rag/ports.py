@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from ultrafast_rag.types import Chunk, ChunkIds, Completion, Document, Hit, Mask, Part, Ranking, Segment, Vectors
+from ultrafast_rag.types import Chunk, ChunkIds, Completion, Document, Hit, Mask, Part, Ranking, Reading, Segment, Vectors
 
 
 class Extractor(Protocol):
@@ -102,6 +102,20 @@ class Reranker(Protocol):
 
     def score(self, question: str, passages: Sequence[str]) -> Sequence[float]:
         """One score a passage, in order."""
+        ...
+
+
+class Reader(Protocol):
+    """Question and passages -> where each passage answers it."""
+
+    fingerprint: str
+
+    def reads(self, question: str) -> bool:
+        """Whether the question is in a language that the reader knows."""
+        ...
+
+    def read(self, question: str, passages: Sequence[tuple[str, str]]) -> list[Reading]:
+        """One reading per passage, in order; a passage is (title and headings, text)."""
         ...
 
 

@@ -143,7 +143,7 @@ class UltraFastRAG:
 
     @cached_property
     def _extractive(self) -> ExtractiveAnswerer:
-        return ExtractiveAnswerer(self._models.text, self._lexical)
+        return ExtractiveAnswerer(self._models.text, self._lexical, self._models.reader)
 
     def _picture_of(self, hit: Hit) -> bytes | None:
         """What a model that sees is sent along with a hit: its picture, or the page around it."""

@@ -250,6 +250,19 @@ class Hits(list[Hit]):
         return _html_of(self)
 
 
+class Reading(NamedTuple):
+    """What a reader made of one passage for a question.
+
+    start, end: characters of the likeliest answer in the passage's text. answerable: logit that the passage answers the
+    question. margin: the span's logits over those of "no answer"; minus infinity where there was nothing to read.
+    """
+
+    start: int
+    end: int
+    answerable: float
+    margin: float
+
+
 @dataclass(frozen=True, slots=True)
 class Citation:
     """`[number]` in an answer's text stands for this hit; quote is the supporting passage."""
@@ -264,6 +277,7 @@ class Answer:
     """Text with [1]-style citations into `citations`; hits holds the cited ones first.
 
     supported: False when nothing in the documents answers the question, and `text` says so.
+    support: 0 to 1, the calibrated chance that the documents answer the question as said; None where nobody judged it.
     generator: who wrote it, e.g. "extractive" or "gemini:MODEL"; reason: why that one.
     fallback: True when a generator that should have written it failed; such an answer is not cached.
     """
@@ -280,6 +294,7 @@ class Answer:
     cost_usd: float = 0.0
     notes: tuple[str, ...] = ()
     fallback: bool = False
+    support: float | None = None
 
     def __getitem__(self, key: str) -> Any:
         """answer["answer"] and answer["sources"], for those used to dictionaries."""

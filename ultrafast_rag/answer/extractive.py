@@ -1,21 +1,23 @@
 """Hits -> an answer made of the documents' own sentences, each cited; or an honest "not found".
 
-Needs no model but the sentence encoder, so it is always there. A sentence is scored by meaning
-(cosine to the question) and by the question's telling words that it holds (idf-weighted coverage);
-the same two numbers, of the whole passage, decide whether anything supports an answer at all.
+A reader (question and passage together) picks the passage, the span and so the sentence, and says how surely the
+passages answer at all. Where it cannot read the question's language, or was switched off, sentences are scored by
+meaning (cosine to the question) and by the question's telling words that they hold (idf-weighted coverage); further
+sentences are chosen so in any case.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ultrafast_rag.language.sentences import split_sentences
-from ultrafast_rag.ports import TextEncoder, WordWeights
-from ultrafast_rag.types import Answer, Citation, Hit, Hits, Vectors
+from ultrafast_rag.answer.units import Unit, cell_named, is_evidence, leans_back, units_of
+from ultrafast_rag.ports import Reader, TextEncoder, WordWeights
+from ultrafast_rag.types import Answer, Citation, Hit, Hits, Reading, Vectors
 
 NOT_FOUND = "Not found in these documents."
 # Measured by `bench support` (300 questions of each kind, squad2, half of its articles indexed; data/benchmarks/support.json)
@@ -26,20 +28,28 @@ MEANING = 0.5  # weight of the cosine, the rest is coverage: the two alone separ
 # 98 % of answerable questions are above, 3 % of those whose article is not indexed; questions written to look
 # answerable by a paragraph that is there (SQuAD 2.0's) are above as well, in nine of ten cases: choosing sentences cannot tell
 SUPPORT = 0.42
+LEAST_MARGIN = -30.0  # logits; a passage without anything to read has minus infinity
+READ = 10  # passages a reader is shown: the fact stands in one of ten more often than in one of five
+LEAD_CHARACTERS = 160  # of title and headings, shown to the reader before the text
+# fitted by `data/train_reader.py --calibrate` on the articles held out from training (data/benchmarks/reader_support.json):
+# log odds that a sentence is the answer, from the mean of the reader's two logits for its passage ("answerable", and the span's
+# margin over "no answer": they say much the same), the hit's score as a share of the best hit's, the question's words that the
+# sentence holds, and its cosine
+WEIGHTS = (0.21, 5.0, 1.6, 3.6)
+CALIBRATION = (-8.2, 0.98)  # constant and slope: log odds that the best of them answers the question at all
+LEAST_SUPPORT = 0.18  # keeps nine of ten answerable questions there
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """A sentence that could be quoted. place: rank of its hit, and which of its sentences, from 0.
+    """A unit that could be quoted.
 
     cosine: to the question, cut at 0.  coverage: share of the question's idf that its words hold.  score: of both.
     """
 
-    hit: Hit
-    text: str
+    unit: Unit
     cosine: float
     coverage: float
-    place: tuple[int, int]
 
     @property
     def score(self) -> float:
@@ -47,75 +57,174 @@ class Scored:
         return MEANING * self.cosine + (1 - MEANING) * self.coverage
 
 
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """The sentence or row of one passage that may answer. features: see WEIGHTS. odds: log odds, uncalibrated."""
+
+    unit: Unit
+    features: tuple[float, float, float, float]
+
+    @property
+    def odds(self) -> float:
+        """To be compared between candidates of one question."""
+        return sum(weight * feature for weight, feature in zip(WEIGHTS, self.features))
+
+    @property
+    def support(self) -> float:
+        """0 to 1: the calibrated chance that this answers the question."""
+        constant, slope = CALIBRATION
+        return 1 / (1 + math.exp(-max(-30.0, min(30.0, constant + slope * self.odds))))
+
+
 class ExtractiveAnswerer:
-    """Chooses and cites sentences. encoder and words arrive as ports; both must know the index's language."""
+    """Chooses and cites sentences. encoder, words and reader arrive as ports; the reader may be None."""
 
     name = "extractive"
 
-    def __init__(self, encoder: Callable[[], TextEncoder], words: WordWeights) -> None:
-        self._encoder, self._words = encoder, words
+    def __init__(
+        self, encoder: Callable[[], TextEncoder], words: WordWeights, reader: Callable[[], Reader | None] = lambda: None
+    ) -> None:
+        self._encoder, self._words, self._reader = encoder, words, reader
 
     def answer(self, question: str, hits: Hits) -> Answer:
         """Up to three sentences of the best hits with [n] citations; `supported` is False when none fits."""
         start = time.perf_counter()
-        scored = self.score(question, hits[:PASSAGES])
+        scored, candidates = self.weigh(question, hits)
+        found = max(candidates, key=lambda candidate: candidate.odds, default=None)
         best = max((s.score for s in scored), default=0.0)
-        if best < SUPPORT:
-            text = NOT_FOUND if not hits else f"{NOT_FOUND} The nearest passages are listed, but none answers the question."
-            return Answer(question, text, hits, supported=False, timings_s={"answer": time.perf_counter() - start})
-        chosen = sorted(scored, key=lambda s: -s.score)[:MAX_SENTENCES]
-        chosen = sorted((s for s in chosen if s.score >= NEAR_BEST * best), key=lambda s: s.place)
-        text, citations = _write(chosen)
+        support = found.support if found else _by_sentences(best)
+        timings = {"answer": time.perf_counter() - start}
+        if support < LEAST_SUPPORT:
+            return Answer(question, _not_found(hits, found), hits, supported=False, support=support, timings_s=timings)
+        text, citations = _write(_chosen(question, scored, best, found))
         cited = {c.hit.chunk_id for c in citations}
         ordered = [c.hit for c in citations] + [h for h in hits if h.chunk_id not in cited]
         again = Hits(ordered, query=hits.query, seconds=hits.seconds, notes=hits.notes, evidence=hits.evidence)
-        return Answer(question, text, again, citations, timings_s={"answer": time.perf_counter() - start})
+        return Answer(question, text, again, citations, support=support, timings_s=timings)
 
-    def score(self, question: str, hits: Sequence[Hit]) -> list[Scored]:
-        """Every sentence of the hits with its two numbers, in reading order."""
-        wanted = self._words.weights(question)
-        total = sum(wanted.values())
-        units = [(hit, text, (rank, n)) for rank, hit in enumerate(hits) for n, text in enumerate(_units(hit))]
+    def weigh(self, question: str, hits: Sequence[Hit]) -> tuple[list[Scored], list[Candidate]]:
+        """(every sentence of the first PASSAGES hits with its two numbers, one candidate in each of the first READ).
+
+        A passage's candidate is the sentence of the reader's span. Of a table it is the row that scores best, and the reader's
+        verdict on it is replaced by its mean over the passages: it reads rows of figures poorly (83 questions on public
+        tables: the cell first 28 times by its own rows, 44 by scores; 2026-11). No candidates without a reader, or in a
+        language it does not read.
+        """
+        units = [[u for u in units_of(hit, rank) if is_evidence(u.shown)] for rank, hit in enumerate(hits[:READ])]
+        readings = self._readings(question, hits[:READ])
+        wanted = [
+            unit
+            for rank, found in enumerate(units)
+            for unit in found
+            if rank < PASSAGES or (readings and (unit.hit.modality == "table" or _holds(unit, readings[rank])))
+        ]
+        scored = self.score(question, wanted)
+        verdicts = [(reading.answerable + max(reading.margin, LEAST_MARGIN)) / 2 for reading in readings]
+        candidates = []
+        for rank, reading in enumerate(readings):
+            table = hits[rank].modality == "table"
+            own = [s for s in scored if s.unit.place[0] == rank and (table or _holds(s.unit, reading))]
+            if best := max(own, key=lambda s: s.score, default=None):
+                verdict = sum(verdicts) / len(verdicts) if table else verdicts[rank]
+                share = hits[rank].score / hits[0].score if hits[0].score > 0 else 1.0
+                candidates.append(Candidate(best.unit, (verdict, share, best.coverage, best.cosine)))
+        return [s for s in scored if s.unit.place[0] < PASSAGES], candidates
+
+    def _readings(self, question: str, hits: Sequence[Hit]) -> list[Reading]:
+        """One per hit; none at all without a reader that knows the question's language."""
+        reader = self._reader() if hits else None
+        if reader is None or not reader.reads(question):
+            return []
+        return reader.read(question, [(lead_of(hit), hit.text) for hit in hits])
+
+    def score(self, question: str, units: Sequence[Unit]) -> list[Scored]:
+        """Each unit with its two numbers, in order."""
         if not units:
             return []
-        shown = [f"{hit.section}: {text}" if hit.section else text for hit, text, _ in units]
+        shown = [f"{unit.hit.section}: {unit.shown}" if unit.hit.section else unit.shown for unit in units]
         encoder = self._encoder()
         asked: Vectors = encoder.encode_queries([question])
-        cosines = encoder.encode(shown) @ asked[0]
-        scored = []
-        for (hit, text, place), cosine in zip(units, cosines):
-            held = self._words.weights(f"{hit.title} {hit.section} {text}")
-            coverage = sum(weight for term, weight in wanted.items() if term in held) / total if total else 0.0
-            scored.append(Scored(hit, text, float(np.clip(cosine, 0, 1)), coverage, place))
-        return scored
+        cosines = np.clip(encoder.encode(shown) @ asked[0], 0, 1)
+        return [Scored(unit, float(cosine), self._coverage(question, unit)) for unit, cosine in zip(units, cosines)]
+
+    def _coverage(self, question: str, unit: Unit) -> float:
+        wanted = self._words.weights(question)
+        held = self._words.weights(f"{unit.hit.title} {unit.hit.section} {unit.shown}")
+        total = sum(wanted.values())
+        return sum(weight for term, weight in wanted.items() if term in held) / total if total else 0.0
 
 
-def _units(hit: Hit) -> list[str]:
-    """What can be quoted of a hit: sentences of prose and speech, rows of a table, a picture's caption."""
-    if hit.modality == "table":
-        header, *rows = hit.text.split("\n")
-        return [f"{header}: {row}" for row in rows] or [header]
-    if hit.modality == "image" or "language" in hit.metadata:
-        return [hit.text] if hit.text.strip() else []
-    return split_sentences(hit.text)
+def _holds(unit: Unit, reading: Reading) -> bool:
+    """Whether the reader's span begins in this unit."""
+    return unit.start <= reading.start < unit.end
 
 
-def _write(chosen: Sequence[Scored]) -> tuple[str, tuple[Citation, ...]]:
+def lead_of(hit: Hit) -> str:
+    """Title and headings in one line, as the reader learned them."""
+    parts = [part.strip() for part in (hit.title, *hit.section.split(" > ")) if part.strip()]
+    return " › ".join(dict.fromkeys(parts))[-LEAD_CHARACTERS:]
+
+
+def _by_sentences(best: float) -> float:
+    """The best sentence's score on the reader's scale: SUPPORT falls on LEAST_SUPPORT, 1 on 1."""
+    if best >= SUPPORT:
+        return LEAST_SUPPORT + (1 - LEAST_SUPPORT) * (best - SUPPORT) / (1 - SUPPORT)
+    return LEAST_SUPPORT * best / SUPPORT
+
+
+def _not_found(hits: Hits, found: Candidate | None) -> str:
+    if not hits:
+        return NOT_FOUND
+    if found is None:
+        return f"{NOT_FOUND} The nearest passages are listed, but none shares enough of the question's words and meaning."
+    return f"{NOT_FOUND} The nearest is in {found.unit.hit.where}, about something similar: “{_clipped(found.unit.shown)}”"
+
+
+def _clipped(text: str, longest: int = 200) -> str:
+    return text if len(text) <= longest else text[: longest - 1].rsplit(" ", 1)[0] + " …"
+
+
+class _Quote:
+    """A unit on its way into an answer. said: how it is put there."""
+
+    def __init__(self, unit: Unit, said: str) -> None:
+        self.unit, self.said = unit, said
+
+
+def _chosen(question: str, scored: Sequence[Scored], best: float, found: Candidate | None) -> list[_Quote]:
+    """The reader's sentence first, led in by the one before where it leans on it; then what sentences score best."""
+    others = [s for s in sorted(scored, key=lambda s: -s.score) if s.score >= NEAR_BEST * best][:MAX_SENTENCES]
+    if found is None:
+        return [_Quote(s.unit, s.unit.shown) for s in sorted(others, key=lambda s: s.unit.place)]
+    chosen = [_Quote(found.unit, cell_named(found.unit, question) or found.unit.shown)]
+    if found.unit.hit.modality != "table" and leans_back(found.unit.shown) and (before := _before(found.unit)) is not None:
+        chosen[0].said = f"{found.unit.shown} (before it: “{_clipped(before.shown)}”)"
+    rest = [s.unit for s in others if s.unit.place != found.unit.place][: MAX_SENTENCES - 1]
+    return chosen + [_Quote(unit, unit.shown) for unit in sorted(rest, key=lambda unit: unit.place)]
+
+
+def _before(unit: Unit) -> Unit | None:
+    units = units_of(unit.hit, unit.place[0])
+    return units[unit.place[1] - 1] if unit.place[1] > 0 else None
+
+
+def _write(chosen: Sequence[_Quote]) -> tuple[str, tuple[Citation, ...]]:
     """Sentences with [n] after each; one number a hit, in order of first use; repeats said once."""
     numbers: dict[int, int] = {}
     citations: list[Citation] = []
     pieces: list[str] = []
     said: list[str] = []
-    for sentence in chosen:
-        plain = " ".join(sentence.text.split())
+    for quote in chosen:
+        plain, hit = quote.said, quote.unit.hit
         if any(plain.casefold() in earlier or earlier in plain.casefold() for earlier in said):
             continue
         said.append(plain.casefold())
-        number = numbers.setdefault(sentence.hit.chunk_id, len(numbers) + 1)
+        number = numbers.setdefault(hit.chunk_id, len(numbers) + 1)
+        shown = " ".join(hit.text[quote.unit.start : quote.unit.end].split())
         if number > len(citations):
-            citations.append(Citation(number, sentence.hit, plain))
+            citations.append(Citation(number, hit, shown))
         else:
-            earlier = citations[number - 1]
-            citations[number - 1] = replace(earlier, quote=f"{earlier.quote} … {plain}")
+            earlier_one = citations[number - 1]
+            citations[number - 1] = replace(earlier_one, quote=f"{earlier_one.quote} … {shown}")
         pieces.append(f"{plain} [{number}]")
     return " ".join(pieces), tuple(citations)

@@ -122,13 +122,13 @@ def _ask(place: Path, rows: Sequence[tuple[str, list[str], str]], config: Config
         models = Models(config, store)
         answerer = ExtractiveAnswerer(models.text, LexicalIndex(store, folder=place))
         for question, gold, kind in rows:
-            scored = answerer.score(question, rag.search(question, k=extractive.PASSAGES))
+            scored, _ = answerer.weigh(question, rag.search(question, k=extractive.PASSAGES))
             asked.append(
                 Asked(
                     kind,
                     np.array([s.cosine for s in scored]),
                     np.array([s.coverage for s in scored]),
-                    np.array([contains_answer(s.text, gold) for s in scored], np.bool_),
+                    np.array([contains_answer(s.unit.shown, gold) for s in scored], np.bool_),
                 )
             )
         models.close()

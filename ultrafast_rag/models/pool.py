@@ -27,6 +27,7 @@ _WORKING = 1.15  # activations and allocator slack over the weights alone
 _RESERVE_BYTES = 600 << 20  # CUDA context and library workspaces
 _MILLIONS = {  # parameters of models whose files need not be there to plan
     "all-minilm-l6-v2": 23,
+    "packaged": 23,  # the packaged reader, on the same weights
     "bge-small": 33,
     "bge-base": 109,
     "bge-m3": 568,

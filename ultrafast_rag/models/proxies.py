@@ -12,10 +12,10 @@ from typing import Generic, TypeVar
 from ultrafast_rag.models.pool import ModelPool
 from ultrafast_rag.models.text.encoder import SentenceEncoder
 from ultrafast_rag.models.text.reference import Reference
-from ultrafast_rag.ports import ImageEncoder, Reranker, Transcriber
-from ultrafast_rag.types import Segment, Vectors
+from ultrafast_rag.ports import ImageEncoder, Reader, Reranker, Transcriber
+from ultrafast_rag.types import Reading, Segment, Vectors
 
-M = TypeVar("M", SentenceEncoder, ImageEncoder, Transcriber, Reranker)
+M = TypeVar("M", SentenceEncoder, ImageEncoder, Transcriber, Reranker, Reader)
 
 
 class ModelProxy(Generic[M]):
@@ -108,3 +108,17 @@ class RerankProxy(ModelProxy[Reranker]):
         """As the port says."""
         with self._leased() as model:
             return model.score(question, passages)
+
+
+class ReaderProxy(ModelProxy[Reader]):
+    """ports.Reader."""
+
+    def reads(self, question: str) -> bool:
+        """As the port says."""
+        with self._leased() as model:
+            return model.reads(question)
+
+    def read(self, question: str, passages: Sequence[tuple[str, str]]) -> list[Reading]:
+        """As the port says."""
+        with self._leased() as model:
+            return model.read(question, passages)

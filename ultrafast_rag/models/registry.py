@@ -17,17 +17,17 @@ from ultrafast_rag.config import Config
 from ultrafast_rag.errors import IndexStateError, MissingExtraError, WeightsError
 from ultrafast_rag.models.device import DevicePlan, plan_device
 from ultrafast_rag.models.pool import ModelPool, ModelUse, estimate_bytes
-from ultrafast_rag.models.proxies import ImageProxy, RerankProxy, SpeechProxy, TextProxy
+from ultrafast_rag.models.proxies import ImageProxy, ReaderProxy, RerankProxy, SpeechProxy, TextProxy
 from ultrafast_rag.models.text.encoder import SentenceEncoder, open_text_encoder
 from ultrafast_rag.models.text.reference import Reference
 from ultrafast_rag.models.text.tokens import same_space
-from ultrafast_rag.ports import Facts, ImageEncoder, Reranker, Transcriber
+from ultrafast_rag.ports import Facts, ImageEncoder, Reader, Reranker, Transcriber
 from ultrafast_rag.types import TEXT_SPACE, VISUAL_SPACE
 
 FINGERPRINTS = "fingerprints"  # space -> what its vectors are; until version 0.2 the engine stood in it too
 REFERENCE = "reference"  # texts and float32 vectors that an engine is held to, on whatever machine
-SPEECH = "speech"
-Proxy = TextProxy | ImageProxy | SpeechProxy | RerankProxy
+SPEECH, READER = "speech", "reader"
+Proxy = TextProxy | ImageProxy | SpeechProxy | RerankProxy | ReaderProxy
 P = TypeVar("P", bound=Proxy)
 
 
@@ -71,6 +71,10 @@ class Models:
         """The cross-encoder, or None when none is configured."""
         model = self._config.rerank_model
         return None if model is None else self._proxy(RerankProxy, "rerank", model, self._open_reranker)
+
+    def reader(self) -> ReaderProxy | None:
+        """What finds the answer in passages, or None with a note."""
+        return self._unless_missing(ReaderProxy, READER, self._config.reader_model, self._open_reader)
 
     def loaded(self) -> dict[str, str]:
         """Name -> fingerprint of each model that is in memory now."""
@@ -180,6 +184,11 @@ class Models:
         from ultrafast_rag.models.speech.whisper import open_transcriber
 
         return open_transcriber(self._config, self.plan)
+
+    def _open_reader(self) -> Reader:
+        from ultrafast_rag.models.reader.reader import open_reader
+
+        return open_reader(self._config, self.plan, progress=self._announce)
 
     def _open_reranker(self) -> Reranker:
         from ultrafast_rag.models.text.rerank import open_reranker

@@ -76,14 +76,25 @@ def _number(number: int | None) -> str:
     return f'<span style="{style}">{number}</span>'
 
 
-def _score(hit: Hit, best: float) -> str:
+def _score(hit: Hit) -> str:
     legs = [f"meaning {hit.dense_score:.2f}"] if hit.dense_score == hit.dense_score else []
     legs += [f"words {hit.lexical_score:.1f}"] if hit.lexical_score >= 0.05 else []  # NaN too says nothing
-    width = 100 * max(0.0, min(1.0, hit.score / best)) if best > 0 and hit.score == hit.score else 0.0
-    track = "display:inline-block;vertical-align:middle;width:56px;height:5px;border-radius:3px;background:rgba(128,128,128,.28)"
-    fill = f'<span style="display:block;width:{width:.0f}%;height:5px;border-radius:3px;background:rgba({GOOD},.95)"></span>'
     words = f"score {hit.score:.2f}" + (f" ({', '.join(legs)})" if legs else "")
-    return f'<span style="{MUTED};white-space:nowrap"><span style="{track}">{fill}</span> {words}</span>'
+    return f'<span style="{MUTED};white-space:nowrap">{words}</span>'
+
+
+def _support(support: float | None) -> str:
+    """The calibrated chance that the answer is supported, as a bar and in percent; nothing where nobody judged it."""
+    if support is None:
+        return ""
+    hue = GOOD if support >= 0.6 else COOL if support >= 0.3 else WARN  # thirds, but for what is nearly certain
+    track = "display:inline-block;vertical-align:middle;width:56px;height:5px;border-radius:3px;background:rgba(128,128,128,.28)"
+    fill = (
+        f'<span style="display:block;width:{100 * support:.0f}%;height:5px;border-radius:3px;background:rgba({hue},.95)"></span>'
+    )
+    title = "calibrated chance that the passages answer the question as said"
+    bar = f'<span style="{track}">{fill}</span>'
+    return f'<span style="{MUTED};white-space:nowrap" title="{title}">{bar} support {support:.0%}</span> '
 
 
 def _terms(question: str) -> list[str]:
@@ -95,7 +106,9 @@ def _flat(hit: Hit, text: str) -> str:
     return text.strip() if hit.modality == "table" else " ".join(text.split())
 
 
-def _hit(hit: Hit, *, number: int | None, best: float, shown: str, quote: str = "", terms: Sequence[str] = (), limit: int) -> str:
+def _hit(
+    hit: Hit, *, number: int | None, shown: str, first: bool = False, quote: str = "", terms: Sequence[str] = (), limit: int
+) -> str:
     text, cited = _flat(hit, hit.text), _flat(hit, quote)[: 3 * limit // 4]
     keep = "white-space:pre-wrap;font-family:ui-monospace,monospace;font-size:12px" if hit.modality == "table" else ""
     body = markup.marked(clip(text, limit, around=cited.split(" … ")[0]), cited, terms)
@@ -107,11 +120,11 @@ def _hit(hit: Hit, *, number: int | None, best: float, shown: str, quote: str = 
     head = (
         f'<div style="display:flex;flex-wrap:wrap;gap:2px 10px;align-items:baseline">{_number(number)} '
         f'<b><bdi>{escape(clip(hit.where, 120))}</bdi></b> <span style="{MUTED}">{escape(hit.modality)}</span> '
-        f'<span style="flex:1"></span>{_score(hit, best)}</div>{under}'
+        f'<span style="flex:1"></span>{_score(hit)}</div>{under}'
     )
     words = f'<div dir="auto" style="flex:1 1 300px;min-width:0;margin-top:4px;{keep}">{body}</div>' if body else ""
     media = f'<div style="flex:1 1 300px;min-width:0;max-width:520px">{shown}</div>' if shown else ""
-    rule = "padding:10px 0" + (";border-top:1px solid rgba(128,128,128,.3)" if number or best != hit.score else "")
+    rule = "padding:10px 0" + ("" if first else ";border-top:1px solid rgba(128,128,128,.3)")
     return (
         f'<div style="{rule}">{head}<div style="display:flex;flex-wrap:wrap;gap:8px 16px;margin-top:4px">'
         f"{words}{media}</div></div>"
@@ -143,16 +156,15 @@ def _passages(hits: Hits, citations: Sequence[Citation], budget: Budget, *, limi
     numbers = {citation.hit.chunk_id: citation for citation in reversed(citations)}
     ranked: list[Hit] = list({citation.hit.chunk_id: citation.hit for citation in citations}.values())
     ranked += [hit for hit in hits if hit.chunk_id not in numbers]
-    best = max((hit.score for hit in ranked if hit.score == hit.score), default=0.0)
     full = max(_SHOWN if not citations else min(len(numbers), 2 * _SHOWN), 1)
-    drawn = []
+    drawn: list[str] = []
     for place, hit in enumerate(ranked[:full]):
         shown = _evidence(hit, hits.evidence, budget) if place < _WITH_EVIDENCE else ""
         cited = numbers.get(hit.chunk_id)
         number = cited.number if cited else (None if citations else place + 1)
         quote = cited.quote if cited else ""
         terms = () if citations else _terms(hits.query)
-        drawn.append(_hit(hit, number=number, best=best, shown=shown, quote=quote, terms=terms, limit=limit))
+        drawn.append(_hit(hit, number=number, shown=shown, first=not drawn and not number, quote=quote, terms=terms, limit=limit))
     return "".join(drawn) + _more(ranked[full:], limit=limit // 3)
 
 
@@ -226,7 +238,8 @@ def answer_html(answer: Answer) -> str:
         text = answer_text(answer.text, answer.citations, limit=int(8000 * shorten) + 20)
         if not answer.supported:
             text = badge("Not supported by these documents", hue=WARN) + text
-        marks = badge(clip(answer.generator, 80), hue=COOL, title=clip(answer.reason, limit))
+        marks = _support(answer.support)
+        marks += badge(clip(answer.generator, 80), hue=COOL, title=clip(answer.reason, limit))
         marks += badge("from the cache", hue=GOOD) if answer.cached else ""
         marks += badge(milliseconds(total)) + badge(f"cost ${answer.cost_usd:.4f}" if answer.cost_usd else "cost $0")
         why = f'<span style="{MUTED}" dir="auto">{escape(clip(answer.reason, limit))}</span>' if answer.reason else ""
@@ -244,7 +257,7 @@ def hit_html(hit: Hit) -> str:
     """One hit as a card of words; its evidence belongs to the Hits it came in."""
 
     def draw(budget: Budget, shorten: float) -> str:
-        return card(_hit(hit, number=None, best=hit.score, shown="", limit=int(4000 * shorten) + 20), hue=COOL)
+        return card(_hit(hit, number=None, shown="", first=True, limit=int(4000 * shorten) + 20), hue=COOL)
 
     return _within(draw, 0)
 

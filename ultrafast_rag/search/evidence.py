@@ -78,13 +78,15 @@ class EvidenceFinder:
         return Evidence("image/jpeg", data, caption=hit.where)
 
     def _clip(self, hit: Hit, path: Path) -> Evidence | None:
-        """The stretch as a player; where a film's does not fit a card, the picture at its start."""
+        """The stretch as a player; where a film's does not fit a card, the frame that was found, or the one at its start."""
         start_s, film = hit.start_s or 0.0, hit.modality == "video"
         longest_s = FILM_S if film else SOUND_S
         end_s = min(hit.end_s or start_s + longest_s, start_s + longest_s)
         call = self._sandbox().call
         data = call("media.clip.clip_bytes", path=str(path), start_s=start_s, end_s=end_s, most_bytes=CLIP_BYTES)
         if film and len(data) > CLIP_BYTES:
+            if (matched := self._asset(hit)) is not None:
+                return matched
             data = call("media.frames.frame_at", path=str(path), second=start_s, max_px=STILL_PX)
             return Evidence(_picture_type(data), data, caption=hit.where)
         return Evidence(clip_media_type(data), data, caption=hit.where) if data else None

@@ -1,0 +1,146 @@
+"""What can be quoted of a hit: sentences of prose and speech, rows of a table, a picture's caption.
+
+Running heads, lines of a table of contents, references and bare numbers are text of a document, and no evidence.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ultrafast_rag.language.sentences import split_sentences
+from ultrafast_rag.types import Hit
+
+CELL = " | "
+_DOT_LEADERS = re.compile(r"(?:\.\s?){5,}\s*\d*\s*$|(?:\s\.){4,}")
+_REFERENCE = re.compile(
+    r"^\s*(?:\[\d{1,3}\]|\d{1,3}\.)\s.*(?:\b(?:19|20)\d\d[a-z]?\.|\bpp?\.\s*\d|\barXiv\b|\bdoi\b|https?:)"
+    r"|\bIn Proceedings of\b|\barXiv:\d",
+    re.I | re.S,
+)
+_WORD = re.compile(r"[^\W\d_]{2,}")
+_LIST_NUMBER = re.compile(r"^\s*(?:[•▪◦‣–*·-]|\(?(?:\d{1,2}|[a-z]|[ivx]{1,4})[.)])\s+(?=\S)")
+# words whose meaning stands in the sentence before
+_LEANING = re.compile(
+    r"^(?:it|its|they|their|them|this|these|those|that|he|she|his|her|such|both|the (?:former|latter)|here|there|then|thus|"
+    r"however|moreover|furthermore|in addition|in this case|as a result|therefore)\b",
+    re.I,
+)
+_LINE_END = re.compile(r"\s*\n\s*")
+_ENDED = re.compile(r"[.!?:;…。！？।؟][\"'”’»)\]]*$")
+_ITEM = re.compile(r"[•▪◦‣–*·-]\s|\(?(?:\d{1,2}|[a-z]|[ivx]{1,4})[.)]\s")
+_WRAPPED = 60  # characters: a longer line without an end is text that was wrapped, a shorter one may be a heading
+_TERM = re.compile(r"\w+")
+_YEAR = re.compile(r"(?:19|20)\d\d")
+_UNIT = re.compile(r"\b(?:in|USD|EUR|GBP|JPY|CHF)\s+(?:thousands|millions|billions)(?:\s+of\s+[\w. ]{1,20})?", re.I)
+_MIN_WORDS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A stretch of a hit's text that can stand alone. start, end: its characters in the text; shown: as a person reads it."""
+
+    hit: Hit
+    shown: str
+    start: int
+    end: int
+    place: tuple[int, int]  # rank of its hit, and which of its units, from 0
+
+
+def units_of(hit: Hit, rank: int = 0) -> list[Unit]:
+    """Everything quotable of a hit, in reading order."""
+    if hit.modality == "table":
+        return _rows(hit, rank)
+    if hit.modality == "image" or "language" in hit.metadata:  # a caption, or source code: whole or not at all
+        return [Unit(hit, hit.text, 0, len(hit.text), (rank, 0))] if hit.text.strip() else []
+    units = list[Unit]()
+    for start, end in _paragraphs(hit.text):
+        at = start
+        for sentence in split_sentences(hit.text[start:end]):
+            at = max(hit.text.find(sentence, at), at)
+            shown = _LIST_NUMBER.sub("", " ".join(sentence.split()))
+            units.append(Unit(hit, shown, at, at + len(sentence), (rank, len(units))))
+            at += len(sentence)
+    return units
+
+
+def unit_at(units: list[Unit], position: int) -> Unit | None:
+    """The unit that holds a character of the hit's text."""
+    return next((unit for unit in units if unit.start <= position < unit.end), None)
+
+
+def is_evidence(text: str) -> bool:
+    """Whether a line says something: no contents line, no reference, no bare figures or heading of a word or two."""
+    if _DOT_LEADERS.search(text) or _REFERENCE.search(text):
+        return False
+    return len(_WORD.findall(text)) >= _MIN_WORDS or not text.isascii() or (":" in text and any(map(str.isdigit, text)))
+
+
+def leans_back(text: str) -> bool:
+    """Whether a sentence needs the one before it to be understood."""
+    return bool(_LEANING.match(text))
+
+
+def cell_named(unit: Unit, question: str) -> str:
+    """The cell whose column the question names, as "Net sales, 2018: 32,765 (in millions)"; "" where it names none, or several.
+
+    Columns are named as in `_header`; the unit of money is what the table or its headings say.
+    """
+    row = [cell.strip() for cell in unit.hit.text[unit.start : unit.end].split(CELL)]
+    above = unit.hit.text[: unit.start].split("\n")
+    asked = set(_TERM.findall(question.casefold()))
+    header = _header(above, len(row)) if unit.hit.modality == "table" and len(row) > 1 else []
+    named = [n for n, name in enumerate(header) if n and (words := set(_TERM.findall(name.casefold()))) and words <= asked]
+    if len(named) != 1 or not row[named[0]]:
+        return ""
+    label = ", ".join(part for part in (row[0].strip(" :"), header[named[0]]) if part)
+    money = _UNIT.search(" ".join([*above, unit.hit.section]))
+    said = f"{label}: {row[named[0]]}"
+    return f"{said} ({money[0]})" if money and "%" not in said else said
+
+
+def _paragraphs(text: str) -> Iterator[tuple[int, int]]:
+    """Places of the text's paragraphs: lines that ended, headings and list items, but no line that was only wrapped."""
+    start = last = 0
+    for found in _LINE_END.finditer(text):
+        line, rest = text[last : found.start()], text[found.end() : found.end() + 8]
+        heading = rest[:1].isupper() and len(line) < _WRAPPED
+        if _ENDED.search(line) or _ITEM.match(rest) or heading:
+            yield start, found.start()
+            start = found.end()
+        last = found.end()
+    yield start, len(text)
+
+
+def _rows(hit: Hit, rank: int) -> list[Unit]:
+    """Rows with their header in words; a table of one row is that row."""
+    lines = hit.text.split("\n")
+    units, at = list[Unit](), 0
+    for n, line in enumerate(lines):
+        cells = line.split(CELL)
+        heads = n < len(lines) - 1 and len(cells) > 1 and _header(lines[: n + 1], len(cells)) == [c.strip() for c in cells]
+        if line.strip() and not heads:
+            units.append(Unit(hit, _row_in_words(cells, _header(lines[:n], len(cells))), at, at + len(line), (rank, len(units))))
+        at += len(line) + 1
+    return units
+
+
+def _row_in_words(cells: list[str], header: list[str]) -> str:
+    """Reads as "Net sales: 32,765 (2018), 25,938 (2017)"; no pasted bars."""
+    row = [cell.strip() for cell in cells]
+    if len(row) < 2:
+        return row[0]
+    cells = [f"{cell} ({name})" if name and name != cell else cell for cell, name in zip(row[1:], header[1:]) if cell]
+    return f"{row[0].strip(' :')}: {', '.join(cells)}" if row[0] and cells else ", ".join(filter(None, [row[0], *cells]))
+
+
+def _header(above: list[str], width: int) -> list[str]:
+    """Names of `width` columns: the nearest row above of nothing but years, else the topmost without figures, else blanks."""
+    rows = [row for line in above if len(row := [cell.strip() for cell in line.split(CELL)]) == width > 1]
+    years = [row for row in rows if all(_YEAR.search(cell) for cell in row[1:])]
+    if years:
+        return years[-1]
+    return (
+        rows[0] if rows and not any(cell[:1].isdigit() or cell[:1] in "($€£-–" for cell in rows[0][1:] if cell) else [""] * width
+    )
