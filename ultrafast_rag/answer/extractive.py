@@ -92,7 +92,7 @@ class ExtractiveAnswerer:
         scored, candidates = self.weigh(question, hits)
         found = max(candidates, key=lambda candidate: candidate.odds, default=None)
         best = max((s.score for s in scored), default=0.0)
-        support = found.support if found else _by_sentences(best)
+        support = _support(found) if found else _by_sentences(best)
         timings = {"answer": time.perf_counter() - start}
         if support < LEAST_SUPPORT:
             return Answer(question, _not_found(hits, found), hits, supported=False, support=support, timings_s=timings)
@@ -163,6 +163,13 @@ def lead_of(hit: Hit) -> str:
     """Title and headings in one line, as the reader learned them."""
     parts = [part.strip() for part in (hit.title, *hit.section.split(" > ")) if part.strip()]
     return " › ".join(dict.fromkeys(parts))[-LEAD_CHARACTERS:]
+
+
+def _support(found: Candidate) -> float:
+    """The candidate's own; of a table's row, on which the reader's verdict says little, at least what its words say."""
+    if found.unit.hit.modality != "table":
+        return found.support
+    return max(found.support, _by_sentences(Scored(found.unit, found.features[3], found.features[2]).score))
 
 
 def _by_sentences(best: float) -> float:

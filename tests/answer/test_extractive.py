@@ -1,0 +1,75 @@
+"""Answers of the documents' own sentences, through the whole package and the packaged reader."""
+
+from __future__ import annotations
+
+import pytest
+
+from ultrafast_rag import UltraFastRAG
+
+TABLE = "in millions,2018,2017\nNet sales,32765,31657\nInterest expense,310,287\nGoodwill,1120,1090\n"
+STORY = """The lamp house of Skerry Rock was built by Ada Holm. It was finished in 1874 after three summers of work.
+
+The keeper's dog is called Bosun. He came on the supply boat in March and sleeps beside the stove.
+
+The harbour has a quay of 210 metres. Ferries call twice a day from May to September."""
+
+
+@pytest.fixture(scope="module")
+def rag(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("documents")
+    (folder / "accounts.csv").write_text(TABLE)
+    (folder / "story.md").write_text(STORY)
+    with UltraFastRAG(folder / "index", image_model=None, speech_model=None, quiet=True) as opened:
+        opened.ingest(folder / "accounts.csv", folder / "story.md")
+        yield opened
+
+
+@pytest.mark.parametrize(
+    ("question", "said"),
+    [
+        ("What were net sales in 2018?", "Net sales, 2018: 32765"),
+        ("What was the interest expense in 2017?", "Interest expense, 2017: 287"),
+        ("How high was goodwill in 2017?", "Goodwill, 2017: 1090"),
+    ],
+)
+def test_a_table_is_answered_by_row_and_column_with_its_unit(rag, question, said):
+    answer = rag.query(question)
+    assert answer.supported
+    assert answer.text.startswith(f"{said} (in millions) [1]")
+    assert answer.citations[0].hit.source.endswith("accounts.csv")
+
+
+@pytest.mark.parametrize(
+    ("question", "fact"),
+    [
+        ("Who built the lamp house of Skerry Rock?", "Ada Holm"),
+        ("What is the keeper's dog called?", "Bosun"),
+        ("How long is the quay of the harbour?", "210 metres"),
+    ],
+)
+def test_the_sentence_with_the_fact_comes_first(rag, question, fact):
+    answer = rag.query(question)
+    assert answer.supported
+    assert fact in answer.text.split(" [1]")[0]
+    assert 0.18 < answer.support <= 1
+
+
+def test_a_sentence_that_leans_on_the_one_before_brings_it_along(rag):
+    answer = rag.query("When was the lamp house finished?")
+    assert answer.text.startswith(
+        "It was finished in 1874 after three summers of work. (before it: \u201cThe lamp house of Skerry Rock"
+    )
+
+
+def test_what_no_document_says_is_refused_with_the_nearest_passage(rag):
+    answer = rag.query("Which vitamins does a kiwi fruit contain?")
+    assert not answer.supported
+    assert answer.text.startswith("Not found in these documents.")
+    assert answer.support < 0.18
+
+
+def test_without_a_reader_sentences_are_chosen_by_meaning_and_words(rag, tmp_path):
+    with UltraFastRAG(tmp_path / "plain", image_model=None, speech_model=None, reader_model=None, quiet=True) as plain:
+        plain.add_texts(STORY.split("\n\n"))
+        assert "Bosun" in plain.query("What is the keeper's dog called?").text
+        assert not plain.query("Which vitamins does a kiwi fruit contain?").supported
