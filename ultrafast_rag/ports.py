@@ -68,6 +68,10 @@ class TextEncoder(Tokenizer, Protocol):
         """As `encode`, from `tokenize`'s output; special tokens are added here."""
         ...
 
+    def known_share(self, text: str) -> float:
+        """Share of the text's letters that stand in whole words or pieces of words that the vocabulary knows, 0 to 1."""
+        ...
+
 
 class ImageEncoder(Protocol):
     """Pictures and texts -> one space."""
@@ -140,6 +144,14 @@ class LexicalIndex(Protocol):
 
     def score(self, query: str, chunk_ids: ChunkIds) -> Vectors:
         """BM25 of each chunk, float32 (n,); 0 where no term is shared."""
+        ...
+
+
+class FileNames(Protocol):
+    """Which documents a question names."""
+
+    def named(self, query: str) -> Vectors | None:
+        """How clearly a question names the file of each chunk: float32 (max chunk id + 1,), 0 to 1; None where it names none."""
         ...
 
 

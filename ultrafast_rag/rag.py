@@ -34,6 +34,7 @@ from ultrafast_rag.index.dense import DenseIndex
 from ultrafast_rag.index.embedding_cache import open_embedding_cache
 from ultrafast_rag.index.filters import FIELDS
 from ultrafast_rag.index.lexical import LexicalIndex
+from ultrafast_rag.index.names import NameIndex
 from ultrafast_rag.index.records import Source as Record
 from ultrafast_rag.index.store import Store
 from ultrafast_rag.ingest.chunk import Chunker
@@ -165,6 +166,7 @@ class UltraFastRAG:
                 config=self.config,
                 visual=self._visual if pictures else None,
                 image_encoder=self._models.picture,
+                names=NameIndex(self._store),
                 reranker=self._models.reranker,
             )
         return self._searchers[pictures]

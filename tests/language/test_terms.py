@@ -79,3 +79,9 @@ def test_what_a_writer_may_leave_out_does_not_part_a_word_from_itself(written, a
 def test_a_vowel_sign_tells_words_apart():
     analyzer = analysis.Analyzer()
     assert analyzer.terms(analysis.words_of("दिन"), "hindi") != analyzer.terms(analysis.words_of("दान"), "hindi")
+
+
+def test_a_text_as_english_as_french_is_taken_for_english_until_the_collection_says_otherwise():
+    words = analysis.words_of("Capital expenditure rose on new machines.")
+    assert analysis.detect(words, {}) == "english"
+    assert analysis.detect(words, {"french": 0.9, "english": 0.1}) == "french"

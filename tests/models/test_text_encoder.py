@@ -346,3 +346,21 @@ def test_loading_prints_nothing():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=dict(os.environ))
     assert (done.stdout, done.stderr) == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "least", "most"),
+    [
+        ("Where is the house?", 1.0, 1.0),
+        ("¿Dónde está la casa, José?", 0.9, 1.0),
+        ("Wie hoch ist der Leuchtturm?", 0.8, 1.0),
+        ("पैंथर्स डिफ़ेंस ने कितने अंक दिए?", 0.0, 0.1),  # spelled letter by letter, its vowel signs dropped
+        ("Где лежит книга на столе?", 0.0, 0.1),
+        ("ภาษาไทยคืออะไร", 0.0, 0.0),  # [UNK]
+        ("黑豹队丢了多少分？", 0.0, 0.6),
+        ("?!", 1.0, 1.0),
+        ("", 1.0, 1.0),
+    ],
+)
+def test_the_vocabulary_says_how_much_of_a_question_it_knows(encoder, text, least, most):
+    assert least <= encoder.known_share(text) <= most

@@ -8,7 +8,7 @@ from PIL import Image
 
 from ultrafast_rag.config import Config
 from ultrafast_rag.errors import ConfigError
-from ultrafast_rag.search.searcher import Searcher, add_visual, convex, known_or, read_query, rrf, union
+from ultrafast_rag.search.searcher import Searcher, add_visual, convex, known_or, read_query, rrf, trusted, union
 from ultrafast_rag.types import DESCRIBES, Chunk, Ranking
 
 
@@ -115,6 +115,9 @@ class Encoder:
     def encode_queries(self, texts):
         return np.tile(f32(1, 0), (len(texts), 1))
 
+    def known_share(self, text):
+        return 1.0
+
 
 def searcher(chunks, cosines, bm25, **settings):
     legs = Legs(chunks, cosines, bm25)
@@ -143,6 +146,46 @@ def test_near_copies_are_shown_once_and_the_next_best_moves_up():
     assert [hit.chunk_id for hit in searcher(chunks, cosines, {}).search("q", k=2, alpha=1)] == [1, 3]
     kept = searcher(chunks, cosines, {}, collapse_duplicates=False).search("q", k=2, alpha=1)
     assert [hit.chunk_id for hit in kept] == [1, 2]
+
+
+def test_other_figures_make_another_statement():
+    text = "net sales of the northern region rose by a tenth on good weather and new ships in the year {}"
+    chunks = [chunk(n, text.format(2017 + n)) for n in range(3)]
+    assert len(searcher(chunks, {0: 0.9, 1: 0.8, 2: 0.7}, {}).search("q", k=3, alpha=1)) == 3
+
+
+def test_meaning_weighs_less_where_the_encoder_does_not_know_the_letters():
+    assert trusted(0.65, 1.0) == trusted(0.65, 0.8) == 0.65
+    assert trusted(0.6, 0.375) == pytest.approx(0.3)
+    assert trusted(0.6, 0.0) == 0.0
+    assert trusted(1.0, 0.0) == 1.0  # meaning only was asked for
+    found = searcher([chunk(1, "one"), chunk(2, "two")], {1: 0.9, 2: 0.1}, {2: 4.0})
+    assert found.search("q", k=1, alpha=0.9)[0].chunk_id == 1
+    encoder = Encoder()
+    encoder.known_share = lambda text: 0.1
+    found._text_encoder = lambda: encoder
+    assert found.search("q", k=1, alpha=0.9)[0].chunk_id == 2
+
+
+def test_a_named_file_is_searched_again_and_raised():
+    chunks = [chunk(n, f"text {n}") for n in range(1, 200)]
+
+    class Names:
+        def named(self, query):
+            named = np.zeros(200, np.float32)
+            named[150] = 1.0
+            return named if "150" in query else None
+
+    bm25 = {n: 200.0 - n for n in range(1, 200)}
+    found = searcher(chunks, {}, bm25)
+    found._names = Names()
+    assert found.search("q", k=1, alpha=0)[0].chunk_id == 1
+    assert [hit.chunk_id for hit in found.search("the 150th", k=2, alpha=0)] == [1, 2]  # its words fit far too little
+    bm25[150] = 190.0
+    # the 101 that fit better would have filled the candidates
+    bm25.update({n: 199.0 for n in range(1, 102)})
+    assert found.search("the 150th", k=2, alpha=0)[0].chunk_id == 150
+    assert found.search("the 150th", k=200, alpha=0, modality="table") == []
 
 
 def test_a_description_is_shown_as_what_it_describes():

@@ -90,6 +90,18 @@ class Reading:
         row = self._one(rows.select_documents(self._db.format) + "AND d.id = ?", (document_id,))
         return rows.to_document(row) if row else None
 
+    def files(self) -> dict[int, str]:
+        """Key -> source of every searchable document that came from somewhere; texts added under an id of their own did not."""
+        return dict(self._all("SELECT key, source FROM documents WHERE visible AND source <> id ORDER BY key"))
+
+    def chunk_runs(self, keys: Sequence[int]) -> list[tuple[int, int, int]]:
+        """(document key, first chunk id, chunks) of each part of these searchable documents."""
+        return self._all(
+            "SELECT p.document, p.first_chunk, p.chunks FROM parts p JOIN documents d ON d.key = p.document "
+            "WHERE d.visible AND p.chunks > 0 AND d.key IN (SELECT value FROM json_each(?))",
+            (json.dumps(list(keys)),),
+        )
+
     def failures(self, document_id: str) -> list[tuple[int, str]]:
         """(part number, why) of each part that could not be read."""
         return self._all(

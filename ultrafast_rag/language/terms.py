@@ -107,7 +107,7 @@ def detect(words: Sequence[str], shares: Mapping[str, float]) -> str | None:
         votes.update(_LANGUAGES_OF.get(word.casefold(), ()))
         if word[0] > "\u036f" and (script := _script(word)):
             votes[script] += 1 if script != UNSPACED else len(word)
-    best = max(votes, key=lambda language: (votes[language] + shares.get(language, 0.0), language), default=None)
+    best = max(votes, key=lambda name: (votes[name] + shares.get(name, 0.0), name == DEFAULT_LANGUAGE, name), default=None)
     # prose is a third stop words; a stray one among many words (a name, a code) proves nothing
     return best if best is not None and votes[best] * _WORDS_PER_STOP_WORD >= len(sample) else None
 
@@ -160,7 +160,7 @@ class Analyzer:
         if folded.isdecimal():  # in any script's digits
             return folded if folded.isascii() else "".join(str(unicodedata.decimal(digit)) for digit in folded)
         folded = self._stemmer(language)(folded)
-        return folded if folded.isascii() else _without_accents(folded)
+        return folded if folded.isascii() else without_accents(folded)
 
     def _stemmer(self, language: str) -> Callable[[str], str]:
         stem = self._stem.get(language)
@@ -171,7 +171,7 @@ class Analyzer:
         return stem
 
 
-def _without_accents(word: str) -> str:
+def without_accents(word: str) -> str:
     """Without what a question may be typed without: accents of Latin letters, points of Hebrew, Arabic and Syriac."""
     if word[0] < "\u0250":
         return "".join(c for c in unicodedata.normalize("NFD", word) if not "\u0300" <= c <= "\u036f")

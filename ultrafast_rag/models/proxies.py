@@ -64,6 +64,11 @@ class TextProxy(ModelProxy[SentenceEncoder]):
         with self._leased() as model:
             return model.encode_tokens(token_ids)
 
+    def known_share(self, text: str) -> float:
+        """As the port says."""
+        with self._leased() as model:
+            return model.known_share(text)
+
     def report(self) -> list[tuple[str, ...]]:
         """See `SentenceEncoder.report`."""
         with self._leased() as model:

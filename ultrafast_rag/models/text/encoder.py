@@ -63,6 +63,10 @@ class SentenceEncoder:
         """Token ids of each text, without special tokens, not truncated."""
         return self._pieces.tokenize(texts)
 
+    def known_share(self, text: str) -> float:
+        """Share of the text's letters in words and pieces of words that the vocabulary knows, 0 to 1."""
+        return self._pieces.known_share(text)
+
     def encode(self, texts: Sequence[str]) -> Vectors:
         """float32 (n, dim), unit rows; texts over the limit are truncated to it."""
         return self._encode(texts, self._passage_prompt)

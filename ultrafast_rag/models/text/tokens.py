@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -149,6 +150,8 @@ class WordPieces:
         self.max_tokens = spec.max_tokens
         self.prefix, self.suffix = self._specials()
         self.pad_id = int(spec.config.get("pad_token_id") or 0)
+        said = getattr(self._tokenizer.model, "unk_token", None)
+        self._unknown = self._tokenizer.token_to_id(said) if said else getattr(self._tokenizer.model, "unk_id", None)
         self.vocabulary_size: int = self._tokenizer.get_vocab_size()
 
     def _specials(self) -> tuple[list[int], list[int]]:
@@ -166,6 +169,25 @@ class WordPieces:
     def prompt(self, text: str) -> list[int]:
         """Token ids of what is put before each text; [] for none."""
         return self.tokenize([text])[0] if text else []
+
+    def known_share(self, text: str) -> float:
+        """Share of the text's letters, marks and digits in pieces of two or more, or in a word of one; 1 without letters.
+
+        A vocabulary spells a script that it was not made for letter by letter, drops its marks, or says [UNK].
+        """
+        encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        starts: dict[int | None, int] = {}
+        ends: dict[int | None, int] = {}
+        for word, (start, end) in zip(encoding.word_ids, encoding.offsets):
+            starts.setdefault(word, start)
+            ends[word] = end
+        letters = [unicodedata.category(c)[0] in "LMN" for c in text]
+        known = sum(
+            sum(letters[start:end])
+            for token, word, (start, end) in zip(encoding.ids, encoding.word_ids, encoding.offsets)
+            if token != self._unknown and (end - start > 1 or (start, end) == (starts[word], ends[word]))
+        )
+        return min(1.0, known / sum(letters)) if any(letters) else 1.0
 
     def text(self, token_ids: Sequence[int]) -> str:
         """Words of the tokens, for messages."""
