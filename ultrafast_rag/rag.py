@@ -352,7 +352,7 @@ class UltraFastRAG:
         self,
         question: str,
         *,
-        k: int = 5,
+        k: int = 10,
         alpha: float | None = None,
         modality: str | Sequence[str] | None = None,
         filters: Mapping[str, Any] | None = None,
@@ -389,7 +389,7 @@ class UltraFastRAG:
         return await asyncio.to_thread(self.query, question, **options)
 
     async def astream(
-        self, question: str, *, k: int = 5, generator: GeneratorChoice | None = None
+        self, question: str, *, k: int = 10, generator: GeneratorChoice | None = None
     ) -> AsyncIterator[str | Answer]:
         """Pieces of the answer's text as they are written, then the whole `Answer`, whose text replaces them."""
         hits = await asyncio.to_thread(self.search, question, k=k, neighbours=True)
