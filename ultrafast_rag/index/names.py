@@ -29,7 +29,9 @@ FEW = 4  # at most one file in so many may be meant as well as the best
 NEAR = 0.8  # of the best score: meant as well as the best
 ALSO = 0.5  # of the best score: raised, by less
 ONE_WORD = 0.5  # for a single word without figures: it may be there by chance
+WHOLE = 0.9  # share of a name from which it is said as a whole
 _SHORTEST_PREFIX = 3
+_FIGURE = re.compile(r"\d")
 _ENDING = re.compile(r"\.\w{1,5}$")
 _COMPLETIONS = 64  # longer names that a word of the question may begin
 
@@ -61,7 +63,7 @@ class NameIndex:
         names = self._current()
         if len(names.keys) < 2:
             return None
-        scores = {names.keys[file]: score for file, score in _clear(names, _said(names, query)).items()}
+        scores = {names.keys[file]: score for file, score in _clear(names, _said(names, query), _proper(query)).items()}
         if not scores:
             return None
         by_chunk = np.zeros(len(self._store.alive()), np.float32)
@@ -128,8 +130,17 @@ def _completions(single: list[str], gram: str) -> list[tuple[str, float]]:
     return [(name, len(gram) / len(name)) for name in longer]
 
 
-def _clear(names: _Names, said: Mapping[int, Mapping[int, float]]) -> dict[int, float]:
-    """File -> 0 to 1 for the files that the question names clearly; {} when it names none."""
+def _proper(query: str) -> set[str]:
+    """Runs of pieces in words of the question that are written as names: a capital or a figure, not only as its first word."""
+    later = query.split()[1:]
+    return {gram for word in later if word != word.lower() or _FIGURE.search(word) for gram in question_grams(word)}
+
+
+def _clear(names: _Names, said: Mapping[int, Mapping[int, float]], proper: set[str]) -> dict[int, float]:
+    """File -> 0 to 1 for the files that the question names clearly; {} when it names none.
+
+    A single word counts as a name where it is written as one, or is the whole name: "the station" is not "station_report".
+    """
     scores: dict[int, float] = {}
     clear: dict[int, float] = {}
     for file, pieces in said.items():
@@ -142,5 +153,9 @@ def _clear(names: _Names, said: Mapping[int, Mapping[int, float]]) -> dict[int, 
     if best <= 0 or len(meant) > max(1, len(names.keys) // FEW) or max(clear[file] for file in meant) < CLEAR:
         return {}
     one_word = all(sum(names.idf[file][piece] > 0 for piece in said[file]) < 2 for file in meant)
+    if one_word and max(clear[file] for file in meant) < WHOLE:
+        written = {file for gram in proper for file, _, _ in names.places.get(gram, ())}
+        if not written.intersection(meant):
+            return {}
     weight = ONE_WORD if one_word else 1.0
     return {file: weight * score / best for file, score in scores.items() if score >= ALSO * best}
