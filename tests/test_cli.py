@@ -70,7 +70,7 @@ MISTAKES = [
     ("ingest {}/note.txt --time-budget soon --index {}/new", 2, "invalid float"),
     ("ingest {}/note.txt --set max_workers=0 --index {}/new", 2, "max_workers must be at least 1"),
     ("export --index {}/ix", 2, "name the .tar"),
-    ("restore", 2, "required: capsule"),
+    ("restore", 2, "required: archive"),
     ("restore {}/nothing.tar --index {}/fresh", 1, "there is no file"),
     ("restore {}/bad.tar --index {}/fresh", 1, "bad.tar"),
     ("restore {}/bad.tar --index {}/ix", 2, "is not empty"),

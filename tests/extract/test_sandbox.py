@@ -122,10 +122,10 @@ def test_sandbox_goes_on_after_its_worker_is_killed_in_mid_document(tmp_path):
 @pytest.mark.fault
 def test_sandbox_page_that_overruns_is_recorded_and_the_rest_is_read(tmp_path):
     path = made_pdf(tmp_path, pages=4, heavy={1})
-    with Sandbox(Config(page_timeout_s=1.0), workers=1) as sandbox:
+    with Sandbox(Config(page_timeout_s=4.0), workers=1) as sandbox:  # the pages beside it must be read on a busy machine too
         parts = list(sandbox.extract(path))
     assert [p.number for p in parts] == [0, 1, 2, 3]
-    assert parts[1].failure == "page or part 2 could not be read: it took longer than 1 s (Config.page_timeout_s)"
+    assert parts[1].failure == "page or part 2 could not be read: it took longer than 4 s (Config.page_timeout_s)"
     assert [e.text for p in parts for e in p.elements] == [f"Words of page {n} are these." for n in (1, 3, 4)]
 
 

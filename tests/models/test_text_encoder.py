@@ -210,6 +210,10 @@ def test_vectors_of_another_space_are_refused(other):
 def test_quantized_layers_load_and_stay_near_float32(bits, reference):
     pytest.importorskip("bitsandbytes")
     quantized = open_text_encoder(config(quantization=bits))
+    if bits == "4bit" and quantized.engine.name == "torch-f32":  # too far from float32 on some chips: replaced, and said
+        assert any("4bit" in " ".join(row) for row in quantized.report())
+        assert cosines(quantized.encode(TEXTS[:12]), reference[:12]).min() > 0.9999
+        return
     assert quantized.engine.name == f"torch-{bits}"
     layer = quantized.engine._replicas[0].model.encoder.layer[0].attention.self.query
     assert type(layer).__module__.startswith("bitsandbytes")
