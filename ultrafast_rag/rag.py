@@ -91,7 +91,7 @@ class UltraFastRAG:
         self._store = Store.open(None if path is None else Path(path).expanduser())
         try:
             self.config = self._settle(base, settings)
-        except Exception:
+        except BaseException:  # nobody else knows the store yet
             self._store.close()
             raise
         self._models = Models(self.config, self._store)
@@ -521,7 +521,7 @@ class UltraFastRAG:
         folder = restore_archive(Path(archive), Path(path))
         try:
             return cls(folder, **settings)
-        except BaseException:
+        except BaseException:  # an interrupt too leaves no folder; the archive is untouched
             shutil.rmtree(folder, ignore_errors=True)
             raise
 

@@ -264,5 +264,5 @@ def load(folder: Path, space: str, manifest: Manifest) -> Any:
         ivf = faiss.downcast_index(faiss.extract_index_ivf(index))
         fits = index.ntotal == manifest.rows and index.d == manifest.dim and ivf.nlist == cells_for(manifest.tuning.trained_rows)
         return index if fits and index.is_trained and index.metric_type == faiss.METRIC_L2 else None
-    except Exception:  # of FAISS, which has no errors of its own
+    except Exception:  # FAISS raises what C++ or SWIG makes of a bad file; whatever it is, the index is made again
         return None

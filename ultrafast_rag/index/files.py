@@ -83,7 +83,7 @@ def write_whole(folder: Path, name: str, pieces: Iterable[bytes | memoryview]) -
         finally:
             os.close(fd)
         os.replace(folder / partial, folder / name)
-    except BaseException:
+    except BaseException:  # an interrupt too leaves no partial file
         with contextlib.suppress(OSError):
             (folder / partial).unlink()
         raise

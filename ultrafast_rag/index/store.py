@@ -59,7 +59,7 @@ class Store(Reading):
         try:
             with plain_errors(path):
                 store._prepare()
-        except BaseException:
+        except BaseException:  # an interrupt too releases lock and files
             store.close()
             raise
         return store
@@ -116,7 +116,7 @@ class Store(Reading):
                 if upgraded:
                     self._db.format = FORMAT
                     self._views.clear()
-            except BaseException:
+            except BaseException:  # an interrupt too ends the transaction
                 with contextlib.suppress(sqlite3.Error):  # SQLite has rolled back by itself after a full disk
                     writer.execute("ROLLBACK")
                 raise

@@ -207,7 +207,7 @@ class ModelPool:
             slot.loading = True
         try:
             model, seconds = self._load(slot, dropped)
-        except BaseException:
+        except BaseException:  # whatever ends a load, those who wait for it must wake
             with self._changed:
                 slot.loading = False
                 slot.reason = "could not be loaded"

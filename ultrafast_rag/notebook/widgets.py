@@ -238,7 +238,7 @@ class IngestWidget(Panel):
                 self.say("Done." if done else "Paused. Press Resume to continue.")
                 self.bar.value = 1.0 if done else self.bar.value
                 self.bar.bar_style = "success" if done and not self.report.failed else "warning"
-            except BaseException:
+            except BaseException:  # an interrupt too is shown on the bar
                 self.bar.bar_style = "danger"
                 raise
         self._enable(running=False, more=not done)
