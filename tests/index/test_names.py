@@ -87,6 +87,12 @@ def test_a_question_that_names_no_file_names_none(store, question):
     assert NameIndex(store).named(question) is None
 
 
+def test_words_that_are_in_every_question_name_nothing_however_rare_among_names(store):
+    owner = put(store, [*REPORTS, "power_by_month.png", "notes_of_may.txt"])
+    assert best(store, owner, "bar chart of rainfall by month") == set()
+    assert best(store, owner, "Show the power by month") == {"power_by_month.png"}
+
+
 def test_a_word_of_a_long_name_is_not_its_name(store):
     names = ["recruiting-digital-talent-in-europe.pdf", "attention-is-all-you-need.pdf", "2305.13245v2.pdf", "notes.txt", "b.txt"]
     owner = put(store, names)

@@ -20,7 +20,7 @@ from itertools import takewhile
 import numpy as np
 
 from ultrafast_rag.index.store import Store
-from ultrafast_rag.language.names import grams, name_pieces, question_grams
+from ultrafast_rag.language.names import COMMON, grams, name_pieces, question_grams
 from ultrafast_rag.types import Vectors
 
 FOLDERS = 3  # nearest folders that count; those which all files share weigh nothing
@@ -99,7 +99,7 @@ def _read(generation: int, files: Mapping[int, str]) -> _Names:
             for gram, at, count in grams(pieces):
                 places[gram].append((file, first + at, count))
             first += len(pieces)
-        names.idf.append([_idf(len(cut), frequency[piece]) for pieces in fields for piece in pieces])
+        names.idf.append([0.0 if piece in COMMON else _idf(len(cut), frequency[piece]) for pieces in fields for piece in pieces])
     names.places = dict(places)
     names.single = sorted(frequency)
     return names

@@ -13,7 +13,8 @@ JOINED = 3  # neighbouring pieces at most that may be written as one word
 _LATIN = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|\d+|[^\W\dA-Za-z_]+")
 _OTHER = re.compile(r"\d+|[^\d_]+")
 _FISCAL = re.compile(r"(?:fy|cy)(\d\d)")
-_STOP = frozenset(word for words in STOP_WORDS.values() for word in words)
+# words that are in every question: they name nothing by themselves, however few names bear them
+COMMON = frozenset(word for words in STOP_WORDS.values() for word in words)
 
 
 def name_pieces(name: str) -> list[str]:
@@ -37,4 +38,4 @@ def grams(pieces: Sequence[str]) -> Iterator[tuple[str, int, int]]:
 
 def question_grams(question: str) -> set[str]:
     """The runs of a question's pieces that a name may hold; words that are in every question only inside a run."""
-    return {gram for gram, _, count in grams(name_pieces(question)) if count > 1 or gram not in _STOP}
+    return {gram for gram, _, count in grams(name_pieces(question)) if count > 1 or gram not in COMMON}
