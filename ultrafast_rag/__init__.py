@@ -12,12 +12,13 @@ from ultrafast_rag.config import Config
 from ultrafast_rag.types import Answer, Hit, Hits, IngestReport
 
 if TYPE_CHECKING:
+    from ultrafast_rag.monitor import PerformanceMonitor
     from ultrafast_rag.rag import UltraFastRAG
 
 __version__ = "0.1.0"
-__all__ = ["Answer", "Config", "Hit", "Hits", "IngestReport", "UltraFastRAG"]
+__all__ = ["Answer", "Config", "Hit", "Hits", "IngestReport", "PerformanceMonitor", "UltraFastRAG"]
 
-_LAZY = {"UltraFastRAG": "ultrafast_rag.rag"}
+_LAZY = {"PerformanceMonitor": "ultrafast_rag.monitor", "UltraFastRAG": "ultrafast_rag.rag"}
 
 
 def __getattr__(name: str) -> Any:

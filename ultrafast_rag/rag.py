@@ -70,6 +70,7 @@ class UltraFastRAG:
     path: the index folder; None makes an ephemeral one (the embedding cache still persists).
     config: all settings; single ones may be given by name instead: batch_size=32, alpha=0.5, ...
     extreme_mode=True is `Config.extreme()`; use_quantization=True is quantization="8bit".
+    monitor: seconds of every stage of ingest and query, percentiles, errors (a `PerformanceMonitor`).
     gemini_api_key: else GEMINI_API_KEY or GOOGLE_API_KEY, a Kaggle or a Colab secret; never stored.
     Raises ConfigError for an impossible setting and IndexStateError when the folder's index was
     made with other models or chunks than those asked for.
@@ -99,7 +100,7 @@ class UltraFastRAG:
         self._generators = Generators(
             self.config, device=lambda: self._models.plan.devices[0], key=gemini_api_key, picture_of=self._picture_of
         )
-        self._memory, self._monitor = QueryMemory(), PerformanceMonitor()
+        self._memory, self.monitor = QueryMemory(), PerformanceMonitor()
         self._ingesting = threading.RLock()
         self._stop: threading.Event | None = None
         self._unindexed = False
@@ -168,6 +169,7 @@ class UltraFastRAG:
                 image_encoder=self._models.picture,
                 names=NameIndex(self._store),
                 reranker=self._models.reranker,
+                monitor=self.monitor,
             )
         return self._searchers[pictures]
 
@@ -207,7 +209,7 @@ class UltraFastRAG:
             raise ConfigError("nothing to ingest: pass files or folders, e.g. rag.ingest('paper.pdf', 'photos/')")
         if time_budget_s is not None and not time_budget_s >= 0:
             raise ConfigError(f"time_budget_s is in seconds and must be at least 0, not {time_budget_s}")
-        start, clock = time.perf_counter(), StageClock()
+        start, clock = time.perf_counter(), StageClock(self.monitor, prefix="ingest: ")
         deadline = None if time_budget_s is None else time.monotonic() + time_budget_s
         with self._ingesting:
             self._stop = stop = stop or threading.Event()
@@ -231,6 +233,8 @@ class UltraFastRAG:
             with clock.stage("index"):
                 self._index()
         report = pipeline.stats.report(clock.seconds(), time.perf_counter() - start)
+        for _, why in (*found.failed, *report.failed):
+            self.monitor.record_error("ingest", why)
         return replace(
             report,
             unchanged=found.unchanged + report.unchanged,
@@ -280,7 +284,7 @@ class UltraFastRAG:
         check_passages(texts, ids, metadata)
         names = list(ids) if ids is not None else [hashlib.sha256(text.encode()).hexdigest()[:16] for text in texts]
         details = list(metadata) if metadata is not None else [{} for _ in texts]
-        start, clock = time.perf_counter(), StageClock()
+        start, clock = time.perf_counter(), StageClock(self.monitor, prefix="ingest: ")
         passages = [
             _passage(name, text, about) for name, (text, about) in dict(zip(names, zip(texts, details))).items() if text.strip()
         ]
@@ -330,7 +334,7 @@ class UltraFastRAG:
         key = (self._store.generation, query, k, alpha, _frozen(modality), _frozen(filters), again, neighbours)
         if self.config.query_cache and (known := self._memory.get(key)) is not None:
             return Hits(known, query=known.query, notes=known.notes, evidence=self._evidence)  # a copy: the caller may sort it
-        with self._monitor.measure("search"):
+        with self.monitor.measure("search"):
             hits = self._searcher().search(
                 query, k=k, alpha=alpha, modality=modality, filters=filters, rerank=again, neighbours=neighbours
             )
@@ -375,7 +379,7 @@ class UltraFastRAG:
             return replace(answer, hits=answer.hits.copy(), cached=True, timings_s=took, cost_usd=0.0)
         hits = self.search(question, **asked, neighbours=True)
         found = time.perf_counter()
-        with self._monitor.measure("answer"):
+        with self.monitor.measure("answer"):
             answer = event_loop.run(self._generators.answerer(self._extractive, generator).answer(question, hits))
         answer = replace(answer, timings_s={"search": found - start, **answer.timings_s}, notes=(*hits.notes, *answer.notes))
         if not answer.fallback:  # a passing failure must not outlive its cause
@@ -429,7 +433,7 @@ class UltraFastRAG:
         """`enrich` for a running event loop."""
         with closing(self._enricher()) as enricher:
             run = enricher.run(unenriched(self._store), limit_usd=limit_usd, time_budget_s=time_budget_s)
-            embedder = Embedder(self._writing_text, lambda: None, self._cache, StageClock())
+            embedder = Embedder(self._writing_text, lambda: None, self._cache, StageClock(self.monitor, prefix="enrich: "))
             await event_loop.arun(index_enrichments(self._store, run, embedder, self._models.text))
             return run.report
 
@@ -467,7 +471,7 @@ class UltraFastRAG:
             "models": self._models.loaded(),
             "memory": [asdict(use) for use in self._models.use()],
             "index": dict(self._dense.info),
-            "latency": self._monitor.summary(),
+            "latency": self.monitor.get_summary(),
             "spent": self._generators.totals(),
             "rss_mb": rss_mb(),
             "peak_rss_mb": peak_rss_mb(),

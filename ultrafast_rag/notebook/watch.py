@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
-import shutil
-import subprocess
 import threading
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
 from ultrafast_rag.errors import ConfigError, require
+from ultrafast_rag.monitor import gpu_sample
 from ultrafast_rag.notebook import markup
 from ultrafast_rag.notebook.panel import WIDE, Panel
 
@@ -92,24 +90,6 @@ class MonitorWidget(Panel):
 
     def __repr__(self) -> str:
         return f"MonitorWidget({len(self.samples)} samples)"
-
-
-def gpu_sample() -> dict[str, float]:
-    """Memory used (MiB) and load (%) of each GPU by nvidia-smi; {} where there is none."""
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return {}
-    command = [tool, "--query-gpu=index,memory.used,utilization.gpu", "--format=csv,noheader,nounits"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=5.0, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return {}
-    sample: dict[str, float] = {}
-    for line in done.stdout.splitlines():
-        fields = re.findall(r"\d+", line)
-        if len(fields) == 3:
-            sample |= {f"gpu {fields[0]} MiB": float(fields[1]), f"gpu {fields[0]} %": float(fields[2])}
-    return sample
 
 
 def _sparkline(values: Sequence[float]) -> str:

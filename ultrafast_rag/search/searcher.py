@@ -23,6 +23,7 @@ from ultrafast_rag.config import Config
 from ultrafast_rag.errors import ConfigError, did_you_mean
 from ultrafast_rag.extract.detect import media_type
 from ultrafast_rag.language.safetext import unstorable
+from ultrafast_rag.monitor import PerformanceMonitor
 from ultrafast_rag.ports import ChunkReader, FileNames, ImageEncoder, LexicalIndex, Reranker, TextEncoder, VectorIndex
 from ultrafast_rag.types import DESCRIBES, MODALITIES, Chunk, ChunkIds, Hit, Hits, Mask, Ranking
 
@@ -59,11 +60,13 @@ class Searcher:
         image_encoder: Callable[[], ImageEncoder | None] = lambda: None,
         names: FileNames | None = None,
         reranker: Callable[[], Reranker | None] = lambda: None,
+        monitor: PerformanceMonitor | None = None,
     ) -> None:
         self._reader, self._lexical, self._dense, self._visual = reader, lexical, dense, visual
         self._text_encoder, self._image_encoder, self._reranker = text_encoder, image_encoder, reranker
         self._names = names
         self._config = config
+        self._monitor = monitor or PerformanceMonitor()
         # the model encodes there while the words are looked up here; the other way round, the words, which hold the
         # interpreter's lock, keep the model from starting (slower in both of two alternating comparisons, with and without
         # a pause before the words, and so is one after the other)
@@ -112,11 +115,13 @@ class Searcher:
 
     def _by_text(self, query: str, pool: int, alpha: float, allowed: Mask | None) -> tuple[ChunkIds, Floats, Floats, Floats]:
         encoder = self._text_encoder() if alpha > 0 else None
-        asked = self._beside.submit(encoder.encode_queries, [query]) if encoder is not None else None
-        lexical = self._lexical.search(query, pool, allowed=allowed) if alpha < 1 else _nothing()
+        asked = self._beside.submit(self._encoded, encoder, query) if encoder is not None else None
+        with self._monitor.measure("search: words"):
+            lexical = self._lexical.search(query, pool, allowed=allowed) if alpha < 1 else _nothing()
         named = self._names.named(query) if self._names is not None and alpha < 1 else None
         vector = asked.result()[0] if asked is not None else None
-        dense = self._dense.search(vector, pool, allowed=allowed) if vector is not None else _nothing()
+        with self._monitor.measure("search: meaning"):
+            dense = self._dense.search(vector, pool, allowed=allowed) if vector is not None else _nothing()
         seen = self._see(query, pool, allowed) if alpha > 0 else None
         inside = self._inside(query, vector, pool, named, allowed)
         ids = union(lexical.chunk_ids, dense.chunk_ids, *inside, *([seen[0].chunk_ids] if seen else []))
@@ -136,6 +141,10 @@ class Searcher:
             scores = add_named(scores, named[np.minimum(ids, len(named) - 1)])
         order = np.argsort(-scores, kind="stable")
         return ids[order], scores[order], cosines[order], bm25[order]
+
+    def _encoded(self, encoder: TextEncoder, query: str) -> Floats:
+        with self._monitor.measure("search: encode"):
+            return encoder.encode_queries([query])
 
     def _inside(
         self, query: str, vector: Floats | None, pool: int, named: Floats | None, allowed: Mask | None
@@ -203,7 +212,8 @@ class Searcher:
         reranker = self._reranker()
         if reranker is None:
             raise ConfigError("rerank=True needs Config(rerank_model=...), a cross-encoder's name or path")
-        scores = np.asarray(reranker.score(query, [hit.text for hit in hits]), np.float32)
+        with self._monitor.measure("search: rerank"):
+            scores = np.asarray(reranker.score(query, [hit.text for hit in hits]), np.float32)
         order = np.argsort(-scores, kind="stable")
         return [replace(hits[n], score=float(scores[n])) for n in order]
 
