@@ -17,7 +17,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"doctor", "enrich"}),  # both look at what the stages made
     frozenset({"ingest", "search", "answer", "models"}),
     frozenset({"extract", "index", "remote"}),
-    frozenset({"ports", "config", "language", "monitor"}),
+    frozenset({"ports", "config", "files", "language", "monitor"}),
     frozenset({"types", "errors"}),
 )
 DEPTH = {room: depth for depth, rooms in enumerate(LAYERS) for room in rooms}

@@ -15,10 +15,11 @@ from small_index import add_document, make_index, rows_for
 from ultrafast_rag import UltraFastRAG
 from ultrafast_rag.config import Config
 from ultrafast_rag.errors import StorageError
+from ultrafast_rag.files import sha256_of
 from ultrafast_rag.index.lexical import LexicalIndex
 from ultrafast_rag.index.records import PartCommit
 from ultrafast_rag.index.store import Store
-from ultrafast_rag.ingest.pipeline import Pipeline, hash_file
+from ultrafast_rag.ingest.pipeline import Pipeline
 from ultrafast_rag.ingest.sources import find_sources
 from ultrafast_rag.monitor import StageClock
 from ultrafast_rag.types import Chunk
@@ -111,7 +112,14 @@ def test_a_time_budget_holds_while_a_large_file_is_hashed(tmp_path):
 
 def test_hashing_stops_within_a_megabyte(tmp_path):
     asked = []
-    assert hash_file(slow_source(tmp_path), stopping=lambda: asked.append(1) or len(asked) > 3) is None
+
+    def third() -> None:
+        asked.append(1)
+        if len(asked) > 3:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        sha256_of(slow_source(tmp_path), before_piece=third)
     assert len(asked) == 4
 
 
@@ -123,12 +131,12 @@ def test_the_same_content_at_a_new_path_is_moved_and_a_copy_is_another_document(
         def ingest() -> None:
             run = pipeline(store, stop=threading.Event())
             for source in find_sources(store, [tmp_path / "old.txt", tmp_path / "new.txt"]).todo:
-                digest = hash_file(source.path)
+                digest = sha256_of(source.path)
                 assert list(run._read(source)) == [] or digest
             for document in store._all("SELECT key FROM documents WHERE NOT complete"):
                 store.finish(document[0])
 
-        key = store.begin(str(old), content_hash=hash_file(old), stat=(22, old.stat().st_mtime_ns)).document_key
+        key = store.begin(str(old), content_hash=sha256_of(old), stat=(22, old.stat().st_mtime_ns)).document_key
         store.finish(key)
         store.finish(store.begin(f"enriched:{old}", content_hash="e", document_id="enriched:1").document_key)
         old.rename(new)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from ultrafast_rag.errors import IndexStateError
+from ultrafast_rag.files import read_manifest, write_manifest
 from ultrafast_rag.index import ann
 from ultrafast_rag.index.dense import DenseIndex
-from ultrafast_rag.index.files import read_manifest, write_manifest
 from ultrafast_rag.index.store import PartCommit, Store
 from ultrafast_rag.index.vectors import to_single
 from ultrafast_rag.types import Chunk

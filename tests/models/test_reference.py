@@ -17,7 +17,7 @@ from ultrafast_rag.models.registry import REFERENCE, Models
 from ultrafast_rag.models.text import encoder as opening
 from ultrafast_rag.models.text import select
 from ultrafast_rag.models.text.encoder import open_text_encoder
-from ultrafast_rag.models.text.reference import MIN_COSINE, Memory, Reference, fit, padded_to, padded_widths, reference_texts
+from ultrafast_rag.models.text.reference import MIN_COSINE, Reference, fit, padded_to, padded_widths, reference_texts
 from ultrafast_rag.models.text.tokens import EncoderSpec, WordPieces, same_space
 from ultrafast_rag.models.weights import PACKAGED_ID, resolve
 from ultrafast_rag.types import TEXT_SPACE
@@ -138,19 +138,6 @@ def test_a_reference_is_read_back_or_refused(exact):
     for damaged in ({**stored, "texts": ["b"] * len(exact)}, {**stored, "vectors": "AAAA"}, {"texts": []}, {}):
         with pytest.raises(ValueError, match=r"reference|reshape|buffer"):
             Reference.from_json(damaged)
-
-
-@pytest.mark.fault
-def test_what_is_not_as_it_was_written_is_not_believed(tmp_path):
-    memory = Memory(tmp_path / "found.json")
-    memory.remember("a", {"widths": [16, 32]})
-    memory.remember("b", 1)
-    assert memory.recall("a") == {"widths": [16, 32]}
-    path = tmp_path / "found.json"
-    path.write_text(path.read_text().replace("32", "48"))
-    assert (memory.recall("a"), memory.recall("b"), memory.recall("c")) == (None, 1, None)
-    path.write_text("{torn")
-    assert memory.recall("b") is None
 
 
 class Bench:

@@ -74,7 +74,7 @@ def test_the_hash_is_not_computed_again_for_an_unchanged_file(tmp_path, monkeypa
     def never(*_):
         raise AssertionError("hashed again")
 
-    monkeypatch.setattr(weights.hashlib, "sha256", never)
+    monkeypatch.setattr(weights, "sha256_of", never)
     assert find(str(folder), tmp_path) == before
 
 

@@ -169,10 +169,10 @@ def test_snapshot_leaves_the_older_one_when_the_drive_is_full(tmp_path, monkeypa
 
 
 def test_snapshot_that_the_drive_garbles_is_refused(tmp_path, monkeypatch):
-    def garble(source, out, length=0):
-        out.write(source.read()[:-1] + b"?")
+    def garble(source, out):
+        out.write_bytes(source.read_bytes()[:-1] + b"?")
 
-    monkeypatch.setattr(shutil, "copyfileobj", garble)
+    monkeypatch.setattr(shutil, "copyfile", garble)
     with pytest.raises(StorageError, match="did not keep"):
         drive.snapshot(lambda target: target.write_bytes(b"content"), tmp_path)
     assert list(tmp_path.iterdir()) == []

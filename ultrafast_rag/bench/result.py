@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ultrafast_rag.bench.machine import machine, versions
+from ultrafast_rag.files import write_whole
 from ultrafast_rag.types import Table
 
 FOLDER = Path("data/benchmarks")
@@ -42,9 +42,7 @@ def write_result(
         "versions": versions(),
         **data,
     }
-    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(plain(content), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(target)
+    write_whole(target.parent, target.name, [json.dumps(plain(content), indent=1, ensure_ascii=False).encode() + b"\n"])
     return target
 
 

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ultrafast_rag.errors import require
-from ultrafast_rag.index.files import read_bytes, read_manifest, write_manifest, write_whole
+from ultrafast_rag.files import read_bytes, read_manifest, write_manifest, write_whole
 from ultrafast_rag.index.vectors import HalfVectors, cosines, to_single
 from ultrafast_rag.types import Vectors
 

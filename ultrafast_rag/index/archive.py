@@ -25,9 +25,9 @@ from typing import Any, BinaryIO, NamedTuple
 
 from ultrafast_rag.config import IDENTITY
 from ultrafast_rag.errors import ConfigError, IndexCorruptError, IndexStateError, StorageError
+from ultrafast_rag.files import sha256_of
 from ultrafast_rag.index import records, rows, upkeep
 from ultrafast_rag.index.database import DATABASE, FORMAT, plain_errors
-from ultrafast_rag.index.files import sha256_of
 from ultrafast_rag.index.store import Store
 
 MANIFEST = "manifest.json"

@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 
 from ultrafast_rag.errors import ConfigError, IndexCorruptError, IndexLockedError, IndexStateError, StorageError
-from ultrafast_rag.index.files import refuse_links
+from ultrafast_rag.files import refuse_links
 from ultrafast_rag.index.rows import ADVICE, integer
 
 FORMAT = 2

@@ -20,9 +20,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ultrafast_rag.files import read_manifest, write_manifest
 from ultrafast_rag.index import postings
 from ultrafast_rag.index.database import plain_errors
-from ultrafast_rag.index.files import read_manifest, write_manifest
 from ultrafast_rag.index.postings import Segment
 from ultrafast_rag.index.store import Store
 from ultrafast_rag.language import terms as analysis

@@ -13,7 +13,7 @@ import weakref
 from pathlib import Path
 
 from ultrafast_rag.errors import IndexLockedError, StorageError
-from ultrafast_rag.index.files import open_inside
+from ultrafast_rag.files import open_inside
 
 _HELD: weakref.WeakSet[WriterLock] = weakref.WeakSet()
 

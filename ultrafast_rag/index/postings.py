@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ultrafast_rag.errors import IndexCorruptError
-from ultrafast_rag.index.files import open_inside, write_whole
+from ultrafast_rag.files import open_inside, write_whole
 from ultrafast_rag.types import ChunkIds
 
 _ALIGN = 64

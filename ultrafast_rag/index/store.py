@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from ultrafast_rag.errors import IndexCorruptError, IndexStateError
+from ultrafast_rag.files import sync
 from ultrafast_rag.index import records, rows, upkeep
 from ultrafast_rag.index.database import FORMAT, plain_errors
-from ultrafast_rag.index.files import sync_folder
 from ultrafast_rag.index.lock import WriterLock
 from ultrafast_rag.index.reading import Reading
 from ultrafast_rag.index.records import PartCommit, Progress, Source, Stat
@@ -85,7 +85,7 @@ class Store(Reading):
         try:
             if self._db.is_new():
                 self._db.create()
-                sync_folder(self.folder)
+                sync(self.folder)
         finally:
             self._lock.release()
 

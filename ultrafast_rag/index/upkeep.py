@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from ultrafast_rag.errors import IndexCorruptError, IndexStateError
+from ultrafast_rag.files import open_inside, sync, write_all
 from ultrafast_rag.index import rows
 from ultrafast_rag.index.database import DATABASE, STEPS, Database
-from ultrafast_rag.index.files import open_inside, sync_folder, write_all
 from ultrafast_rag.index.rows import ADVICE, RowChunks, Space
 from ultrafast_rag.index.vectors import BYTES_PER_VALUE, checksum, open_map, row_sums
 from ultrafast_rag.types import Mask
@@ -162,7 +162,7 @@ def compact_space(writer: sqlite3.Connection, folder: Path, name: str) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
-    sync_folder(folder)
+    sync(folder)
     writer.execute("UPDATE spaces SET rows = ?, file = ? WHERE name = ?", (len(keep), target, name))
 
 
@@ -188,7 +188,7 @@ def snapshot(database: Database, target: Path) -> None:
     with partial.open("rb+") as file:
         os.fsync(file.fileno())
     partial.replace(target / DATABASE)
-    sync_folder(target)
+    sync(target)
 
 
 def _copy_rows(source: Path, target: Path, space: Space) -> None:

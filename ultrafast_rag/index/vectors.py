@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ultrafast_rag.errors import EncodingError, IndexCorruptError
-from ultrafast_rag.index.files import open_inside, sync_folder, write_all
+from ultrafast_rag.files import open_inside, sync, write_all
 from ultrafast_rag.index.rows import ADVICE, Block, RowChunks, RowSums, Space
 from ultrafast_rag.types import Mask, Vectors
 
@@ -193,7 +193,7 @@ class VectorFile:
             is_new = not (self.folder / self.name).exists()
             self._fd = open_inside(self.folder, self.name, os.O_RDWR | os.O_CREAT)
             if is_new:
-                sync_folder(self.folder)
+                sync(self.folder)
         return self._fd
 
 

@@ -8,7 +8,6 @@ loses the parts still in the queues and nothing else, and the next run reads tho
 
 from __future__ import annotations
 
-import hashlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from ultrafast_rag.config import Config
 from ultrafast_rag.errors import ExtractionError, MissingExtraError
+from ultrafast_rag.files import sha256_of
 from ultrafast_rag.index.records import PartCommit
 from ultrafast_rag.index.records import Source as Record
 from ultrafast_rag.index.store import Store
@@ -182,23 +182,25 @@ class Pipeline:
     def _stopping(self) -> bool:
         return self._stop.is_set() or (self._deadline is not None and time.monotonic() > self._deadline)
 
+    def _go_on(self) -> None:
+        if self._stopping():
+            raise _Stopped
+
     def _read_all(self, todo: Iterator[Source]) -> Iterator[_Read]:
         for source in todo:
             yield from self._read(source)
 
     def _read(self, source: Source) -> Iterator[_Read]:
         """A source's new parts, then its end. An unchanged one yields nothing."""
-        if self._stopping():
+        try:
+            self._go_on()
+            with self._clock.stage("hash"):
+                content_hash = sha256_of(source.path, before_piece=self._go_on)
+        except _Stopped:
             self.stats.complete = False
             return
-        try:
-            with self._clock.stage("hash"):
-                content_hash = hash_file(source.path, stopping=self._stopping)
         except OSError as error:
             self.stats.failed.append((source.name, f"cannot be read: {error.strerror or error}"))
-            return
-        if content_hash is None:
-            self.stats.complete = False
             return
         self._store.move(Record(source.name, content_hash, (source.size, source.mtime_ns)))
         progress = self._store.begin(
@@ -366,6 +368,10 @@ class Pipeline:
             self.stats.documents += 1
 
 
+class _Stopped(Exception):
+    """Asked to end while a source was hashed; it is read another time."""
+
+
 class _Shared(Iterator[Source]):
     """One iterator that several reader threads take from."""
 
@@ -375,17 +381,6 @@ class _Shared(Iterator[Source]):
     def __next__(self) -> Source:
         with self._lock:
             return next(self._sources)
-
-
-def hash_file(path: Path, *, stopping: Callable[[], bool] = lambda: False) -> str | None:
-    """sha256 of a file's bytes, in hex, read in pieces; None when `stopping` says so before the end."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            if stopping():
-                return None
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 def _spoken(segment: Segment) -> Element:

@@ -13,7 +13,6 @@ import importlib.util
 import json
 import os
 import re
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from typing import Literal
 
 from ultrafast_rag.config import default_cache_dir
 from ultrafast_rag.errors import WeightsError
+from ultrafast_rag.files import Memory, sha256_of
 
 Kind = Literal["text", "image", "speech", "rerank", "local"]
 Origin = Literal["path", "kaggle", "hf-cache", "hub", "package"]
@@ -197,37 +197,21 @@ def _sha256(path: Path, cache_dir: Path) -> str:
     if real.parent.name == "blobs" and re.fullmatch(r"[0-9a-f]{64}", real.name):
         return real.name
     stat = real.stat()
-    memory, key = cache_dir / "weights.json", str(real)
-    stamp = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
-    known = _read_memory(memory)
-    entry = known.get(key)
-    if isinstance(entry, list) and entry[:-1] == stamp and re.fullmatch(r"[0-9a-f]{64}", str(entry[-1])):
-        return str(entry[-1])
-    digest = hashlib.sha256()
-    with real.open("rb") as stream:
-        while block := stream.read(1 << 22):
-            digest.update(block)
-    _write_memory(memory, {**known, key: [*stamp, digest.hexdigest()]})
-    return digest.hexdigest()
+    memory, stamp = Memory(cache_dir / "weights.json"), [stat.st_size, stat.st_mtime_ns, stat.st_ino]
+    match memory.recall(str(real)):
+        case [*known, str(digest)] if known == stamp:
+            return digest
+    digest = sha256_of(real)
+    memory.remember(str(real), [*stamp, digest])
+    return digest
 
 
-def _read_memory(path: Path) -> dict[str, object]:
+def file_sha256(path: Path) -> str:
+    """Of one model file, in hex, where a folder's revision does not apply. Raises WeightsError when it cannot be read."""
     try:
-        known = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # not written yet, or torn: hashing again is right
-        return {}
-    return known if isinstance(known, dict) else {}
-
-
-def _write_memory(path: Path, known: dict[str, object]) -> None:
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".weights-")
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            json.dump(known, stream)
-        os.replace(temporary, path)
-    except OSError:
-        return  # a read-only cache folder costs a hash at each start, nothing else
+        return sha256_of(path)
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def _advice(model_id: str, kind: Kind, looked: list[str]) -> str:

@@ -7,7 +7,6 @@ moment leaves the last whole snapshot.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shutil
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ultrafast_rag.errors import ConfigError, IndexCorruptError, StorageError, UltraFastRAGError
+from ultrafast_rag.files import sha256_of, sync
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,80}")
 
@@ -87,7 +87,7 @@ def restore(folder: Path | str, target: Path | str, unpack: Callable[[Path, Path
         with tempfile.TemporaryDirectory(prefix="ufr-restore-") as scratch:
             local = Path(scratch, "capsule.tar")
             shutil.copyfile(path, local)
-            if _sha256(local)[:16] != path.stem.rsplit("-", 1)[-1]:
+            if sha256_of(local)[:16] != path.stem.rsplit("-", 1)[-1]:
                 continue  # cut short or altered on its way: an older one may be whole
             unpack(local, Path(target))
             return path
@@ -102,26 +102,16 @@ def _require_room(folder: Path, size: int) -> None:
 
 
 def _copy(local: Path, folder: Path, name: str) -> Path:
-    digest = _sha256(local)
+    digest = sha256_of(local)
     now = time.time()
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(now)) + f"-{int(now * 1000) % 1000:03d}"
     final, partial = folder / f"{name}-{stamp}-{digest[:16]}.tar", folder / f".{name}-{os.getpid()}.partial"
     try:
-        with local.open("rb") as source, partial.open("wb") as out:
-            shutil.copyfileobj(source, out, 1 << 20)
-            out.flush()
-            os.fsync(out.fileno())
-        if _sha256(partial) != digest:
+        shutil.copyfile(local, partial)
+        sync(partial)
+        if sha256_of(partial) != digest:
             raise StorageError(f"{folder} did not keep what was written; the older snapshots are untouched. Try again")
         partial.replace(final)
     finally:
         partial.unlink(missing_ok=True)
     return final
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()

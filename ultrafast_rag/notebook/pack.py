@@ -6,7 +6,6 @@ opens it: a Config whose models are the folder's own and that never asks the hub
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -20,6 +19,7 @@ from typing import Any
 
 from ultrafast_rag.config import Config
 from ultrafast_rag.errors import ConfigError, StorageError, WeightsError
+from ultrafast_rag.files import sha256_of, write_whole
 from ultrafast_rag.models.weights import Kind, resolve
 from ultrafast_rag.types import Table
 
@@ -50,11 +50,9 @@ def offline_pack(folder: Path | str, config: Config, *, wheels: bool = False) ->
         (root / MANIFEST).unlink(missing_ok=True)
         rows, packed, missing = _copy_models(root, config)
         rows.append(_write_requirements(root, wheels=wheels))
-        files = {path.relative_to(root).as_posix(): _sha256(path) for path in _files(root)}
+        files = {path.relative_to(root).as_posix(): sha256_of(path) for path in _files(root)}
         manifest = {"format": 1, "models": packed, "missing": missing, "wheels": wheels, "files": files}
-        partial = root / f".{MANIFEST}.partial"
-        partial.write_text(json.dumps(manifest, indent=1, sort_keys=True), encoding="utf-8")
-        partial.replace(root / MANIFEST)
+        write_whole(root, MANIFEST, [json.dumps(manifest, indent=1, sort_keys=True).encode()])
     except OSError as error:
         raise StorageError(f"the pack in {root} is not complete: {error}. Make room and run it again") from error
     notes = tuple(f"{name} is not in the pack: {why}" for name, why in missing.items())
@@ -73,7 +71,7 @@ def verify_pack(folder: Path | str) -> list[str]:
         path = root / name
         if not path.is_file():
             problems.append(f"{name} is missing")
-        elif _sha256(path) != digest:
+        elif sha256_of(path) != digest:
             problems.append(f"{name} is not what was packed")
     present = {path.relative_to(root).as_posix() for path in _files(root)}
     problems += [f"{name} was added later" for name in sorted(present - set(manifest["files"]))]
@@ -190,11 +188,3 @@ def _files(root: Path) -> Iterable[Path]:
 
 def _plain(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()

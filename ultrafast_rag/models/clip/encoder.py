@@ -24,9 +24,8 @@ from ultrafast_rag.models.clip.openvino import PREFIX as OPENVINO
 from ultrafast_rag.models.clip.pixels import Pixels, decode
 from ultrafast_rag.models.clip.towers import HfTowers, OpenClipTowers, Towers
 from ultrafast_rag.models.device import DevicePlan, plan_device
-from ultrafast_rag.models.hashing import file_sha256
 from ultrafast_rag.models.text.openvino import Progress, version
-from ultrafast_rag.models.weights import Weights, resolve
+from ultrafast_rag.models.weights import Weights, file_sha256, resolve
 from ultrafast_rag.types import Vectors
 
 PREFIX = "open_clip:"

@@ -21,9 +21,8 @@ from ultrafast_rag.config import PACKAGED_READER, Config
 from ultrafast_rag.errors import ConfigError, EncodingError, MissingExtraError, UltraFastRAGError, WeightsError, require
 from ultrafast_rag.models.batching import Governor, run_governed
 from ultrafast_rag.models.device import DevicePlan
-from ultrafast_rag.models.hashing import file_sha256
 from ultrafast_rag.models.text.openvino import convert_once, version
-from ultrafast_rag.models.weights import Weights, resolve
+from ultrafast_rag.models.weights import Weights, file_sha256, resolve
 from ultrafast_rag.types import Reading
 
 BASE = "sentence-transformers/all-MiniLM-L6-v2"

@@ -18,8 +18,7 @@ from typing import Any
 
 from ultrafast_rag.config import Config
 from ultrafast_rag.errors import WeightsError, require
-from ultrafast_rag.models.hashing import file_sha256
-from ultrafast_rag.models.weights import resolve
+from ultrafast_rag.models.weights import file_sha256, resolve
 
 _KAGGLE_ROOT = Path("/kaggle/input")
 _LAYER = {

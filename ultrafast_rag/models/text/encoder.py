@@ -16,12 +16,13 @@ import numpy as np
 
 from ultrafast_rag.config import Config
 from ultrafast_rag.errors import EncodingError, IndexStateError
+from ultrafast_rag.files import Memory
 from ultrafast_rag.models.batching import guarded
 from ultrafast_rag.models.device import DevicePlan, plan_device
 from ultrafast_rag.models.text.calibration import calibration_hash
 from ultrafast_rag.models.text.openvino import OpenVINOEngine, Progress, engine_id, torch_share
 from ultrafast_rag.models.text.openvino import reference as made_in_conversion
-from ultrafast_rag.models.text.reference import Engine, Fit, Memory, Reference, fit, fit_once, reference_texts
+from ultrafast_rag.models.text.reference import Engine, Fit, Reference, fit, fit_once, reference_texts
 from ultrafast_rag.models.text.select import Choice, Trial, choose, exactness, machine_key, remembered
 from ultrafast_rag.models.text.tokens import EncoderSpec, WordPieces, same_space
 from ultrafast_rag.models.text.torch import TorchEngine

@@ -10,7 +10,6 @@ always trace (seen with transformers 5).
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -31,6 +30,7 @@ import numpy as np
 
 from ultrafast_rag.config import Config
 from ultrafast_rag.errors import EncodingError, MissingExtraError, require
+from ultrafast_rag.files import sha256_of, sync
 from ultrafast_rag.models.batching import batches
 from ultrafast_rag.models.device import DevicePlan
 from ultrafast_rag.models.text.calibration import calibration_hash, calibration_texts
@@ -192,7 +192,7 @@ def manifest(folder: Path) -> dict[str, Any] | None:
     """
     try:
         stated = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        sound = all(_sha256(folder / name) == stated["sha256"][name] for name in _FILES)
+        sound = all(sha256_of(folder / name) == stated["sha256"][name] for name in _FILES)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError):
@@ -295,27 +295,15 @@ def _seal(aside: Path, folder: Path) -> None:
     """Checksums, fsync, rename; whoever comes second keeps the first one's work."""
     about = json.loads((aside / "about.json").read_text(encoding="utf-8"))
     (aside / "about.json").unlink()
-    about["sha256"] = {name: _sha256(aside / name) for name in _FILES}
+    about["sha256"] = {name: sha256_of(aside / name) for name in _FILES}
     (aside / "manifest.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
     for path in [*aside.iterdir(), aside]:
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        sync(path)
     try:
         os.rename(aside, folder)
     except OSError:
         if not folder.is_dir():
             raise
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        digest = hashlib.sha256()
-        while block := stream.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 # below: the child process

@@ -10,18 +10,15 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
-import os
-import tempfile
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from ultrafast_rag.files import Memory
 from ultrafast_rag.models.text.calibration import calibration_texts
 from ultrafast_rag.models.text.tokens import WordPieces
 from ultrafast_rag.types import Vectors
@@ -212,43 +209,6 @@ def agreement(vectors: Vectors, exact: Vectors, *, k: int = NEIGHBOURS) -> tuple
 
     shared = [len(set(ours) & set(theirs)) for ours, theirs in zip(nearest(vectors).tolist(), nearest(exact).tolist())]
     return float(np.mean(shared)) / k, float((vectors * exact).sum(1).mean())
-
-
-class Memory:
-    """Small findings by key in one JSON file; each carries its own checksum, and one that is not as written is unknown."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def recall(self, key: str) -> Any:
-        """The value kept under `key`, or None."""
-        entry = self._read().get(key)
-        if not isinstance(entry, dict) or entry.get("sha256") != _checksum(entry.get("value")):
-            return None
-        return entry["value"]
-
-    def remember(self, key: str, value: Any) -> None:
-        """Keep a JSON value. A folder that cannot be written only costs the measurement again."""
-        known = {**self._read(), key: {"value": value, "sha256": _checksum(value)}}
-        try:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=self._path.parent, prefix=f".{self._path.stem}-")
-            with os.fdopen(handle, "w", encoding="utf-8") as stream:
-                json.dump(known, stream, indent=1)
-            os.replace(temporary, self._path)
-        except OSError:
-            return
-
-    def _read(self) -> dict[str, Any]:
-        try:
-            known = json.loads(self._path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):  # nothing found yet, or a torn file
-            return {}
-        return known if isinstance(known, dict) else {}
-
-
-def _checksum(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def fit_once(memory: Memory, key: str, engine: Engine, measure: Callable[[], Fit]) -> Fit:

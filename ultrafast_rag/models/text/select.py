@@ -16,9 +16,10 @@ from importlib import metadata
 
 from ultrafast_rag.config import Config
 from ultrafast_rag.errors import EncodingError
+from ultrafast_rag.files import Memory
 from ultrafast_rag.models.device import DevicePlan
 from ultrafast_rag.models.text.calibration import calibration_hash, calibration_texts
-from ultrafast_rag.models.text.reference import MIN_OVERLAP, Engine, Fit, Memory, agreement, precision_of
+from ultrafast_rag.models.text.reference import MIN_OVERLAP, Engine, Fit, agreement, precision_of
 from ultrafast_rag.models.text.tokens import EncoderSpec, WordPieces
 from ultrafast_rag.types import Vectors
 

@@ -1,4 +1,4 @@
-"""Files of an index folder: opened inside it and nowhere else, never through a link, written whole or not at all.
+"""Files: opened inside a folder and nowhere else, never through a link, written whole or not at all; their sha256.
 
 A folder may come from a stranger. So a name is a plain name, what it opens is a regular file that has no other
 name to be written through, and nothing is emptied before that is known. Manifests carry their own checksum.
@@ -12,7 +12,8 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ def write_whole(folder: Path, name: str, pieces: Iterable[bytes | memoryview]) -
         with contextlib.suppress(OSError):
             (folder / partial).unlink()
         raise
-    sync_folder(folder)
+    sync(folder)
 
 
 def read_bytes(folder: Path, name: str, most_bytes: int) -> bytes | None:
@@ -102,11 +103,12 @@ def read_bytes(folder: Path, name: str, most_bytes: int) -> bytes | None:
     return None
 
 
-def sha256_of(path: Path) -> str:
-    """Of a file's bytes, in hex."""
+def sha256_of(path: Path, *, before_piece: Callable[[], None] = lambda: None) -> str:
+    """Of a file's bytes, in hex, read by the megabyte; `before_piece` may raise to stop it. OSError as the system says it."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while piece := file.read(_PIECE):
+            before_piece()
             digest.update(piece)
     return digest.hexdigest()
 
@@ -130,12 +132,46 @@ def read_manifest(folder: Path, name: str) -> dict[str, Any] | None:
     return facts if whole and isinstance(facts, dict) else None
 
 
-def sync_folder(folder: Path) -> None:
-    """Make new names in a folder durable; a no-op where folders cannot be opened (Windows)."""
-    if os.name == "nt":
+def sync(path: Path) -> None:
+    """Make a file's bytes, or the new names in a folder, durable; a no-op where folders cannot be opened (Windows)."""
+    if os.name == "nt" and path.is_dir():
         return
-    fd = os.open(folder, os.O_RDONLY)
+    fd = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+class Memory:
+    """Small findings by key in one JSON file; each carries its own checksum, and one that is not as written is unknown."""
+
+    _writing = threading.Lock()  # two findings of one process at once: neither is lost
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def recall(self, key: str) -> Any:
+        """The value kept under `key`, or None."""
+        entry = self._read().get(key)
+        if not isinstance(entry, dict) or entry.get("sha256") != _checksum(entry.get("value")):
+            return None
+        return entry["value"]
+
+    def remember(self, key: str, value: Any) -> None:
+        """Keep a JSON value. A folder that cannot be written only costs finding it again."""
+        with self._writing, contextlib.suppress(OSError):
+            known = {**self._read(), key: {"value": value, "sha256": _checksum(value)}}
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_whole(self._path.parent, self._path.name, [json.dumps(known, indent=1).encode()])
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            known = json.loads(self._path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):  # nothing found yet, or a torn file
+            return {}
+        return known if isinstance(known, dict) else {}
+
+
+def _checksum(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
