@@ -479,9 +479,7 @@ class UltraFastRAG:
         }
 
     def doctor(self) -> Table:
-        """What this machine offers, what was chosen and why, what is missing; checks the index's sums too."""
-        self._models.picture()
-        self._models.speech()
+        """What this machine offers, what was chosen and why, what is missing and what to do; verifies checksums too."""
         self._dense.refresh()
         return examine(self.config, self._store, self._models, index_info={TEXT_SPACE: dict(self._dense.info)})
 
