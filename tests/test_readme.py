@@ -80,6 +80,36 @@ def test_every_number_of_the_table_is_on_record():
         assert numbers == pytest.approx([place(record) for place in places], rel=ROUNDING), what
 
 
+# what stands before a measured number in running text -> its JSON and the place in it
+PROSE = {
+    "matrix products run at 0.94": ("profile.json", lambda d: d["layers"]["tera_ops"]),
+    "one large product alone reaches 0.95": ("profile.json", lambda d: d["layers"]["ceiling_tera_ops"]),
+    "(AUC 0.66": ("reader.json", lambda d: d["AUC"]),
+    "The packaged reader (3 MB": ("reader.json", lambda d: d["size_bytes"] / 1e6),
+}
+NOT_MEASURED = ("about 6 GB", "*estimate* 4 000 pages/min", "noise 20 dB")  # said to be no measurement, or a setting
+MEASURED = re.compile(r"(?<![\w.])(?:\d+\.\d+(?![\w.])|\d[\d ]*(?= ?(?:ms|MB|GB|dB|s|%|tokens/s|pages/min)\b))")
+
+
+def prose():
+    """README's running text: no code, no table, no link's address, no version of Python, SQuAD or a licence."""
+    text = re.sub(r"```.*?```|^ {4}.*?$|`[^`]*`|^\|.*?$|\]\([^)]*\)|^!\[.*?$", "", README, flags=re.DOTALL | re.MULTILINE)
+    text = re.sub(r"(?:Python|Apache|AGPL|SQuAD|BY-SA|or)[ -]\d+\.\d+(?:, \d+\.\d+)*(?: or \d+\.\d+)?|#t=.*", "", text)
+    return " ".join(text.split())
+
+
+def test_every_number_of_the_running_text_is_on_record():
+    text = prose()
+    spans = {said: (text.index(said), text.index(said) + len(said)) for said in (*PROSE, *NOT_MEASURED)}
+    for found in MEASURED.finditer(text):
+        said = next((said for said, (start, end) in spans.items() if start <= found.start() and found.end() <= end), None)
+        assert said, f"no JSON for {text[max(0, found.start() - 60) : found.end() + 20]!r}: name it in PROSE"
+        if said in PROSE:
+            name, place = PROSE[said]
+            record = json.loads((ROOT / "data" / "benchmarks" / name).read_text(encoding="utf-8"))
+            assert float(found.group()) == pytest.approx(place(record), rel=0.02), said
+
+
 def test_numbers_are_of_the_machine_the_table_names():
     for what, _, name in table():
         machine = json.loads((ROOT / "data" / "benchmarks" / name).read_text(encoding="utf-8"))["machine"]

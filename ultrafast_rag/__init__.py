@@ -28,7 +28,7 @@ def __getattr__(name: str) -> Any:
 
     module = importlib.import_module(_LAZY[name])
     if name == "UltraFastRAG":
-        for edge, function in (("widget", _widget), ("make_testset", _make_testset), ("data_report", _data_report)):
+        for edge, function in _EDGES.items():
             module.EDGES.setdefault(edge, function)
     value = getattr(module, name)
     globals()[name] = value
@@ -47,7 +47,29 @@ def _make_testset(*asked: Any) -> Any:
     return make_testset(*asked)
 
 
-def _data_report(store: Any) -> Any:
+def _data_report(*asked: Any) -> Any:
     from ultrafast_rag.bench.report import data_report
 
-    return data_report(store)
+    return data_report(*asked)
+
+
+def _evaluate(*asked: Any, **options: Any) -> Any:
+    from ultrafast_rag.bench.evaluate import evaluate, judge_of
+
+    judge, model = options.pop("judge"), options.pop("model")
+    return evaluate(*asked, judged=judge_of(judge, model), **options)
+
+
+def _compare(*asked: Any, **options: Any) -> Any:
+    from ultrafast_rag.bench.compare import compare_on
+
+    return compare_on(*asked, **options)
+
+
+_EDGES = {
+    "widget": _widget,
+    "make_testset": _make_testset,
+    "data_report": _data_report,
+    "evaluate": _evaluate,
+    "compare": _compare,
+}

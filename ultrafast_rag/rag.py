@@ -535,10 +535,42 @@ class UltraFastRAG:
         model = self._generators.form_filler() if self.config.generator == "gemini" else None
         return EDGES["make_testset"](self._store, n, model)
 
-    def data_report(self) -> Table:
-        """What was not read, what is empty, garbled or there twice, and each document's language."""
-        table: Table = EDGES["data_report"](self._store)
-        return table
+    def evaluate(self, questions: Any = None, *, k: int = 10, judge: Any = None) -> Any:
+        """Ask each question and judge what comes back: a `bench.evaluate.Evaluation` of search, answers, support, time, money.
+
+        questions: a file (JSON, JSON lines, CSV of question, answer, file, page) or a list of `bench.questions.Question`,
+        e.g. from `make_testset`; None takes the thumbs kept in this index. judge: "gemini", or a function of (statement,
+        passage), decides whether a passage bears a statement out; by default it must hold its words.
+        Raises ConfigError without questions.
+        """
+
+        def encode(texts: Sequence[str]) -> Any:
+            return self._models.text().encode(texts)
+
+        return EDGES["evaluate"](
+            self._store, self.search, self.query, encode, questions, k=k, judge=judge, model=self._generators.form_filler
+        )
+
+    def compare(self, configs: Mapping[str, Mapping[str, Any]], questions: Any, *, metric: str = "ndcg", k: int = 10) -> Any:
+        """Which settings find more, and is it more than chance? A table with intervals and p-values, and `.plot()`.
+
+        configs: name -> settings that change this session's, e.g. {"now": {}, "words only": {"alpha": 0.0}}; the first is
+        what the others are held against. Settings of the search are asked of this index; others read its files again.
+        metric: "ndcg", "recall", "precision", "mrr", "map" or "hit". Raises ConfigError for what cannot be compared.
+        """
+        return EDGES["compare"](self, self._store.folder, configs, questions, metric=metric, k=k)
+
+    def data_report(self, *, before: PathLike | None = None) -> Table:
+        """What was not read, what is empty, garbled or there twice, and each document's language.
+
+        before: the folder of an earlier state of this index, to say what drifted since: documents, lengths, vectors.
+        """
+        if before is None:
+            table: Table = EDGES["data_report"](self._store)
+            return table
+        with closing(Store.open(Path(before).expanduser(), write=False)) as earlier:
+            compared: Table = EDGES["data_report"](self._store, earlier)
+            return compared
 
     def widget(self) -> Any:
         """The search panel for a notebook."""

@@ -24,6 +24,7 @@ from ultrafast_rag.bench.result import plain, records_markdown, shown_command
 from ultrafast_rag.bench.settings import fresh_cache, settings_of
 from ultrafast_rag.bench.support import ANSWERABLE, ELSEWHERE, NEAR_MISS, Asked, best_threshold, further_of
 from ultrafast_rag.bench.support import row_of as support_row
+from ultrafast_rag.bench.vectors import cosine, forms
 from ultrafast_rag.config import Config
 from ultrafast_rag.errors import ConfigError, UltraFastRAGError
 from ultrafast_rag.types import Table
@@ -285,3 +286,30 @@ def test_own_collections_are_read_in_the_layouts_of_beir_and_squad(tmp_path):
     squad.write_text("[]")
     with pytest.raises(ConfigError, match="SQuAD"):
         read(squad)
+
+
+def test_compressed_forms_keep_what_their_bytes_allow():
+    rng = np.random.default_rng(5)
+    documents = rng.normal(size=(300, 96)).astype(np.float32)
+    documents /= np.linalg.norm(documents, axis=1, keepdims=True)
+    found = {form.name: form for form in forms(documents)}
+    assert [form.size for form in found.values()] == [384, 192, 100, 12, 204, 256, 48, 96]
+    near = {name: float(cosine(documents, form.decoded).mean()) for name, form in found.items()}
+    assert near["float32"] == pytest.approx(1)
+    assert near["float16"] == pytest.approx(1, abs=1e-6)
+    assert near["int8"] > 0.9999
+    # E|x| of a unit Gaussian: sqrt(2 / pi)
+    assert near["binary"] == pytest.approx(np.sqrt(2 / np.pi), abs=0.01)
+    thin = found["sparse, 64 values"].decoded
+    assert (np.count_nonzero(thin, axis=1) == 64).all()
+    assert np.abs(thin).max(axis=1) == pytest.approx(np.abs(documents).max(axis=1), rel=1e-3)
+    assert near["PQ, 96 bytes"] > near["PQ, 48 bytes"] > 0.8
+
+
+def test_compressed_vectors_are_measured_against_float32(collection, tmp_path):
+    result = run(["vectors", "--data", str(collection), "--sets", "scifact", "--out", str(tmp_path / "v.json")])
+    rows = {row["form"]: row for row in result.table}
+    assert (rows["float32"]["recall@10"], rows["float32"]["p"]) == (1, None)
+    assert rows["int8"]["nDCG@10"] == pytest.approx(rows["float32"]["nDCG@10"])
+    assert rows["binary, 100 again"]["recall@10"] == 1  # all six documents are scored again
+    assert json.loads((tmp_path / "v.json").read_text())["encoders"]

@@ -10,7 +10,7 @@ import pytest
 from ultrafast_rag import UltraFastRAG
 from ultrafast_rag.bench.compare import compare_configs, holm
 from ultrafast_rag.bench.questions import Question, load_questions
-from ultrafast_rag.bench.report import garbled
+from ultrafast_rag.bench.report import garbled, mean_distance
 from ultrafast_rag.bench.testset import GAP, as_rows, make_testset
 from ultrafast_rag.errors import BadResponseError, ConfigError
 from ultrafast_rag.types import Completion
@@ -99,6 +99,27 @@ def test_data_report_finds_copies_empty_pages_and_languages(rag):
     assert languages["door.md"] == "english"
 
 
+def test_drift_between_two_states_names_documents_and_tells_moved_vectors_from_a_sample(rag, tmp_path):
+    with UltraFastRAG(tmp_path / "before", **SETTINGS) as earlier:
+        (tmp_path / "lamp.md").write_text(LAMP)
+        earlier.ingest(tmp_path / "lamp.md")
+    found = {row["finding"]: row for row in rag.data_report(before=tmp_path / "before")}
+    assert found["added"]["document"] == "copy.md, door.md, lamp.md, letter.pdf, turm.md"  # other paths: other documents
+    assert found["removed"]["document"] == "lamp.md"
+    assert "drift" in found["vectors"]["where"]
+    same = {row["finding"] for row in rag.data_report(before=rag._store.folder)}
+    assert not same & {"added", "removed", "changed", "lengths"}
+
+
+def test_mean_distance_tells_a_moved_sample_from_the_same_one():
+    rng = np.random.default_rng(3)
+    a, b = rng.normal(size=(2, 120, 8)).astype(np.float32)
+    assert mean_distance(a, b)[1] > 0.01
+    moved, p = mean_distance(a, b + 0.5)
+    assert moved > mean_distance(a, b)[0]
+    assert p == pytest.approx(1 / 1000)
+
+
 def test_garbled_text_is_told_from_other_scripts():
     assert garbled("\ue001\ue002 \ue003 text")
     assert garbled("(cid:12)(cid:9) was")
@@ -120,6 +141,28 @@ def test_configs_are_compared_on_the_same_questions_with_a_plot(folder):
     assert [text.get_text() for text in found.plot().axes[0].get_yticklabels()] == ["again", "default"]
     with pytest.raises(ConfigError, match="at least one"):
         compare_configs({}, questions, [folder])
+
+
+def test_settings_of_the_search_are_compared_on_the_index_that_is_there(rag, monkeypatch):
+    questions = [Question("How much oil did the lamp burn?", source="lamp.md"), Question("Wie viele Stufen?", source="turm.md")]
+    read = []
+    monkeypatch.setattr(UltraFastRAG, "ingest", lambda self, *sources: read.append(sources))
+    found = rag.compare({"now": {}, "words only": {"alpha": 0.0}}, questions, k=5)
+    assert [row["settings"] for row in found.table] == ["now", "words only"]
+    assert not read
+    assert len(rag.documents()) == 5  # the index is open and whole
+    with pytest.raises(ConfigError, match="unknown setting alhpa"):
+        rag.compare({"now": {}, "typo": {"alhpa": 0.0}}, questions)
+
+
+def test_other_chunks_are_read_again_from_the_files_and_only_from_files(rag):
+    questions = [Question("How much oil did the lamp burn?", source="lamp.md")]
+    found = rag.compare({"now": {}, "short": {"chunk_tokens": 32}}, questions, k=5)
+    assert found.table[1]["mean"] > 0
+    with UltraFastRAG(**SETTINGS) as other:
+        other.add_texts([LAMP])
+        with pytest.raises(ConfigError, match="read again"):
+            other.compare({"short": {"chunk_tokens": 32}}, questions)
 
 
 def test_holm_follows_its_definition():

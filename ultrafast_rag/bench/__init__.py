@@ -54,6 +54,7 @@ COMMANDS = {
         Command("profile", "core-seconds of an ingest by part, and the encoder against the chip's ceiling"),
         Command("search", "latency by leg, recall and size at --n chunks"),
         Command("encode", "every text engine and batch budget: tokens/s, cosine and nDCG against fp32"),
+        Command("vectors", "compressed vectors and models side by side: bytes, cosine, recall@10, nDCG@10 with intervals"),
         Command("coldstart", "a fresh process opens an index and answers: seconds, memory, modules loaded"),
         Command("ablation", "from the basic settings to the default, one change at a time"),
         Command("enrich", "enrichment one at a time against many at once, on a loopback stand-in"),

@@ -1,7 +1,7 @@
 """Several settings on the same documents and questions: which is better, and is it more than chance?
 
-Each setting gets an index of its own, since chunking and models change what is in it; the embedding cache is shared, so
-that a passage is encoded once for each model.
+Settings that change chunks or vectors get an index of their own; the embedding cache is shared, so that a passage is
+encoded once for each model. Settings of the search alone are asked of the index that is there.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from ultrafast_rag.bench.metrics import compare, interval, per_query
-from ultrafast_rag.bench.questions import Question, judge
+from ultrafast_rag.bench.questions import Question, judge, load_questions
 from ultrafast_rag.bench.result import say
 from ultrafast_rag.config import Config
 from ultrafast_rag.errors import ConfigError, require
@@ -59,44 +60,73 @@ def compare_configs(
     *,
     metric: str = "ndcg",
     k: int = 10,
+    base: Config | None = None,
+    index: Path | None = None,
 ) -> Compared:
-    """Index the sources under each setting and ask each the same questions; the first is what the others are held against.
+    """Ask each setting the same questions about the same sources; the first is what the others are held against.
 
     configs: name -> settings of Config, e.g. {"default": {}, "words only": {"alpha": 0.0}}.  metric: as `per_query` has it.
+    base: what the settings change.  index: a folder with the sources indexed under `base`, for settings that need no other.
     p is Holm's step-down adjustment of the paired randomization tests, so that the best of many is not lucky.
     Raises ConfigError without settings or answerable questions, and when a source could not be read at all.
     """
     if not configs or not any(question.answerable for question in questions):
-        raise ConfigError("compare_configs needs at least one setting and one question whose source is known")
+        raise ConfigError("compare needs at least one setting and one question whose source is known")
+    base = (base or Config()).replace(quiet=True, query_cache=False)
     values: dict[str, dict[str, float]] = {}
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, settings in configs.items():
         say(f"{name} ...")
-        values[name], seconds = _ask(Config(quiet=True, query_cache=False).replace(**settings), questions, sources, metric, k)
+        config = base.replace(**settings)
+        kept = index if config.identity() == base.identity() else None
+        values[name], seconds = _ask(config, questions, sources, metric, k, kept)
         low, high = interval(values[name])
         mean = sum(values[name].values()) / len(values[name])
         rows.append({"settings": name, "mean": mean, "low": low, "high": high, "ms": 1000 * seconds / len(values[name])})
-    base, *others = values
-    tests = [compare(values[base], values[name]) for name in others]
+    first, *others = values
+    tests = [compare(values[first], values[name]) for name in others]
     for row, test, p in zip(rows[1:], tests, holm([test.p_value for test in tests])):
         row |= {"difference": test.difference, "p": p, "verdict": _verdict(test.difference, p)}
     measure = f"{metric}@{k}"
-    notes = (f"{measure} over {len(values[base])} questions; difference, p: against {base!r}, p adjusted by Holm",)
+    notes = (f"{measure} over {len(values[first])} questions; difference, p: against {first!r}, p adjusted by Holm",)
     return Compared(Table(rows, "Settings compared", notes=notes), values, measure)
 
 
+def compare_on(
+    rag: UltraFastRAG,
+    folder: Path,
+    configs: Mapping[str, Mapping[str, Any]],
+    questions: Sequence[Question] | str | Path,
+    **options: Any,
+) -> Compared:
+    """`compare_configs` over what an index in `folder` holds; settings of the search alone read nothing again.
+
+    questions: a list, or a file as `load_questions` reads it.
+
+    Raises ConfigError where other chunks or vectors are asked for and the sources are not files of this machine.
+    """
+    here = [document.source for document in rag.documents() if Path(document.source).is_file()]
+    new = [name for name, settings in configs.items() if rag.config.replace(**settings).identity() != rag.config.identity()]
+    if new and len(here) < len(rag.documents()):
+        raise ConfigError(f"{new[0]!r} needs the sources read again, and some are not files here: ingest them from their folder")
+    asked = load_questions(questions) if isinstance(questions, (str, Path)) else list(questions)
+    return compare_configs(configs, asked, here, base=rag.config, index=folder, **options)
+
+
 def _ask(
-    config: Config, questions: Sequence[Question], sources: Sequence[str | PathLike[str]], metric: str, k: int
+    config: Config, questions: Sequence[Question], sources: Sequence[str | PathLike[str]], metric: str, k: int, index: Path | None
 ) -> tuple[dict[str, float], float]:
-    with tempfile.TemporaryDirectory(prefix="ultrafast_rag-compare-") as folder:
-        with UltraFastRAG(Path(folder, "index"), config=config) as rag:
+    with ExitStack() as stack:
+        place = index or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ultrafast_rag-compare-")), "index")
+        rag = stack.enter_context(UltraFastRAG(place, config=config))
+        if index is None:
             report = rag.ingest(*sources)
             if not report.chunks:
                 raise ConfigError(f"nothing could be read: {report.failed or sources}")
-            rag.warmup()
-            start = time.perf_counter()
-            qrels, run = judge(questions, lambda question: rag.search(question, k=5 * k))  # a place may take several hits
-            return per_query(metric, qrels, run, k=k), time.perf_counter() - start
+        rag.warmup()
+        start = time.perf_counter()
+        qrels, run = judge(questions, lambda question: rag.search(question, k=5 * k))  # a place may take several hits
+        return per_query(metric, qrels, run, k=k), time.perf_counter() - start
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

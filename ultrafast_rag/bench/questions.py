@@ -16,7 +16,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ultrafast_rag.bench.answers import citation_scores, contains_answer, faithfulness, token_f1
+from ultrafast_rag.bench.answers import (
+    Encode,
+    Supports,
+    answer_relevancy,
+    citation_scores,
+    contained,
+    contains_answer,
+    context_precision,
+    context_recall,
+    faithfulness,
+    token_f1,
+)
 from ultrafast_rag.errors import ConfigError
 from ultrafast_rag.types import Answer, Hit, Table
 
@@ -125,10 +136,21 @@ def place_of(hit: Hit) -> str:
     return f"{hit.source}#{hit.page if hit.page is not None else ''}{moment}"
 
 
-def evaluate_answers(questions: Sequence[Question], ask: Callable[[str], Answer]) -> Table:
+def is_right(question: Question, answer: Answer) -> bool:
+    """Whether an answer was given that holds the gold words or, where those are not known, cites the right place."""
+    if question.answers:
+        return answer.supported and contains_answer(answer.text, question.answers)
+    return answer.supported and any(question.is_answered_by(citation.hit) for citation in answer.citations)
+
+
+def evaluate_answers(
+    questions: Sequence[Question], ask: Callable[[str], Answer], *, supports: Supports = contained, encode: Encode | None = None
+) -> Table:
     """One row a kind of question: how often an answer is given, holds the gold words, and cites the right place.
 
-    F1 is of the words; faithful and cites precisely as `faithfulness` and `citation_scores` say, over answers given.
+    F1 is of the words. Over answers given: faithful as `faithfulness`, cites precisely and fully as `citation_scores`
+    say, relevant (where `encode` is given) as `answer_relevancy`. Over those whose gold words are known: context
+    precision and recall of the passages shown. supports: what judges a statement, e.g. `judged_by(model)`.
     """
     rows = []
     for name, wanted in (("answerable", True), ("not in the documents", False)):
@@ -145,11 +167,19 @@ def evaluate_answers(questions: Sequence[Question], ask: Callable[[str], Answer]
                 "holds the gold answer": _share(a.supported and contains_answer(a.text, q.answers) for q, a in gold),
                 "F1": _share(a.supported * token_f1(MARK.sub(" ", a.text), q.answers) for q, a in gold),
                 "cites the right place": _share(right) if wanted else None,
-                "faithful": _share(faithfulness(a) for a in given),
-                "cites precisely": _share(citation_scores(a)[0] for a in given),
+                "faithful": _share(faithfulness(a, supports=supports) for a in given),
+                "cites precisely": _share(citation_scores(a, supports=supports)[0] for a in given),
+                "cites fully": _share(citation_scores(a, supports=supports)[1] for a in given),
+                "relevant": _share(answer_relevancy(a.question, MARK.sub("", a.text), encode) for a in given) if encode else None,
+                "context precision": _share(context_precision(_texts(a), q.answers) for q, a in gold),
+                "context recall": _share(context_recall(_texts(a), q.answer, supports=supports) for q, a in gold if q.answer),
             }
         )
     return Table(rows, "Answers")
+
+
+def _texts(answer: Answer) -> list[str]:
+    return [hit.text for hit in answer.hits]
 
 
 def _share(values: Iterable[float]) -> float | None:

@@ -1,40 +1,95 @@
 """A report on the data itself: what was not read, what is empty, garbled or there twice, and in which languages.
 
-Looks at the committed chunks alone, so it can be asked of any index at any time.
+Looks at the committed chunks alone, so it can be asked of any index at any time; given an earlier state, it says
+what drifted since.
 """
 
 from __future__ import annotations
 
 import re
+import statistics
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import PurePath
 from typing import Any
 
+import numpy as np
+
 from ultrafast_rag.bench.testset import passages
 from ultrafast_rag.index.store import Store
 from ultrafast_rag.language.terms import detect, words_of
-from ultrafast_rag.types import Document, Table
+from ultrafast_rag.types import TEXT_SPACE, Document, Table, Vectors
 
 SHOWN = 20  # page numbers, or names, listed in a row
 SAME = 0.5  # of the smaller document's passages stand in the other word for word: said to be a duplicate
 GARBLED = 0.05  # of a page's characters are unassigned, private, control or replacement characters: its text layer is broken
+SAMPLED, ROUNDS, DRIFTED = 500, 999, 0.01  # vectors of each state, permutations, the p-value below which they are said to differ
 
 
-def data_report(store: Store) -> Table:
-    """One row a finding: finding, document, where (pages), count. A document without a finding has its language alone."""
+def data_report(store: Store, before: Store | None = None) -> Table:
+    """One row a finding: finding, document, where (pages), count. A document without a finding has its language alone.
+
+    before: an earlier state of the index; what drifted since then comes first.
+    """
     texts: dict[str, dict[int | None, list[str]]] = defaultdict(lambda: defaultdict(list))
     for chunk in passages(store):
         texts[chunk.document_id][chunk.page].append(chunk.text)
     documents = store.documents()
-    rows: list[dict[str, Any]] = []
+    rows = drift(before, store) if before is not None else []
     for document in documents:
         rows += _of_document(document, store.failures(document.id), texts.get(document.id, {}))
     rows += _duplicates({document.id: document for document in documents}, texts)
     counts = Counter(str(row["finding"]) for row in rows)
     notes = (f"{len(documents)} documents; " + ", ".join(f"{count} {finding}" for finding, count in counts.items()),)
     return Table(rows, "The data", notes=notes)
+
+
+def drift(before: Store, now: Store) -> list[dict[str, Any]]:
+    """What changed from one state to the other: documents, the length of passages, and where the vectors lie.
+
+    Vectors: distance of their means, with a permutation test over at most SAMPLED of each state.
+    Source: Gretton et al., "A kernel two-sample test", JMLR 2012 (its linear kernel).
+    """
+    old, new = ({document.source: document for document in store.documents()} for store in (before, now))
+    changed = {name for name in set(old) & set(new) if old[name].content_hash != new[name].content_hash}
+    rows: list[dict[str, Any]] = []
+    for finding, names in (("added", set(new) - set(old)), ("removed", set(old) - set(new)), ("changed", changed)):
+        listed = ", ".join(sorted(PurePath(name.replace("\\", "/")).name for name in names)[:SHOWN])
+        rows += (
+            [{"finding": finding, "document": listed, "where": "since the earlier state", "count": len(names)}] if names else []
+        )
+    lengths = [[len(chunk.text.split()) for chunk in passages(store)] or [0] for store in (before, now)]
+    middle = [statistics.median(counted) for counted in lengths]
+    if middle[0] != middle[1]:
+        said = f"median words of a passage: {middle[0]:g} before, {middle[1]:g} now"
+        rows.append({"finding": "lengths", "document": "", "where": said, "count": len(lengths[1])})
+    a, b = _sample(before), _sample(now)
+    if len(a) and len(b) and a.shape[1] == b.shape[1]:
+        distance, p = mean_distance(a, b)
+        said = f"means {distance:.3f} apart, p = {p:.3f}: {'drifted' if p < DRIFTED else 'no drift shown'}"
+        rows.append({"finding": "vectors", "document": "", "where": said, "count": len(b)})
+    return rows
+
+
+def mean_distance(a: Vectors, b: Vectors, *, seed: int = 0) -> tuple[float, float]:
+    """Distance between two samples' means and the share of ROUNDS random splits at least as far apart; rows are vectors."""
+    rng, both = np.random.default_rng(seed), np.concatenate([a, b])
+
+    def apart(order: Any) -> float:
+        return float(np.linalg.norm(both[order[: len(a)]].mean(axis=0) - both[order[len(a) :]].mean(axis=0)))
+
+    seen = apart(np.arange(len(both)))
+    as_far = sum(apart(rng.permutation(len(both))) >= seen - 1e-12 for _ in range(ROUNDS))
+    return seen, (as_far + 1) / (ROUNDS + 1)
+
+
+def _sample(store: Store) -> Vectors:
+    view = store.vectors(TEXT_SPACE)
+    alive = store.alive()
+    kept = np.flatnonzero(alive[np.minimum(view.chunk_ids, len(alive) - 1)]) if len(view.chunk_ids) else np.empty(0, np.int64)
+    chosen = np.random.default_rng(0).permutation(kept)[:SAMPLED]
+    return view.take(np.sort(chosen))
 
 
 def _of_document(
