@@ -1,14 +1,18 @@
 """Train the reader: question and passage together -> the answer's span, or that there is none.
 
-    python data/train_reader.py --data DIR              # mine near misses, train, measure, write (resumes)
+    python data/train_reader.py --data DIR              # mine near misses, train, measure, write
     python data/train_reader.py --data DIR --evaluate   # measure the weights that are there
     python data/train_reader.py --data DIR --calibrate  # fit the constants of answer/extractive.py, through our own search
 
 DIR is the folder of public collections (default: UFR_TEST_DATA), of which SQuAD 2.0's shared half is used,
 by articles: a fifth of the questions is held out, with every passage of their articles. What a reader meets
-in use is not the gold paragraph but ten passages that a search found about something similar, so each
-question is also shown a near miss of our own search. Figures in tables come from `figure_questions.py`.
-Loss: cross entropy of start and end (position 0: no answer; Devlin et al. 2019, section 4.3) and of "answerable".
+in use is not the gold paragraph but ten passages that a search found about something similar, so an answerable
+question is shown in a group: its own paragraph, near misses of our own search, the paragraph under a question it does
+not answer, and under its own question with a name, a number or an opposite exchanged (Rajpurkar et al. 2018, table 1:
+how people make a question unanswerable). Figures in tables come from `figure_questions.py`.
+Loss of a passage: cross entropy of start and end (position 0: no answer; Devlin et al. 2019, section 4.3) and of
+"answerable". Loss of a group: one softmax over the spans of all its passages (Clark & Gardner 2018, section 3.3), and
+the answerable pair above each of the others (logistic loss of the difference, which is AUC's).
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -43,9 +48,19 @@ HERE = Path(__file__).parent
 BUILD = HERE / ".build" / "reader"
 OUT = HERE.parent / "ultrafast_rag" / "models" / "reader" / "reader.safetensors"
 QUESTION_TOKENS, TOKENS = 48, 320
-EPOCHS, LEARNING_RATE, FIGURES = 1.3, 1e-3, 1000
+EPOCHS, LEARNING_RATE, FIGURES = 3.0, 1e-3, 800
+TOGETHER = 0.5  # weight of each of a group's two losses beside its passages' own
 BATCH_TOKENS, BATCHES_A_STEP = 1024, 4  # a batch that fits a core's cache; some 22 examples a step
+WARM_UP, SAVED = 0.06, 200  # share of the training; batches
 SEED = 20261121
+SAME, OTHER = 4, 3  # near misses kept of a question: of its own article, of others
+OPPOSITES = """first last|largest smallest|largest least|most least|more less|more fewer|before after|north south|east west|
+northern southern|eastern western|highest lowest|higher lower|increase decrease|increased decreased|early late|oldest newest|
+longest shortest|best worst|major minor|rich poor|win lose|won lost|began ended|begin end|start finish|older younger|
+always never|allowed forbidden|can cannot|is isn't|was wasn't|did didn't|does doesn't|are aren't|were weren't"""
+_OPPOSITE = {a: b for pair in OPPOSITES.split("|") for a, b in (pair.split(), pair.split()[::-1])}
+_NAMED = re.compile(r"(?<=[\w,] )[A-Z][\w'.-]*(?: (?:of |the )?[A-Z][\w'.-]*)*")
+_NUMBERED = re.compile(r"\d[\d,.]*")
 
 
 class Row(NamedTuple):
@@ -56,6 +71,7 @@ class Row(NamedTuple):
     start: int
     end: int
     answerable: int
+    same_question: bool  # as the first of its group
 
 
 def main() -> None:
@@ -66,6 +82,9 @@ def main() -> None:
     parser.add_argument("--calibrate", action="store_true")
     parser.add_argument("--questions", type=int, default=300, help="of each kind, for --calibrate")
     parser.add_argument("--epochs", type=float, default=EPOCHS)
+    parser.add_argument("--minutes", type=float, default=90, help="training ends then, its learning rate at zero")
+    parser.add_argument("--start", type=Path, help="weights to go on from")
+    parser.add_argument("--out", type=Path, default=OUT)
     arguments = parser.parse_args()
     BUILD.mkdir(parents=True, exist_ok=True)
     corpus, questions = (read(arguments.data / "squad2" / name) for name in ("corpus.jsonl", "queries.jsonl"))
@@ -83,11 +102,14 @@ def main() -> None:
         return
     if not arguments.evaluate:
         near = mine(texts, questions)
-        minutes = train(weights, tokenizer, texts, questions, held, near, epochs=arguments.epochs)
-        print(f"trained in {minutes:.0f} minutes")
-    network = open_network(weights, adapters=OUT)
+        spent = train(
+            weights, tokenizer, texts, questions, held, near,
+            out=arguments.out, start=arguments.start, epochs=arguments.epochs, minutes=arguments.minutes,
+        )  # fmt: skip
+        print(f"trained in {spent:.0f} minutes")
+    network = open_network(weights, adapters=arguments.out)
     found = evaluate(network, tokenizer, texts, [q for q in questions if article(q["gold"][0]) in held])
-    found |= {"held_out_articles": sorted(held), "size_bytes": OUT.stat().st_size}
+    found |= {"held_out_articles": sorted(held), "size_bytes": arguments.out.stat().st_size}
     print(json.dumps(found, indent=1))
     write_result("reader", found, HERE / "benchmarks", command="python data/train_reader.py --data DIR")
 
@@ -117,13 +139,14 @@ def mine(texts: dict[str, str], questions: list[dict]) -> dict[str, list[str]]:
     path = BUILD / "near.json"
     if path.is_file():
         return json.loads(path.read_text(encoding="utf-8"))
-    with UltraFastRAG(image_model=None, speech_model=None, quiet=True) as rag:
+    with UltraFastRAG(image_model=None, speech_model=None, reader_model=None, quiet=True) as rag:
         rag.add_texts(list(texts.values()), ids=list(texts))
         near = {}
         for q in questions:
-            found = [hit.document_id for hit in rag.search(q["text"], k=10)]
+            found = [hit.document_id for hit in rag.search(q["text"], k=20)]
             wrong = [name for name in found if name not in q["gold"] and not holds(texts[name], q["answers"])]
-            near[q["id"]] = wrong[:6]
+            same = [name for name in wrong if article(name) == article(q["gold"][0])]
+            near[q["id"]] = same[:SAME] + [name for name in wrong if name not in same][:OTHER]
     path.write_text(json.dumps(near), encoding="utf-8")
     return near
 
@@ -133,26 +156,62 @@ def holds(text: str, answers: list[str]) -> bool:
     return any(answer.casefold() in text.casefold() for answer in answers)
 
 
-def epoch_of(texts: dict, questions: list[dict], near: dict, held: set[str], epoch: int) -> list[Example]:
-    """Every question on its own paragraph, each answerable one on a near miss besides, and figures."""
-    random, found = Random(SEED + epoch), []
+def epoch_of(texts: dict, questions: list[dict], near: dict, held: set[str], epoch: int) -> list[list[Example]]:
+    """Groups: first an answerable pair, then what does not answer. A figure's question is a group of its own."""
+    random, groups = Random(SEED + epoch), list[list[Example]]()
+    spare: dict[str, list[dict]] = {}
     for q in questions:
-        lead = article(q["gold"][0]).replace("_", " ") if random.random() < 0.5 else ""
-        text = texts[q["gold"][0]]
-        answer = random.choice(q["answers"]) if q["answers"] else ""
-        start = text.find(answer) if answer else -1
-        found.append(Example(q["text"], lead, text, answer if start >= 0 else "", start))
+        if not q["answers"]:
+            spare.setdefault(q["gold"][0], []).append(q)
+    for rest in spare.values():
+        random.shuffle(rest)
+    asked = [q for q in questions if q["answers"]]
+    random.shuffle(asked)
+    for q in asked:
+        own = q["gold"][0]
+        lead, answer = _lead(own, random), random.choice(q["answers"])
+        start = texts[own].find(answer)
+        if start < 0:
+            continue
+        group = [Example(q["text"], lead, texts[own], answer, start)]
+        if spare.get(own):
+            group.append(Example(spare[own].pop()["text"], lead, texts[own], "", -1))
         misses = [name for name in near[q["id"]] if article(name) not in held]
-        if misses and random.random() < (0.8 if answer else 0.15):
-            name = random.choice(misses)
-            lead = article(name).replace("_", " ") if random.random() < 0.5 else ""
-            found.append(Example(q["text"], lead, texts[name], "", -1))
-    found += examples(FIGURES, seed=SEED + epoch)
-    random.shuffle(found)
-    return found
+        for name in random.sample(misses, min(len(misses), 1 + (random.random() < 0.3))):
+            group.append(Example(q["text"], _lead(name, random), texts[name], "", -1))
+        if random.random() < 0.4 and (other := exchanged(q["text"], texts[own], answer, random)):
+            group.append(Example(other, lead, texts[own], "", -1))
+        groups.append(group)
+    for own, rest in spare.items():
+        groups += [[Example(q["text"], _lead(own, random), texts[own], "", -1)] for q in rest]
+    groups += [[example] for example in examples(FIGURES, seed=SEED + epoch)]
+    random.shuffle(groups)
+    return groups
 
 
-def framed(tokenizer: Tokenizer, example: Example) -> Row | None:
+def _lead(name: str, random: Random) -> str:
+    return article(name).replace("_", " ") if random.random() < 0.5 else ""
+
+
+def exchanged(question: str, text: str, answer: str, random: Random) -> str:
+    """The question with a name, a number or an opposite exchanged, so that the text no longer answers it; "" if none fits."""
+    words = question.split()
+    ways = [n for n, word in enumerate(words) if n and word.lower().strip("?,") in _OPPOSITE]
+    if ways and random.random() < 0.5:
+        n = random.choice(ways)
+        words[n] = words[n].replace(words[n].strip("?,"), _OPPOSITE[words[n].lower().strip("?,")])
+        return " ".join(words)
+    for pattern in random.sample((_NAMED, _NUMBERED), 2):
+        mine = [m for m in pattern.finditer(question) if m.start()]
+        others = {m.group().rstrip(".,") for m in pattern.finditer(text)}
+        others = {other for other in others if other not in question and other not in answer and answer not in other}
+        if mine and others:
+            m = random.choice(mine)
+            return question[: m.start()] + random.choice(sorted(others)) + question[m.end() :]
+    return ""
+
+
+def framed(tokenizer: Tokenizer, example: Example, first: str = "") -> Row | None:
     """An example in tokens; None where truncation took its answer."""
     question = example.question
     passage = f"{example.lead}\n{example.text}" if example.lead else example.text
@@ -169,7 +228,7 @@ def framed(tokenizer: Tokenizer, example: Example) -> Row | None:
         if not inside:
             return None
         start, end = inside[0], inside[-1]
-    return Row(encoding.ids, encoding.type_ids, start, end, int(example.start >= 0))
+    return Row(encoding.ids, encoding.type_ids, start, end, int(example.start >= 0), question == first)
 
 
 def tensors(rows: list[Row]) -> tuple[torch.Tensor, ...]:
@@ -183,81 +242,99 @@ def tensors(rows: list[Row]) -> tuple[torch.Tensor, ...]:
     return ids, mask, kinds, *ends
 
 
-def batches_of(rows: list[Row], random: Random) -> list[list[Row]]:
-    """Rows of like length together, at most BATCH_TOKENS a batch, in random order."""
-    rows = sorted(rows, key=lambda row: len(row.ids) + random.random() * 24)
-    found: list[list[Row]] = [[]]
-    for row in rows:
-        if found[-1] and len(row.ids) * (len(found[-1]) + 1) > BATCH_TOKENS:
+def batches_of(groups: list[list[Row]], random: Random) -> list[list[list[Row]]]:
+    """Groups of like length together, at most BATCH_TOKENS a batch unless one alone is longer, in random order."""
+    width = {id(group): max(len(row.ids) for row in group) for group in groups}
+    groups = sorted(groups, key=lambda group: width[id(group)] + random.random() * 24)
+    found: list[list[list[Row]]] = [[]]
+    for group in groups:
+        if found[-1] and width[id(group)] * (sum(map(len, found[-1])) + len(group)) > BATCH_TOKENS:
             found.append([])
-        found[-1].append(row)
+        found[-1].append(group)
     random.shuffle(found)
     return found
 
 
-def loss_of(network: torch.nn.Module, batch: tuple[torch.Tensor, ...]) -> torch.Tensor:
-    """Mean of the two ends' cross entropies, plus the answerable's."""
-    ids, mask, kinds, start, end, answerable = batch
+def loss_of(network: torch.nn.Module, batch: list[list[Row]]) -> torch.Tensor:
+    """Mean over passages of the ends' and the answerable's cross entropies, plus the groups' losses."""
+    ids, mask, kinds, start, end, answerable = tensors([row for group in batch for row in group])
     starts, ends, yes = network(ids, mask, kinds)
     spans = (F.cross_entropy(starts, start) + F.cross_entropy(ends, end)) / 2
-    return spans + F.binary_cross_entropy_with_logits(yes, answerable.float())
+    loss = spans + F.binary_cross_entropy_with_logits(yes, answerable.float())
+    at, shared = 0, []
+    for group in batch:
+        same = [at + n for n, row in enumerate(group) if row.same_question]
+        if group[0].answerable and len(same) > 1:
+            for logits, right in ((starts, group[0].start), (ends, group[0].end)):
+                spread = (logits[same, 1:] - logits[same, :1]).reshape(1, -1)
+                shared.append(F.cross_entropy(spread, torch.tensor([right - 1])))
+        at += len(group)
+    if shared:
+        loss = loss + TOGETHER * torch.stack(shared).mean()
+    true = answerable.bool()
+    if true.any() and not true.all():
+        loss = loss + TOGETHER * F.softplus(yes[~true][None, :] - yes[true][:, None]).mean()
+    return loss
 
 
-def train(weights: Path, tokenizer, texts, questions, held, near, *, epochs: float) -> float:
-    """Minutes spent, all sittings; the state after each epoch lies in the build folder."""
+def train(
+    weights: Path, tokenizer, texts, questions, held, near, *, out: Path, start: Path | None, epochs: float, minutes: float
+) -> float:
+    """Minutes spent. out: written every SAVED steps and at the end. start: weights to go on from.
+
+    The learning rate falls to zero over the epochs or the minutes, whichever are over first.
+    """
     torch.manual_seed(SEED)
     torch.set_num_threads(1)  # beside other work two threads waited for one another: 5 times slower than one (2 cores, 2026-11)
-    network = open_network(weights)
-    for module in network.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0  # a sixth of the time; low rank and two epochs are restraint enough
+    network = _fresh(weights, start)
     kept = [q for q in questions if article(q["gold"][0]) not in held]
     learn = [p for p in network.parameters() if p.requires_grad]
     parameters = [sum(p.numel() for p in group) for group in (learn, network.parameters())]
     print(f"{parameters[0]:,} of {parameters[1]:,} numbers are trained; {len(held)} articles held out")
     optimiser = torch.optim.AdamW(learn, lr=LEARNING_RATE, weight_decay=0.01)
-    spent, first = 0.0, 0
-    state = BUILD / "epoch.safetensors"
-    if state.is_file():
-        first = int(json.loads((BUILD / "epoch.json").read_text())["epoch"])
-        spent = json.loads((BUILD / "epoch.json").read_text())["minutes"]
-        network.load_state_dict({name: value.float() for name, value in load_file(state).items()}, strict=False)
-    for epoch in range(first, math.ceil(epochs)):
-        rows = [row for example in epoch_of(texts, kept, near, held, epoch) if (row := framed(tokenizer, example))]
-        plan = batches_of(rows, Random(SEED + epoch))
-        full, plan = len(plan), plan[: math.ceil(len(plan) * min(1.0, epochs - epoch))]
-        network.train()
-        began, mean = time.perf_counter(), 0.0
-        for step, batch in enumerate(plan):
-            share = (epoch + step / full) / epochs
-            rate = min(1.0, share * epochs / 0.2) * (1 - share)  # a fifth of an epoch of warm-up, then down to zero
+    network.train()
+    began, mean, steps = time.perf_counter(), 3.0, 0
+    for epoch in range(math.ceil(epochs)):
+        groups = [rows for group in epoch_of(texts, kept, near, held, epoch) if (rows := _rows(tokenizer, group))]
+        plan = batches_of(groups, Random(SEED + epoch))
+        for n, batch in enumerate(plan):
+            share = max((epoch + n / len(plan)) / epochs, (time.perf_counter() - began) / 60 / minutes)
+            if share >= 1:
+                break
             for group in optimiser.param_groups:
-                group["lr"] = LEARNING_RATE * rate
-            loss = loss_of(network, tensors(batch))
+                group["lr"] = LEARNING_RATE * min(1.0, share / WARM_UP) * (1 - share)
+            loss = loss_of(network, batch)
             (loss / BATCHES_A_STEP).backward()
-            if step % BATCHES_A_STEP == BATCHES_A_STEP - 1 or step == len(plan) - 1:
+            mean, steps = 0.99 * mean + 0.01 * loss.item(), steps + 1
+            if steps % BATCHES_A_STEP == 0:
                 torch.nn.utils.clip_grad_norm_(learn, 1.0)
                 optimiser.step()
                 optimiser.zero_grad(set_to_none=True)
-            mean = 0.99 * mean + 0.01 * loss.item() if step else loss.item()
-            if step % 50 == 0:
+            if steps % 50 == 0:
                 print(
-                    f"epoch {epoch} step {step}/{len(plan)} loss {mean:.3f} {(time.perf_counter() - began) / 60:.1f} min",
+                    f"epoch {epoch} batch {n}/{len(plan)} loss {mean:.3f} {(time.perf_counter() - began) / 60:.1f} min",
                     flush=True,
                 )
-        spent += (time.perf_counter() - began) / 60
-        save_file({name: value.contiguous() for name, value in trained(network).items()}, str(state))
-        (BUILD / "epoch.json").write_text(json.dumps({"epoch": epoch + 1, "minutes": spent}))
-        save_file(trained(network), str(OUT))
-        print(
-            json.dumps(
-                evaluate(
-                    open_network(weights, adapters=OUT), tokenizer, texts, [q for q in questions if article(q["gold"][0]) in held]
-                )
-            ),
-            flush=True,
-        )
-    return spent
+            if steps % SAVED == 0:
+                save_file(trained(network), str(out))
+    save_file(trained(network), str(out))
+    return (time.perf_counter() - began) / 60
+
+
+def _fresh(weights: Path, start: Path | None) -> torch.nn.Module:
+    network = open_network(weights)
+    for module in network.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0  # a sixth of the time; low rank and few epochs are restraint enough
+    if start is not None:
+        network.load_state_dict({name: value.float() for name, value in load_file(start).items()}, strict=False)
+    return network
+
+
+def _rows(tokenizer: Tokenizer, group: list[Example]) -> list[Row]:
+    """Of a group whose answer truncation took, none."""
+    rows = [framed(tokenizer, example, group[0].question) for example in group]
+    return [row for row in rows if row] if rows[0] else []
 
 
 @torch.inference_mode()
@@ -320,7 +397,8 @@ def ask(texts: dict[str, str], questions: list[dict], count: int) -> list[Asked]
     with UltraFastRAG(image_model=None, speech_model=None, quiet=True) as rag:
         rag.add_texts(list(texts.values()), ids=list(texts))
         for n, q in enumerate(chosen):
-            scored, candidates = rag._extractive.weigh(q["text"], rag.search(q["text"], k=extractive.READ))
+            answerer, hits = rag._extractive, rag.search(q["text"], k=extractive.READ)
+            scored, candidates = answerer.weigh(q["text"], hits, answerer.readings(q["text"], hits))
             best = max(scored, key=lambda s: s.score)
             asked.append(
                 Asked(

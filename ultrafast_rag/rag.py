@@ -381,11 +381,23 @@ class UltraFastRAG:
         found = time.perf_counter()
         with self.monitor.measure("answer"):
             answer = event_loop.run(self._generators.answerer(self._extractive, generator).answer(question, hits))
-        answer = replace(answer, timings_s={"search": found - start, **answer.timings_s}, notes=(*hits.notes, *answer.notes))
+        unread = () if answer.supported else self._unread()
+        notes = (*hits.notes, *answer.notes, *unread)
+        answer = replace(answer, timings_s={"search": found - start, **answer.timings_s}, notes=notes)
         if not answer.fallback:  # a passing failure must not outlive its cause
             kept = replace(answer, hits=answer.hits.copy())
             self._memory.put(key, (kept, generator))  # the function itself too: while it is held, nobody else gets its id
         return answer
+
+    def _unread(self) -> tuple[str, ...]:
+        """What an answer may hide in: documents that no model here looked at or listened to."""
+        kinds = [(document.media_type.partition("/")[0], document.chunks) for document in self.documents()]
+        silent = sum(kind in ("audio", "video") and not chunks for kind, chunks in kinds)
+        pictures = sum(kind == "image" for kind, _ in kinds) if VISUAL_SPACE not in self._store.spaces() else 0
+        return (
+            *([f"{silent} recording(s) were not listened to: no speech model; doctor() says how to get one"] if silent else []),
+            *([f"{pictures} picture(s) were not looked at: no picture model; doctor() says how to get one"] if pictures else []),
+        )
 
     async def aquery(self, question: str, **options: Any) -> Answer:
         """`query` for a running event loop, which stays free meanwhile."""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from PIL import Image
 
 from ultrafast_rag import UltraFastRAG
+from ultrafast_rag.answer.extractive import ExtractiveAnswerer
+from ultrafast_rag.errors import EncodingError
 
 TABLE = "in millions,2018,2017\nNet sales,32765,31657\nInterest expense,310,287\nGoodwill,1120,1090\n"
 STORY = """The lamp house of Skerry Rock was built by Ada Holm. It was finished in 1874 after three summers of work.
@@ -64,8 +67,42 @@ def test_a_sentence_that_leans_on_the_one_before_brings_it_along(rag):
 def test_what_no_document_says_is_refused_with_the_nearest_passage(rag):
     answer = rag.query("Which vitamins does a kiwi fruit contain?")
     assert not answer.supported
-    assert answer.text.startswith("Not found in these documents.")
+    assert answer.text.startswith("Not found in these documents. The nearest is in ")
+    assert "says nothing of “vitamins”, “kiwi”, “fruit”" in answer.text
     assert answer.support < 0.18
+
+
+def test_a_question_in_another_language_is_told_so(rag):
+    answer = rag.query("Welche Vitamine sind in einer Kiwi?")
+    assert not answer.supported
+    assert "in another language than the question" in answer.text
+
+
+class BrokenReader:
+    def reads(self, question):
+        return True
+
+    def read(self, question, passages):
+        raise EncodingError("the reader gives no number for a passage")
+
+
+def test_a_reader_that_fails_leaves_the_answer_of_the_sentences_and_a_note(rag):
+    answerer = ExtractiveAnswerer(rag._models.text, rag._lexical, BrokenReader)
+    question = "What is the keeper's dog called?"
+    answer = answerer.answer(question, rag.search(question))
+    assert "Bosun" in answer.text
+    assert answer.notes == ("the reader was not used: the reader gives no number for a passage",)
+
+
+def test_not_found_names_the_pictures_that_nobody_looked_at(tmp_path):
+    (tmp_path / "notes.md").write_text(STORY)
+    Image.new("RGB", (400, 300), "red").save(tmp_path / "red.png")
+    with UltraFastRAG(tmp_path / "index", image_model=None, speech_model=None, quiet=True) as opened:
+        opened.ingest(tmp_path / "notes.md", tmp_path / "red.png")
+        answer = opened.query("Which vitamins does a kiwi fruit contain?")
+        assert not answer.supported
+        assert answer.notes == ("1 picture(s) were not looked at: no picture model; doctor() says how to get one",)
+        assert opened.query("What is the keeper's dog called?").notes == ()
 
 
 def test_without_a_reader_sentences_are_chosen_by_meaning_and_words(rag, tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ultrafast_rag.answer.units import cell_named, is_evidence, leans_back, unit_at, units_of
-from ultrafast_rag.types import Hit
+from ultrafast_rag.types import PAGE_HEAD, Hit
 
 TABLE = "in millions | 2018 | 2017\nNet sales | 32,765 | 31,657\nCost of sales | (1,200) | 980"
 
@@ -40,6 +40,32 @@ def test_list_numbers_and_bullets_go():
 )
 def test_a_cell_is_named_by_its_row_and_the_column_of_the_question(row, question, said):
     assert cell_named(units_of(hit(TABLE, "table"))[row], question) == said
+
+
+@pytest.mark.parametrize(
+    ("head", "question", "said"),
+    [
+        (" | December 31, 2018 | December 31, 2017", "net sales FY2018", "Net sales, December 31, 2018: 5"),
+        (" | FY18 | FY17", "What were net sales in fiscal 2017?", "Net sales, FY17: 6"),
+        (" | 2018 | 2017 | Change", "net sales in 2017", "Net sales, 2017: 6"),
+        (" | 2018 | 2017 | Change", "By how much did net sales change?", "Net sales, Change: 7"),
+        (" | Three months |  | Nine months | \n | 2018 | 2017 | 2018 | 2017", "net sales in nine months of 2018",
+         "Net sales, Nine months, 2018: 7"),
+        (" | Three months |  | Nine months | \n | 2018 | 2017 | 2018 | 2017", "net sales in 2018", ""),
+    ],
+)  # fmt: skip
+def test_the_year_of_the_question_names_the_column_however_it_is_written(head, question, said):
+    row = " | ".join(["Net sales", "5", "6", "7", "8"][: head.split("\n")[-1].count(" | ") + 1])
+    assert cell_named(units_of(hit(f"{head}\n{row}", "table"))[-1], question) == said
+
+
+def test_the_head_of_the_page_gives_the_unit_but_not_of_what_counts_by_the_share():
+    text = " | 2018 | 2017\nNet sales | 5 | 6\nEarnings per share | 2.31 | 2.20"
+    units = units_of(
+        hit(text, "table", metadata={PAGE_HEAD: "Consolidated statements of income\n(In millions, except per share)"})
+    )
+    assert cell_named(units[0], "net sales 2018") == "Net sales, 2018: 5 (In millions)"
+    assert cell_named(units[1], "earnings per share 2018") == "Earnings per share, 2018: 2.31"
 
 
 def test_a_later_row_of_years_names_the_columns_below_it():

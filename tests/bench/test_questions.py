@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).parents[2] / "data" / "questions"
-NAMES = ("pages", "pages_hard", "tables", "facts")
+NAMES = ("pages", "pages_hard", "tables", "facts", "facts2")
 SETS = {name: [json.loads(line) for line in (FOLDER / f"{name}.jsonl").open(encoding="utf-8")] for name in NAMES}
 
 
@@ -56,6 +56,7 @@ def test_sets_have_the_promised_rows():
     assert len(SETS["pages"]) >= 60
     assert len(SETS["tables"]) >= 60
     assert len(SETS["facts"]) == 30
+    assert len(SETS["facts2"]) == 22
     for rows in SETS.values():
         assert len({row["question"] for row in rows}) == len(rows)
         assert not any(Path(row["file"]).is_absolute() for row in rows)

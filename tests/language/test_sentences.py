@@ -50,6 +50,8 @@ Apples, pears, etc. were sold. | Plums were not.
 They sold apples, pears, etc. | Plums were not there.
 She has a Ph.D. in physics. | He has none.
 It starts at 5 p.m. and ends at 6 a.m. | We slept.
+The pump draws 12 W. | Ambient air cools it. | It runs at 20 °C. | Oil is at 3.5 V. | Done.
+Visit 120 W. Main Street today. | Room 12 B. Smith was there.
 Martin Luther King Jr. spoke. | They listened.
 St. Petersburg is cold. | Mt. Fuji is high.
 1. Open the lid. | 2. Close the lid.

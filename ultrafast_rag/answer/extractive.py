@@ -16,6 +16,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ultrafast_rag.answer.units import Unit, cell_named, is_evidence, leans_back, units_of
+from ultrafast_rag.errors import EncodingError
+from ultrafast_rag.language.terms import detect, words_of
 from ultrafast_rag.ports import Reader, TextEncoder, WordWeights
 from ultrafast_rag.types import Answer, Citation, Hit, Hits, Reading, Vectors
 
@@ -89,29 +91,33 @@ class ExtractiveAnswerer:
     def answer(self, question: str, hits: Hits) -> Answer:
         """Up to three sentences of the best hits with [n] citations; `supported` is False when none fits."""
         start = time.perf_counter()
-        scored, candidates = self.weigh(question, hits)
+        notes: tuple[str, ...] = ()
+        try:
+            readings = self.readings(question, hits)
+        except EncodingError as error:
+            readings, notes = [], (f"the reader was not used: {error}",)
+        scored, candidates = self.weigh(question, hits, readings)
         found = max(candidates, key=lambda candidate: candidate.odds, default=None)
         best = max((s.score for s in scored), default=0.0)
         support = _support(found) if found else _by_sentences(best)
         timings = {"answer": time.perf_counter() - start}
         if support < LEAST_SUPPORT:
-            return Answer(question, _not_found(hits, found), hits, supported=False, support=support, timings_s=timings)
+            text = self._not_found(question, hits, found)
+            return Answer(question, text, hits, supported=False, support=support, timings_s=timings, notes=notes)
         text, citations = _write(_chosen(question, scored, best, found))
         cited = {c.hit.chunk_id for c in citations}
         ordered = [c.hit for c in citations] + [h for h in hits if h.chunk_id not in cited]
         again = Hits(ordered, query=hits.query, seconds=hits.seconds, notes=hits.notes, evidence=hits.evidence)
-        return Answer(question, text, again, citations, support=support, timings_s=timings)
+        return Answer(question, text, again, citations, support=support, timings_s=timings, notes=notes)
 
-    def weigh(self, question: str, hits: Sequence[Hit]) -> tuple[list[Scored], list[Candidate]]:
+    def weigh(self, question: str, hits: Sequence[Hit], readings: Sequence[Reading]) -> tuple[list[Scored], list[Candidate]]:
         """(every sentence of the first PASSAGES hits with its two numbers, one candidate in each of the first READ).
 
         A passage's candidate is the sentence of the reader's span. Of a table it is the row that scores best, and the reader's
         verdict on it is replaced by its mean over the passages: it reads rows of figures poorly (83 questions on public
-        tables: the cell first 28 times by its own rows, 58 by these; 2026-11). No candidates without a reader, or in a
-        language it does not read.
+        tables: the cell first 28 times by its own rows, 58 by these; 2026-11). No candidates without readings.
         """
         units = [[u for u in units_of(hit, rank) if is_evidence(u.shown)] for rank, hit in enumerate(hits[:READ])]
-        readings = self._readings(question, hits[:READ])
         wanted = [
             unit
             for rank, found in enumerate(units)
@@ -130,12 +136,15 @@ class ExtractiveAnswerer:
                 candidates.append(Candidate(best.unit, (verdict, share, best.coverage, best.cosine)))
         return [s for s in scored if s.unit.place[0] < PASSAGES], candidates
 
-    def _readings(self, question: str, hits: Sequence[Hit]) -> list[Reading]:
-        """One per hit; none at all without a reader that knows the question's language."""
+    def readings(self, question: str, hits: Sequence[Hit]) -> list[Reading]:
+        """One for each of the first READ hits; none at all without a reader that knows the question's language.
+
+        Raises EncodingError when the reader fails.
+        """
         reader = self._reader() if hits else None
         if reader is None or not reader.reads(question):
             return []
-        return reader.read(question, [(lead_of(hit), hit.text) for hit in hits])
+        return reader.read(question, [(lead_of(hit), hit.text) for hit in hits[:READ]])
 
     def score(self, question: str, units: Sequence[Unit]) -> list[Scored]:
         """Each unit with its two numbers, in order."""
@@ -146,6 +155,34 @@ class ExtractiveAnswerer:
         asked: Vectors = encoder.encode_queries([question])
         cosines = np.clip(encoder.encode(shown) @ asked[0], 0, 1)
         return [Scored(unit, float(cosine), self._coverage(question, unit)) for unit, cosine in zip(units, cosines)]
+
+    def _not_found(self, question: str, hits: Hits, found: Candidate | None) -> str:
+        """What was nearest, and why it was not enough."""
+        if not hits:
+            return NOT_FOUND
+        nearest = found.unit.hit if found else hits[0]
+        quoted = f": “{_clipped(found.unit.shown)}”" if found else "."
+        told = f"{NOT_FOUND} The nearest is in {nearest.where}"
+        asked, written = (detect(words_of(text), {}) for text in (question, " ".join(hit.text for hit in hits[:PASSAGES])))
+        if asked and written and asked != written:
+            told += (
+                ", in another language than the question. Ask in theirs; across languages only a multilingual text_model finds"
+            )
+        elif missing := self._missing(question, nearest):
+            told += f", which says nothing of {missing}"
+        else:
+            told += ", about something similar: no sentence of it answers the question"
+        return told + quoted
+
+    def _missing(self, question: str, hit: Hit) -> str:
+        """The question's words, as they are written there, that a passage lacks, the most telling first; three at most."""
+        wanted = self._words.weights(question)
+        held = self._words.weights(f"{hit.title} {hit.section} {hit.text}").keys()
+        lacking: dict[str, float] = {}
+        for word in words_of(question):
+            if (terms := self._words.weights(word).keys() & wanted.keys()) and not terms & held:
+                lacking[f"“{word}”"] = max(wanted[term] for term in terms)
+        return ", ".join(sorted(lacking, key=lambda word: -lacking[word])[:3])
 
     def _coverage(self, question: str, unit: Unit) -> float:
         wanted = self._words.weights(question)
@@ -177,14 +214,6 @@ def _by_sentences(best: float) -> float:
     if best >= SUPPORT:
         return LEAST_SUPPORT + (1 - LEAST_SUPPORT) * (best - SUPPORT) / (1 - SUPPORT)
     return LEAST_SUPPORT * best / SUPPORT
-
-
-def _not_found(hits: Hits, found: Candidate | None) -> str:
-    if not hits:
-        return NOT_FOUND
-    if found is None:
-        return f"{NOT_FOUND} The nearest passages are listed, but none shares enough of the question's words and meaning."
-    return f"{NOT_FOUND} The nearest is in {found.unit.hit.where}, about something similar: “{_clipped(found.unit.shown)}”"
 
 
 def _clipped(text: str, longest: int = 200) -> str:

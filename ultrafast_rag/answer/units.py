@@ -9,10 +9,10 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ultrafast_rag.language.rows import CELL, is_data, is_period
 from ultrafast_rag.language.sentences import split_sentences
-from ultrafast_rag.types import Hit
+from ultrafast_rag.types import PAGE_HEAD, Hit
 
-CELL = " | "
 _DOT_LEADERS = re.compile(r"(?:\.\s?){5,}\s*\d*\s*$|(?:\s\.){4,}")
 _REFERENCE = re.compile(
     r"^\s*(?:\[\d{1,3}\]|\d{1,3}\.)\s.*(?:\b(?:19|20)\d\d[a-z]?\.|\bpp?\.\s*\d|\barXiv\b|\bdoi\b|https?:)"
@@ -33,7 +33,12 @@ _ITEM = re.compile(r"[•▪◦‣–*·-]\s|\(?(?:\d{1,2}|[a-z]|[ivx]{1,4})[.)]
 _WRAPPED = 60  # characters: a longer line without an end is text that was wrapped, a shorter one may be a heading
 _TERM = re.compile(r"\w+")
 _YEAR = re.compile(r"(?:19|20)\d\d")
-_UNIT = re.compile(r"\b(?:in|USD|EUR|GBP|JPY|CHF)\s+(?:thousands|millions|billions)(?:\s+of\s+[\w. ]{1,20})?", re.I)
+_SHORT_YEAR = re.compile(r"\b(?:fy|cy)\s?['’]?(\d\d)\b", re.I)
+_UNIT = re.compile(
+    r"\b(?:in|USD|EUR|GBP|JPY|CHF)\s+(?:thousands|millions|billions)(?:\s+of\s+[\w. ]{1,20})?"
+    r"|\b(?:thousands|millions|billions)\s+of\s+(?:U\.?S\.?\s+)?(?:dollars|euros?|pounds|yen|francs)\b",
+    re.I,
+)
 _MIN_WORDS = 3
 
 
@@ -85,19 +90,37 @@ def leans_back(text: str) -> bool:
 def cell_named(unit: Unit, question: str) -> str:
     """The cell whose column the question names, as "Net sales, 2018: 32,765 (in millions)"; "" where it names none, or several.
 
-    Columns are named as in `_header`; the unit of money is what the table or its headings say.
+    Columns are named as in `_header`; the unit of money is what the table, its headings or its page's head say.
     """
     row = [cell.strip() for cell in unit.hit.text[unit.start : unit.end].split(CELL)]
     above = unit.hit.text[: unit.start].split("\n")
-    asked = set(_TERM.findall(question.casefold()))
     header = _header(above, len(row)) if unit.hit.modality == "table" and len(row) > 1 else []
-    named = [n for n, name in enumerate(header) if n and (words := set(_TERM.findall(name.casefold()))) and words <= asked]
+    named = _columns_named(header, question)
     if len(named) != 1 or not row[named[0]]:
         return ""
     label = ", ".join(part for part in (row[0].strip(" :"), header[named[0]]) if part)
-    money = _UNIT.search(" ".join([*above, unit.hit.section]))
+    money = _UNIT.search(" ".join([*above, unit.hit.section, str(unit.hit.metadata.get(PAGE_HEAD, ""))]))
     said = f"{label}: {row[named[0]]}"
-    return f"{said} ({money[0]})" if money and "%" not in said else said
+    return f"{said} ({money[0]})" if money and "%" not in said and "per share" not in label.casefold() else said
+
+
+def _columns_named(header: list[str], question: str) -> list[int]:
+    """Columns of the one year that is asked for, those of them that the question's other words fit best; else by all their words.
+
+    A year is the same as "2018", "FY2018", "FY18" and "December 31, 2018".
+    """
+    asked = set(_TERM.findall(question.casefold()))
+    if len(years := _years(question)) == 1:
+        fits = {
+            n: len(asked & set(_TERM.findall(name.casefold()))) for n, name in enumerate(header) if n and _years(name) == years
+        }
+        if fits:
+            return [n for n, shared in fits.items() if shared == max(fits.values())]
+    return [n for n, name in enumerate(header) if n and (words := set(_TERM.findall(name.casefold()))) and words <= asked]
+
+
+def _years(text: str) -> set[str]:
+    return {*_YEAR.findall(text), *(f"20{year}" for year in _SHORT_YEAR.findall(text))}
 
 
 def _paragraphs(text: str) -> Iterator[tuple[int, int]]:
@@ -136,11 +159,30 @@ def _row_in_words(cells: list[str], header: list[str]) -> str:
 
 
 def _header(above: list[str], width: int) -> list[str]:
-    """Names of `width` columns: the nearest row above of nothing but years, else the topmost without figures, else blanks."""
+    """Names of `width` columns: the nearest row above of years, else the topmost without figures, else blanks.
+
+    Where a year comes twice ("2018 | 2017 | 2018 | 2017"), what stands over it says which: "Three months ended, 2018".
+    """
     rows = [row for line in above if len(row := [cell.strip() for cell in line.split(CELL)]) == width > 1]
-    years = [row for row in rows if all(_YEAR.search(cell) for cell in row[1:])]
-    if years:
-        return years[-1]
-    return (
-        rows[0] if rows and not any(cell[:1].isdigit() or cell[:1] in "($€£-–" for cell in rows[0][1:] if cell) else [""] * width
-    )
+    for at in reversed(range(len(rows))):
+        if _names_periods(rows[at]):
+            names = rows[at][1:]
+            twice = at > 0 and len(set(names)) < len(names) and not is_data(rows[at - 1])
+            return [rows[at][0], *(_under(rows[at - 1][1:], names) if twice else names)]
+    blank = [""] * width
+    return rows[0] if rows and not any(cell[:1].isdigit() or cell[:1] in "($€£-–" for cell in rows[0][1:] if cell) else blank
+
+
+def _names_periods(row: list[str]) -> bool:
+    """Whether a row heads columns by years: all of them, or at least two beside words ("2018 | 2017 | Change")."""
+    periods = sum(map(is_period, row[1:]))
+    return periods == len(row) - 1 or (periods > 1 and not is_data(row))
+
+
+def _under(groups: list[str], names: list[str]) -> list[str]:
+    """Each name with the group that spans it, which is written once over its first column."""
+    found, group = list[str](), ""
+    for over, name in zip(groups, names):
+        group = over or group
+        found.append(f"{group}, {name}" if group else name)
+    return found

@@ -24,7 +24,7 @@ from ultrafast_rag.rag import UltraFastRAG
 from ultrafast_rag.types import Answer, Hit, Table
 
 FOLDER = Path("data/questions")
-SETS = ("pages", "pages_hard", "tables", "facts")
+SETS = ("pages", "pages_hard", "tables", "facts", "facts2")
 DOCUMENTS = ("pdf_varied/**/*.pdf", "office_html/haystack/pdf/*.pdf")  # and every file that a question names
 DEPTH = 50  # hits asked for, so that ten pages are among them though a page gives several hits
 PASSAGES = 10

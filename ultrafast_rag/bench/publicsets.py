@@ -23,6 +23,7 @@ FILES: Mapping[str, tuple[str, str, str | None]] = {
     "xquad-en": ("xquad/corpus.en.jsonl", "xquad/queries.en.jsonl", None),
     "xquad-de": ("xquad/corpus.de.jsonl", "xquad/queries.de.jsonl", None),
     "xquad-zh": ("xquad/corpus.zh.jsonl", "xquad/queries.zh.jsonl", None),
+    "xquad-hi": ("xquad/corpus.hi.jsonl", "xquad/queries.hi.jsonl", None),
 }
 
 

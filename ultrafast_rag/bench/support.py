@@ -122,7 +122,7 @@ def _ask(place: Path, rows: Sequence[tuple[str, list[str], str]], config: Config
         models = Models(config, store)
         answerer = ExtractiveAnswerer(models.text, LexicalIndex(store, folder=place))
         for question, gold, kind in rows:
-            scored, _ = answerer.weigh(question, rag.search(question, k=extractive.PASSAGES))
+            scored, _ = answerer.weigh(question, rag.search(question, k=extractive.PASSAGES), [])
             asked.append(
                 Asked(
                     kind,

@@ -44,6 +44,9 @@ _OPENERS = frozenset(
 _NUMERAL = re.compile(r"\d|[ivxlcIVXLC]+\b|[A-Z]\d")
 _ENUMERATOR = re.compile(r"\W*(?:(?:\d{1,3}\.)*\d{1,3}|[ivxlcIVXLC]{1,5}|\w)\.+")
 _DOTTED = re.compile(r"(?:\w\.)+\w{1,2}")
+# a measure, not an initial: "12 W.", "3 t.", "20 °C."; but not the side of a street: "120 W. Main Street"
+_MEASURED = re.compile(r"(?:(?<!\w)\d[\d.,]*\s?|[°µμ])[WVANJKCFHLTSmgshlt]$")
+_STREET = re.compile(r"\W*(?:\w+\W+){1,3}(?:st|street|ave|avenue|rd|road|blvd|boulevard|dr|drive|ln|lane|suite)\b", re.I)
 # German (and Danish, Norwegian) days and centuries: "am 3. Oktober", "im 19. Jahrhundert"
 _COUNTED = re.compile(
     r"(?:januar|jänner|februar|märz|april|mai|juni|juli|august|september|oktober|november|dezember|jahrhundert)"
@@ -73,6 +76,8 @@ def _ends(text: str, start: int, end: re.Match[str]) -> bool:
         return True
     if _ENUMERATOR.fullmatch(text, start, end.start() + 1):  # the number of a list item or a heading
         return False
+    if _MEASURED.search(text, max(start, end.start() - 16), end.start()):
+        return not _STREET.match(text, end.end())
     last = _LAST_WORD.search(text, max(start, end.start() - 16), end.start())
     before = last[0].casefold() if last else ""
     if before.isdecimal():
