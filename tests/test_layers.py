@@ -8,15 +8,17 @@ import re
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "ultrafast_rag"
+# each arrives at another as a Protocol of `ports`, and what passes between them is in `types`
+STAGES = frozenset({"extract", "ingest", "models", "index", "search", "answer", "enrich"})
 # top to bottom; a file imports from floors below its own room's, and from files of its own room
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"__main__"}),
     frozenset({"cli", "__init__"}),  # the package root hangs what notebooks see onto what `rag` gives
     frozenset({"bench", "notebook"}),
     frozenset({"rag"}),
-    frozenset({"doctor", "enrich"}),  # both look at what the stages made
-    frozenset({"ingest", "search", "answer", "models"}),
-    frozenset({"extract", "index", "remote"}),
+    frozenset({"doctor"}),  # looks at what the stages made
+    STAGES,
+    frozenset({"remote"}),  # what every paid call obeys, whichever stage makes it
     frozenset({"ports", "config", "files", "language", "monitor"}),
     frozenset({"types", "errors"}),
 )
@@ -70,6 +72,17 @@ def test_imports_point_down():
             if target == "" or (DEPTH[below] <= DEPTH[room] and not same_folder):
                 wrong.append(f"{name} -> {target or 'the package root'}")
     assert not wrong, wrong
+
+
+def test_stages_do_not_import_one_another():
+    met = set()
+    for name, path in modules().items():
+        room = name.split(".")[0]
+        if room in STAGES:
+            met.add(room)
+            others = {target.split(".")[0] for target in imports(path)} & STAGES - {room}
+            assert not others, f"{name} imports {sorted(others)}: let rag.py hand it over"
+    assert met == STAGES
 
 
 def test_no_circles_inside_a_room():

@@ -8,11 +8,27 @@ it is part of every cache key: a float32 index is never handed int8 vectors of a
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from ultrafast_rag.types import Chunk, ChunkIds, Completion, Document, Hit, Mask, Part, Ranking, Reading, Segment, Vectors
+from ultrafast_rag.types import (
+    Chunk,
+    ChunkIds,
+    Completion,
+    Document,
+    Hit,
+    Mask,
+    Part,
+    PartCommit,
+    Progress,
+    Ranking,
+    Reading,
+    Record,
+    Segment,
+    Stat,
+    Vectors,
+)
 
 
 class Extractor(Protocol):
@@ -180,6 +196,55 @@ class ChunkReader(Protocol):
 
     def document(self, document_id: str) -> Document | None:
         """The document's record, or None."""
+        ...
+
+
+class DocumentReader(ChunkReader, Protocol):
+    """What evidence and enrichment need of the store besides."""
+
+    def iter_texts(self, after_chunk_id: int = 0) -> Iterator[tuple[int, str]]:
+        """(chunk id, context and text) in id order; documents not yet visible are included."""
+        ...
+
+    def asset(self, sha256: str) -> bytes | None:
+        """The stored picture with this hash, or None."""
+        ...
+
+    def unchanged(self, source: str, stat: Stat) -> bool:
+        """Whether a complete document has this source, size and modification time."""
+        ...
+
+
+class DocumentWriter(Protocol):
+    """What ingestion needs of the store. Each call is one durable transaction; StorageError when the disk refuses."""
+
+    @property
+    def folder(self) -> Path:
+        """The index folder, in which nothing is ingested."""
+        ...
+
+    def documents_by_stat(self, sources: Iterable[str]) -> dict[str, Stat]:
+        """Size and time of the complete ones among these sources."""
+        ...
+
+    def begin_many(self, sources: Sequence[Record]) -> list[Progress]:
+        """Say that documents are about to be read, and where to go on with each."""
+        ...
+
+    def move(self, source: Record) -> bool:
+        """Take a source for the new place of a document of the same content whose file is gone from its old one."""
+        ...
+
+    def commit(self, batch: Sequence[PartCommit]) -> list[list[int]]:
+        """Store parts; returns each part's new chunk ids."""
+        ...
+
+    def finish(self, *document_keys: int) -> None:
+        """Mark documents complete; a replacement takes its old version's place."""
+        ...
+
+    def fail(self, document_key: int) -> None:
+        """Give up a document that cannot be read."""
         ...
 
 

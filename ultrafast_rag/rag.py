@@ -28,6 +28,7 @@ from ultrafast_rag.doctor import examine
 from ultrafast_rag.enrich.enricher import Enricher, EnrichPlan, EnrichReport
 from ultrafast_rag.enrich.indexing import ENRICHED, index_enrichments, unenriched
 from ultrafast_rag.errors import ConfigError, IndexStateError, did_you_mean
+from ultrafast_rag.extract.detect import discover, media_type
 from ultrafast_rag.extract.sandbox.pool import Sandbox
 from ultrafast_rag.index.archive import export_archive, restore_archive
 from ultrafast_rag.index.dense import DenseIndex
@@ -35,7 +36,6 @@ from ultrafast_rag.index.embedding_cache import open_embedding_cache
 from ultrafast_rag.index.filters import FIELDS
 from ultrafast_rag.index.lexical import LexicalIndex
 from ultrafast_rag.index.names import NameIndex
-from ultrafast_rag.index.records import Source as Record
 from ultrafast_rag.index.store import Store
 from ultrafast_rag.ingest.chunk import Chunker
 from ultrafast_rag.ingest.embed import Embedder
@@ -43,7 +43,7 @@ from ultrafast_rag.ingest.pipeline import Pipeline, Ports
 from ultrafast_rag.ingest.progress import progress_bar
 from ultrafast_rag.ingest.sources import PathLike, find_sources
 from ultrafast_rag.ingest.texts import AT_ONCE as TEXTS_AT_ONCE
-from ultrafast_rag.ingest.texts import Passage, check_passages, commit_passages
+from ultrafast_rag.ingest.texts import check_passages, commit_passages
 from ultrafast_rag.language.safetext import unstorable
 from ultrafast_rag.models.registry import Models
 from ultrafast_rag.monitor import PerformanceMonitor, StageClock, peak_rss_mb, rss_mb
@@ -53,7 +53,20 @@ from ultrafast_rag.remote.prices import cost_usd
 from ultrafast_rag.search.evidence import EvidenceFinder
 from ultrafast_rag.search.query_cache import QueryMemory
 from ultrafast_rag.search.searcher import Searcher, check_query, read_query
-from ultrafast_rag.types import TEXT_SPACE, VISUAL_SPACE, Answer, Chunk, Document, Hit, Hits, IngestReport, ProgressState, Table
+from ultrafast_rag.types import (
+    TEXT_SPACE,
+    VISUAL_SPACE,
+    Answer,
+    Chunk,
+    Document,
+    Hit,
+    Hits,
+    IngestReport,
+    Passage,
+    ProgressState,
+    Record,
+    Table,
+)
 
 CONFIG = "config"
 EDGES: dict[str, Callable[..., Any]] = {}
@@ -141,7 +154,7 @@ class UltraFastRAG:
 
     @cached_property
     def _evidence(self) -> EvidenceFinder:
-        return EvidenceFinder(self._store, lambda: self._sandbox)
+        return EvidenceFinder(self._store, lambda function, **about: self._sandbox.call(function, **about))
 
     @cached_property
     def _extractive(self) -> ExtractiveAnswerer:
@@ -215,7 +228,7 @@ class UltraFastRAG:
             self._stop = stop = stop or threading.Event()
             self._remember_config()
             with clock.stage("discover"):
-                found = find_sources(self._store, sources)
+                found = find_sources(self._store, sources, discover=discover, media_type=media_type)
             with progress_bar(quiet=self.config.quiet or on_progress is not None or not found.todo) as bar:
                 pipeline = Pipeline(
                     self.config,
@@ -327,7 +340,7 @@ class UltraFastRAG:
         {"page": [3, 9]}. rerank needs Config(rerank_model=...). neighbours: also the text before and
         after each passage. Raises ConfigError for bad values.
         """
-        query = read_query(query)
+        query = read_query(query, media_type=media_type)
         k, alpha = self.config.k if k is None else k, self.config.alpha if alpha is None else alpha
         again = bool(self.config.rerank_model) if rerank is None else rerank
         check_query(query, k=k, alpha=alpha, modality=modality, filters=filters)
@@ -446,7 +459,8 @@ class UltraFastRAG:
         with closing(self._enricher()) as enricher:
             run = enricher.run(unenriched(self._store), limit_usd=limit_usd, time_budget_s=time_budget_s)
             embedder = Embedder(self._writing_text, lambda: None, self._cache, StageClock(self.monitor, prefix="enrich: "))
-            await event_loop.arun(index_enrichments(self._store, run, embedder, self._models.text))
+            commit = partial(commit_passages, self._store, embedder, self._models.text)
+            await event_loop.arun(index_enrichments(self._store, run, commit))
             return run.report
 
     # ---- the index

@@ -6,9 +6,10 @@ itself in `HTML_REPRS` when the package root is imported; without it the plain t
 
 from __future__ import annotations
 
+import hashlib
 import html
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -26,6 +27,9 @@ Vectors = npt.NDArray[np.float32]
 ChunkIds = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 """bool (max chunk id + 1,): True where a chunk may be returned."""
+
+Stat = tuple[int, int]
+"""Of a file: size in bytes, modification time in ns."""
 
 TEXT_SPACE, VISUAL_SPACE = "text", "visual"
 DESCRIBES = "describes"
@@ -158,6 +162,63 @@ class Document:
     chunks: int = 0
     complete: bool = False
     metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A document about to be read. document_id: None takes one derived from `source`."""
+
+    source: str
+    content_hash: str
+    stat: Stat = (0, 0)
+    media_type: str = ""
+    title: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    document_id: str | None = None
+
+    @property
+    def id(self) -> str:
+        """The document's id: the given one, else 16 hex digits of the source's SHA-256."""
+        return self.document_id or hashlib.sha256(self.source.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+Passage = tuple[Record, Chunk]
+"""A document of one chunk; the record's content hash tells whether it changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where to go on with a document. section: the heading path when the last part ended.
+
+    state: "unchanged" needs no work; "resume" goes on at next_part; "replace" has an older version
+    that stays searchable until `finish`.
+    """
+
+    document_key: int
+    document_id: str
+    next_part: int
+    section: str
+    state: Literal["new", "resume", "unchanged", "replace"]
+
+
+@dataclass(frozen=True, slots=True)
+class PartCommit:
+    """One part ready to be stored.
+
+    vectors: float (n, d) per space; vector_chunks: for each of those rows, its index into `chunks` (a
+    chunk may have no vector, one or several). final: the document ends with this part.
+    """
+
+    document_key: int
+    part_number: int
+    chunks: Sequence[Chunk] = ()
+    vectors: Mapping[str, Vectors] = field(default_factory=dict)
+    vector_chunks: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    title: str = ""
+    total: int | None = None
+    section: str = ""
+    failure: str | None = None
+    final: bool = False
 
 
 @dataclass(frozen=True, slots=True)

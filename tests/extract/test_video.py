@@ -16,9 +16,10 @@ from ultrafast_rag.config import Config
 from ultrafast_rag.errors import CorruptError, ExtractionError, UnsupportedError
 from ultrafast_rag.extract import ocr
 from ultrafast_rag.extract.media.audio import RATE
-from ultrafast_rag.extract.media.clip import clip, clip_bytes
+from ultrafast_rag.extract.media.clip import clip_bytes
 from ultrafast_rag.extract.media.video import Look, VideoExtractor, frame_at
 from ultrafast_rag.extract.sandbox.pool import Sandbox
+from ultrafast_rag.search.evidence import shown_type
 from ultrafast_rag.types import Element, Part
 
 CONFIG = Config(frame_interval_s=5.0)
@@ -247,8 +248,8 @@ def test_frame_at_shows_that_second(tmp_path: Path) -> None:
 
 def test_clip_of_a_film_plays_the_stretch_with_its_sound(tmp_path: Path) -> None:
     path = save_film(tmp_path / "a.mp4", [(6, scene(RED)), (6, scene(BLUE))], sound=voice(12, 0, 12))
-    media_type, data = clip(path, 5, 8)
-    assert media_type == "video/mp4"
+    data = clip_bytes(path, 5, 8)
+    assert shown_type(data) == "video/mp4"
     assert len(data) < 500_000
     with av.open(io.BytesIO(data)) as container:
         pictures = [frame.to_ndarray(format="rgb24").reshape(-1, 3).mean(axis=0) for frame in container.decode(video=0)]
@@ -273,15 +274,15 @@ def test_clip_of_a_recording_is_exactly_its_samples(tmp_path: Path) -> None:
     pcm = syllables(30, seed=7)
     path = save_wav(tmp_path / "a.wav", pcm)
     for start_s in (0.0, 0.5, 4.25):
-        media_type, data = clip(path, start_s, start_s + 2)
-        assert media_type == "audio/wav"
+        data = clip_bytes(path, start_s, start_s + 2)
+        assert shown_type(data) == "audio/wav"
         start = round(start_s * RATE)
         assert data[44:] == pcm[start : start + 2 * RATE].tobytes()
-    media_type, data = clip(path, 2, 29)
-    assert media_type == "audio/mpeg"
+    data = clip_bytes(path, 2, 29)
+    assert shown_type(data) == "audio/mpeg"
     assert len(data) < 250_000
     with pytest.raises(CorruptError, match="no sound at"):
-        clip(path, 500, 510)
+        clip_bytes(path, 500, 510)
 
 
 def test_reader_process_gives_clips_and_frames(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from small_index import ask, copy_of, make_index
 
 from ultrafast_rag.errors import ConfigError, IndexCorruptError, IndexStateError, StorageError, UltraFastRAGError
 from ultrafast_rag.index.archive import MANIFEST, export_archive, restore_archive
-from ultrafast_rag.index.store import Source, Store
+from ultrafast_rag.index.store import Store
+from ultrafast_rag.types import Record
 
 pytestmark = pytest.mark.fault
 
@@ -102,7 +103,7 @@ def test_a_restored_source_is_the_same_when_it_is_ingested_again_from_anywhere(t
         store.finish(store.begin("/a/paper.pdf", content_hash="same", stat=(5, 6)).document_key)
         archive = export_archive(store, tmp_path / "i.tar")
     with Store.open(restore_archive(archive, tmp_path / "r")) as store:
-        assert store.move(Source("/elsewhere/paper.pdf", "same", (5, 7)))
+        assert store.move(Record("/elsewhere/paper.pdf", "same", (5, 7)))
         assert store.begin("/elsewhere/paper.pdf", content_hash="same", stat=(5, 7)).state == "unchanged"
         assert [document.source for document in store.documents()] == ["/elsewhere/paper.pdf"]
         assert store.verify() == []

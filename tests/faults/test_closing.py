@@ -15,14 +15,14 @@ from small_index import add_document, make_index, rows_for
 from ultrafast_rag import UltraFastRAG
 from ultrafast_rag.config import Config
 from ultrafast_rag.errors import StorageError
+from ultrafast_rag.extract.detect import discover, media_type
 from ultrafast_rag.files import sha256_of
 from ultrafast_rag.index.lexical import LexicalIndex
-from ultrafast_rag.index.records import PartCommit
 from ultrafast_rag.index.store import Store
 from ultrafast_rag.ingest.pipeline import Pipeline
 from ultrafast_rag.ingest.sources import find_sources
 from ultrafast_rag.monitor import StageClock
-from ultrafast_rag.types import Chunk
+from ultrafast_rag.types import Chunk, PartCommit
 
 pytestmark = pytest.mark.fault
 NO_PORTS = SimpleNamespace(text=None, picture=None, cache=None)
@@ -104,7 +104,7 @@ def pipeline(store: Store, **more) -> Pipeline:
 
 def test_a_time_budget_holds_while_a_large_file_is_hashed(tmp_path):
     with Store.open(tmp_path / "index") as store:
-        found = find_sources(store, [slow_source(tmp_path)])
+        found = find_sources(store, [slow_source(tmp_path)], discover=discover, media_type=media_type)
         run = pipeline(store, stop=threading.Event(), deadline=time.monotonic() + 0.3)
         assert run.run(found.todo).complete is False
         assert store.documents() == []
@@ -130,7 +130,9 @@ def test_the_same_content_at_a_new_path_is_moved_and_a_copy_is_another_document(
 
         def ingest() -> None:
             run = pipeline(store, stop=threading.Event())
-            for source in find_sources(store, [tmp_path / "old.txt", tmp_path / "new.txt"]).todo:
+            for source in find_sources(
+                store, [tmp_path / "old.txt", tmp_path / "new.txt"], discover=discover, media_type=media_type
+            ).todo:
                 digest = sha256_of(source.path)
                 assert list(run._read(source)) == [] or digest
             for document in store._all("SELECT key FROM documents WHERE NOT complete"):
@@ -143,7 +145,7 @@ def test_the_same_content_at_a_new_path_is_moved_and_a_copy_is_another_document(
         ingest()
         assert {document.source for document in store.documents()} == {str(new), f"enriched:{new}"}
         assert store.unchanged(str(new), (22, new.stat().st_mtime_ns))
-        assert not find_sources(store, [new]).todo
+        assert not find_sources(store, [new], discover=discover, media_type=media_type).todo
         assert store.verify() == []
 
 

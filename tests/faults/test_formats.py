@@ -13,8 +13,8 @@ from ultrafast_rag.index.archive import restore_archive
 from ultrafast_rag.index.database import FORMAT
 from ultrafast_rag.index.dense import DenseIndex
 from ultrafast_rag.index.lexical import LexicalIndex
-from ultrafast_rag.index.store import PartCommit, Store
-from ultrafast_rag.types import Chunk
+from ultrafast_rag.index.store import Store
+from ultrafast_rag.types import Chunk, PartCommit
 
 FORMATS = Path(__file__).parent / "formats"
 

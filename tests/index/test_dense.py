@@ -11,9 +11,9 @@ from ultrafast_rag.errors import IndexStateError
 from ultrafast_rag.files import read_manifest, write_manifest
 from ultrafast_rag.index import ann
 from ultrafast_rag.index.dense import DenseIndex
-from ultrafast_rag.index.store import PartCommit, Store
+from ultrafast_rag.index.store import Store
 from ultrafast_rag.index.vectors import to_single
-from ultrafast_rag.types import Chunk
+from ultrafast_rag.types import Chunk, PartCommit
 
 DIM = 32
 

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from ultrafast_rag.index.lexical import LexicalIndex
-from ultrafast_rag.index.store import PartCommit, Source, Store
+from ultrafast_rag.index.store import Store
 from ultrafast_rag.language import terms as analysis
-from ultrafast_rag.types import PAGE_HEAD, Chunk
+from ultrafast_rag.types import PAGE_HEAD, Chunk, PartCommit, Record
 
 WORDS = [f"{a}{b}" for a in ("zor", "wex", "tak", "vun", "pri", "gos") for b in ("bak", "dil", "fet", "lom", "nix", "qua", "rud")]
 
@@ -28,7 +28,7 @@ def store(tmp_path: Path):
 
 
 def put(store: Store, texts: list[str], *, name: str = "d") -> list[int]:
-    progress = store.begin_many([Source(f"{name}{i}", "h", document_id=f"{name}{i}") for i in range(len(texts))])
+    progress = store.begin_many([Record(f"{name}{i}", "h", document_id=f"{name}{i}") for i in range(len(texts))])
     parts = [PartCommit(p.document_key, 0, [Chunk(text)], final=True) for p, text in zip(progress, texts)]
     return [ids[0] for ids in store.commit(parts)]
 

@@ -10,10 +10,10 @@ import pytest
 from ultrafast_rag.config import Config
 from ultrafast_rag.index.lexical import LexicalIndex
 from ultrafast_rag.index.names import NameIndex
-from ultrafast_rag.index.store import PartCommit, Source, Store
+from ultrafast_rag.index.store import Store
 from ultrafast_rag.language.names import name_pieces
 from ultrafast_rag.search.searcher import Searcher
-from ultrafast_rag.types import Chunk
+from ultrafast_rag.types import Chunk, PartCommit, Record
 
 COMPANIES = ["3M", "BESTBUY", "Ulta_Beauty", "JOHNSON_JOHNSON", "AmericanExpress", "CVSHEALTH", "Müller-Söhne", "ACME"]
 YEARS = [2018, 2019, 2020, 2021, 2022]
@@ -30,7 +30,7 @@ def store(tmp_path: Path):
 def put(store: Store, sources: list[str], texts: list[str] = STATEMENTS) -> dict[int, str]:
     """Each source with the same texts, each on a page of its own; returns chunk id -> source."""
     owner = {}
-    for source, progress in zip(sources, store.begin_many([Source(source, "h") for source in sources])):
+    for source, progress in zip(sources, store.begin_many([Record(source, "h") for source in sources])):
         parts = [PartCommit(progress.document_key, n, [Chunk(text)], final=n + 1 == len(texts)) for n, text in enumerate(texts)]
         owner |= {number: source for ids in store.commit(parts) for number in ids}
     return owner
@@ -108,7 +108,7 @@ def test_folders_tell_files_of_one_name_apart(store):
 
 def test_texts_under_ids_of_their_own_and_single_files_have_no_name(store):
     put(store, ["only_2018.pdf"])
-    progress = store.begin_many([Source(f"p{n}_2018", "h", document_id=f"p{n}_2018") for n in range(5)])
+    progress = store.begin_many([Record(f"p{n}_2018", "h", document_id=f"p{n}_2018") for n in range(5)])
     store.commit([PartCommit(p.document_key, 0, [Chunk("text")], final=True) for p in progress])
     assert NameIndex(store).named("only 2018") is None
 

@@ -21,9 +21,9 @@ import pytest
 
 from ultrafast_rag.errors import ConfigError, EncodingError, IndexCorruptError, IndexLockedError, IndexStateError
 from ultrafast_rag.index.dense import DenseIndex
-from ultrafast_rag.index.store import PartCommit, Source, Store
+from ultrafast_rag.index.store import Store
 from ultrafast_rag.index.vectors import row_sums
-from ultrafast_rag.types import Chunk
+from ultrafast_rag.types import Chunk, PartCommit, Record
 
 RNG = np.random.default_rng(0)
 
@@ -326,7 +326,8 @@ def test_a_second_writer_is_told_so_and_may_go_on_after_the_first(tmp_path):
 WRITER = """
 import sys, numpy as np
 from pathlib import Path
-from ultrafast_rag.index.store import Store, PartCommit
+from ultrafast_rag.index.store import Store
+from ultrafast_rag.types import PartCommit
 from ultrafast_rag.index.vectors import row_sums
 from ultrafast_rag.types import Chunk
 store = Store.open(Path(sys.argv[1]))
@@ -423,7 +424,8 @@ LIMITED = """
 import json, resource, sys, numpy as np
 from pathlib import Path
 from ultrafast_rag.errors import StorageError
-from ultrafast_rag.index.store import Store, PartCommit
+from ultrafast_rag.index.store import Store
+from ultrafast_rag.types import PartCommit
 from ultrafast_rag.index.vectors import row_sums
 from ultrafast_rag.types import Chunk
 store = Store.open(Path(sys.argv[1]))
@@ -529,7 +531,7 @@ def test_an_index_on_read_only_media_can_be_searched(tmp_path, store):
 
 
 def test_many_documents_begin_in_one_transaction(store):
-    sources = [Source(f"t{i}", "h", document_id=f"id{i}") for i in range(50)]
+    sources = [Record(f"t{i}", "h", document_id=f"id{i}") for i in range(50)]
     progress = store.begin_many(sources)
     store.commit([part(p.document_key, 0, [p.document_id], final=True) for p in progress])
     assert visible_texts(store) == [f"id{i}" for i in range(50)]

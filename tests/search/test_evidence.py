@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from ultrafast_rag import UltraFastRAG
-from ultrafast_rag.extract.media.clip import clip_bytes, clip_media_type
+from ultrafast_rag.extract.media.clip import clip_bytes
 from ultrafast_rag.extract.pdf.crop import crop_page
-from ultrafast_rag.search.evidence import CLIP_BYTES
+from ultrafast_rag.search.evidence import CLIP_BYTES, shown_type
 
 TEXT_ONLY = {"image_model": None, "speech_model": None, "quiet": True}
 
@@ -86,7 +86,7 @@ def test_a_clip_for_a_card_is_small_and_plays_for_its_whole_length(name, kind, l
     av = pytest.importorskip("av")
     path = Path(__file__).parent.parent.parent / "data" / "samples" / name
     data = clip_bytes(path, 0.0, least_s + 0.5, CLIP_BYTES)
-    assert (clip_media_type(data), len(data) <= CLIP_BYTES) == (kind, True)
+    assert (shown_type(data), len(data) <= CLIP_BYTES) == (kind, True)
     with av.open(io.BytesIO(data)) as played:
         stream = played.streams[0]
         seconds = [float(frame.time) for frame in played.decode(stream) if frame.time is not None]

@@ -8,6 +8,7 @@ from PIL import Image
 
 from ultrafast_rag.config import Config
 from ultrafast_rag.errors import ConfigError
+from ultrafast_rag.extract.detect import media_type
 from ultrafast_rag.search.searcher import Searcher, add_visual, convex, known_or, read_query, rrf, trusted, union
 from ultrafast_rag.types import DESCRIBES, Chunk, Ranking
 
@@ -213,10 +214,10 @@ def test_a_pictures_path_is_read_also_when_given_as_text(tmp_path, monkeypatch):
     Image.new("RGB", (4, 4)).save(picture)
     notes.write_text("words")
     data = picture.read_bytes()
-    assert read_query(picture) == read_query(str(picture)) == data
+    assert read_query(picture, media_type=media_type) == read_query(str(picture), media_type=media_type) == data
     monkeypatch.chdir(tmp_path)
-    assert read_query("photo of a cat.png") == data
+    assert read_query("photo of a cat.png", media_type=media_type) == data
     for words in ("a cat.png", str(notes), "notes.txt", "a cat", "What is in photo of a cat.png?", "a\0.png"):
-        assert read_query(words) == words
+        assert read_query(words, media_type=media_type) == words
     with pytest.raises(ConfigError, match="cannot be read"):
-        read_query(tmp_path / "gone.png")
+        read_query(tmp_path / "gone.png", media_type=media_type)

@@ -15,7 +15,6 @@ from ultrafast_rag.errors import ConfigError, require
 from ultrafast_rag.index.dense import DenseIndex
 from ultrafast_rag.index.embedding_cache import open_embedding_cache
 from ultrafast_rag.index.lexical import LexicalIndex
-from ultrafast_rag.index.records import PartCommit, Source
 from ultrafast_rag.index.store import Store
 from ultrafast_rag.ingest.embed import Embedder
 from ultrafast_rag.language.sentences import split_sentences
@@ -23,7 +22,7 @@ from ultrafast_rag.models.registry import FINGERPRINTS
 from ultrafast_rag.models.text.encoder import open_text_encoder
 from ultrafast_rag.monitor import StageClock
 from ultrafast_rag.rag import CONFIG
-from ultrafast_rag.types import TEXT_SPACE, Chunk, Vectors
+from ultrafast_rag.types import TEXT_SPACE, Chunk, PartCommit, Record, Vectors
 
 BUILT = "bench"
 _SHORTEST = 30  # characters of a sentence that is worth being found
@@ -113,7 +112,7 @@ def _commit(store: Store, texts: Sequence[str], vectors: Vectors, count: int) ->
             text = texts[int(row) % len(texts)]
             block.append(Chunk(_exchanged(text, vocabulary, rng) if copied else text, ordinal=int(row % _DOCUMENT)))
         starts = range(0, len(rows), _DOCUMENT)
-        sources = [Source(f"passages-{(at + s) // _DOCUMENT:05d}.txt", content_hash=str(at + s)) for s in starts]
+        sources = [Record(f"passages-{(at + s) // _DOCUMENT:05d}.txt", content_hash=str(at + s)) for s in starts]
         begun = store.begin_many(sources)
         store.commit(
             [

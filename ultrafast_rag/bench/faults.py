@@ -30,9 +30,8 @@ from ultrafast_rag.index.archive import export_archive, restore_archive
 from ultrafast_rag.index.dense import DenseIndex
 from ultrafast_rag.index.embedding_cache import EmbeddingCache, content_key
 from ultrafast_rag.index.lexical import LexicalIndex
-from ultrafast_rag.index.records import PartCommit
 from ultrafast_rag.index.store import Store
-from ultrafast_rag.types import Chunk, Table, Vectors
+from ultrafast_rag.types import Chunk, PartCommit, Table, Vectors
 
 DIM = 16
 WORDS = "harbour lamp tide keeper storm glass rope engine chart signal anchor beacon".split()

@@ -12,18 +12,14 @@ import hashlib
 from collections.abc import AsyncIterable, Callable, Sequence
 
 from ultrafast_rag.enrich.enricher import Enrichment
-from ultrafast_rag.index.records import Source as Record
-from ultrafast_rag.index.store import Store
-from ultrafast_rag.ingest.embed import Embedder
-from ultrafast_rag.ingest.texts import commit_passages
-from ultrafast_rag.ports import Tokenizer
-from ultrafast_rag.types import DESCRIBES, Chunk
+from ultrafast_rag.ports import DocumentReader
+from ultrafast_rag.types import DESCRIBES, Chunk, Passage, Record
 
 ENRICHED = "enriched:"
 AT_ONCE = 32  # enrichments encoded and committed together; what is paid for is kept before that, one by one
 
 
-def unenriched(store: Store) -> list[Chunk]:
+def unenriched(store: DocumentReader) -> list[Chunk]:
     """Every chunk that is not itself a description; the enricher skips those it knows."""
     ids = [chunk_id for chunk_id, _ in store.iter_texts()]
     chunks = (chunk for at in range(0, len(ids), 500) for chunk in store.chunks(ids[at : at + 500]))
@@ -31,31 +27,33 @@ def unenriched(store: Store) -> list[Chunk]:
 
 
 async def index_enrichments(
-    store: Store, run: AsyncIterable[Enrichment], embedder: Embedder, tokenizer: Callable[[], Tokenizer]
+    store: DocumentReader, run: AsyncIterable[Enrichment], commit: Callable[[Sequence[Passage]], int]
 ) -> int:
-    """Commit enrichments as they come, in small batches; returns how many were new to the index."""
+    """Commit enrichments as they come, in small batches; returns how many were new to the index.
+
+    commit: encodes and stores passages that are new or changed, and counts them.
+    """
     waiting: list[Enrichment] = []
     added = 0
     try:
         async for enrichment in run:
             waiting.append(enrichment)
             if len(waiting) >= AT_ONCE:
-                added += await asyncio.to_thread(_commit, store, waiting, embedder, tokenizer)
+                added += await asyncio.to_thread(commit, _passages(store, waiting))
                 waiting = []
     finally:
         if waiting:
-            added += _commit(store, waiting, embedder, tokenizer)
+            added += commit(_passages(store, waiting))
     return added
 
 
-def _commit(store: Store, enrichments: Sequence[Enrichment], embedder: Embedder, tokenizer: Callable[[], Tokenizer]) -> int:
+def _passages(store: DocumentReader, enrichments: Sequence[Enrichment]) -> list[Passage]:
     described = {chunk.id: chunk for chunk in store.chunks([enrichment.chunk_id for enrichment in enrichments])}
     told = [(described[e.chunk_id], e.text) for e in enrichments if e.chunk_id in described and e.text]
-    passages = [
+    return [
         (_record(chunk, text), Chunk(text, context=chunk.context, page=chunk.page, metadata={DESCRIBES: chunk.id}))
         for chunk, text in told
     ]
-    return commit_passages(store, embedder, tokenizer, passages)
 
 
 def _record(chunk: Chunk, text: str) -> Record:

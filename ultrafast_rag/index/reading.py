@@ -22,9 +22,8 @@ from ultrafast_rag.errors import IndexCorruptError
 from ultrafast_rag.index import filters as filter_sql
 from ultrafast_rag.index import records, rows, upkeep
 from ultrafast_rag.index.database import Database, plain_errors
-from ultrafast_rag.index.records import Stat
 from ultrafast_rag.index.vectors import SpaceView, checksum, grown_view, nothing, open_map
-from ultrafast_rag.types import Chunk, Document, Mask
+from ultrafast_rag.types import Chunk, Document, Mask, Stat
 
 _MASKS_KEPT = 16
 _SECTION_CHUNKS = 4

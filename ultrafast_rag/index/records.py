@@ -10,8 +10,7 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -19,67 +18,12 @@ from ultrafast_rag.errors import ConfigError, IndexCorruptError, IndexStateError
 from ultrafast_rag.index.rows import ADVICE, MOST_CHUNKS, RowChunks, checksum, seal_document
 from ultrafast_rag.index.vectors import HalfVectors
 from ultrafast_rag.language.safetext import unstorable
-from ultrafast_rag.types import Chunk, Vectors
+from ultrafast_rag.types import Chunk, PartCommit, Progress, Record
 
-Stat = tuple[int, int]
-"""size in bytes, modification time in ns"""
 _IDS_OF_PARTS = "SELECT coalesce(sum(chunks * first_chunk + chunks * (chunks - 1) / 2), 0) FROM parts WHERE document = ?"
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A document about to be read. document_id: None takes one derived from `source`."""
-
-    source: str
-    content_hash: str
-    stat: Stat = (0, 0)
-    media_type: str = ""
-    title: str = ""
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-    document_id: str | None = None
-
-    @property
-    def id(self) -> str:
-        """The document's id: the given one, else 16 hex digits of the source's SHA-256."""
-        return self.document_id or hashlib.sha256(self.source.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Where to go on with a document. section: the heading path when the last part ended.
-
-    state: "unchanged" needs no work; "resume" goes on at next_part; "replace" has an older version
-    that stays searchable until `finish`.
-    """
-
-    document_key: int
-    document_id: str
-    next_part: int
-    section: str
-    state: Literal["new", "resume", "unchanged", "replace"]
-
-
-@dataclass(frozen=True, slots=True)
-class PartCommit:
-    """One part ready to be stored.
-
-    vectors: float (n, d) per space; vector_chunks: for each of those rows, its index into `chunks` (a
-    chunk may have no vector, one or several). final: the document ends with this part.
-    """
-
-    document_key: int
-    part_number: int
-    chunks: Sequence[Chunk] = ()
-    vectors: Mapping[str, Vectors] = field(default_factory=dict)
-    vector_chunks: Mapping[str, Sequence[int]] = field(default_factory=dict)
-    title: str = ""
-    total: int | None = None
-    section: str = ""
-    failure: str | None = None
-    final: bool = False
-
-
-def begin(writer: sqlite3.Connection, source: Source) -> Progress:
+def begin(writer: sqlite3.Connection, source: Record) -> Progress:
     """Find or make the document's row; an interrupted replacement by other content is dropped."""
     rows = writer.execute(
         "SELECT visible, key, content_hash, complete, next_part, section FROM documents WHERE id = ?", (source.id,)
@@ -116,7 +60,7 @@ def begin(writer: sqlite3.Connection, source: Source) -> Progress:
     return Progress(int(made.lastrowid or 0), source.id, 0, "", "replace" if live else "new")
 
 
-def check_source(source: Source) -> None:
+def check_source(source: Record) -> None:
     """ConfigError for a document whose names or metadata cannot be kept."""
     _check_texts("a source's", source.source, source.content_hash, source.media_type, source.title, source.id)
     to_json(source.metadata)

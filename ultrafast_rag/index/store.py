@@ -27,9 +27,9 @@ from ultrafast_rag.index import records, rows, upkeep
 from ultrafast_rag.index.database import FORMAT, plain_errors
 from ultrafast_rag.index.lock import WriterLock
 from ultrafast_rag.index.reading import Reading
-from ultrafast_rag.index.records import PartCommit, Progress, Source, Stat
 from ultrafast_rag.index.rows import RowChunks
 from ultrafast_rag.index.vectors import HalfVectors, VectorFile, row_sums, to_half
+from ultrafast_rag.types import PartCommit, Progress, Record, Stat
 
 _COMPACT_ABOVE = 1 / 3  # dead share of a vector file that makes rewriting it worth the bytes
 
@@ -133,9 +133,9 @@ class Store(Reading):
         document_id: str | None = None,
     ) -> Progress:
         """Say that a document is about to be read; see `Progress`."""
-        return self.begin_many([Source(source, content_hash, stat, media_type, title, metadata or {}, document_id)])[0]
+        return self.begin_many([Record(source, content_hash, stat, media_type, title, metadata or {}, document_id)])[0]
 
-    def begin_many(self, sources: Sequence[Source]) -> list[Progress]:
+    def begin_many(self, sources: Sequence[Record]) -> list[Progress]:
         """`begin` for many documents in one transaction; none is opened when all are unchanged."""
         for source in sources:
             records.check_source(source)
@@ -145,7 +145,7 @@ class Store(Reading):
         with self._transaction(visible=False) as writer:
             return [records.begin(writer, source) for source in sources]
 
-    def _find_unchanged(self, source: Source) -> Progress | None:
+    def _find_unchanged(self, source: Record) -> Progress | None:
         with plain_errors(self.folder), self._db.reading() as reader:
             row = reader.execute(
                 "SELECT key, next_part, section FROM documents WHERE id = ? AND visible AND complete AND content_hash = ? "
@@ -200,7 +200,7 @@ class Store(Reading):
             for key in document_keys:
                 records.finish(writer, key)
 
-    def move(self, source: Source) -> bool:
+    def move(self, source: Record) -> bool:
         """Take `source` for the new place of a complete document of the same content whose file is gone from its old one.
 
         False when there is none, or when the new place has a document already.

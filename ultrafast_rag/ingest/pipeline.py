@@ -17,16 +17,13 @@ from pathlib import Path
 from ultrafast_rag.config import Config
 from ultrafast_rag.errors import ExtractionError, MissingExtraError
 from ultrafast_rag.files import sha256_of
-from ultrafast_rag.index.records import PartCommit
-from ultrafast_rag.index.records import Source as Record
-from ultrafast_rag.index.store import Store
 from ultrafast_rag.ingest.chunk import Chunker, DocumentChunker
 from ultrafast_rag.ingest.embed import Embedded, Embedder
 from ultrafast_rag.ingest.sources import Source
 from ultrafast_rag.ingest.stages import Overlap
 from ultrafast_rag.monitor import StageClock, rss_mb
-from ultrafast_rag.ports import EmbeddingCache, ImageEncoder, TextEncoder, Transcriber
-from ultrafast_rag.types import Chunk, Element, IngestReport, Part, ProgressState, Segment
+from ultrafast_rag.ports import DocumentWriter, EmbeddingCache, ImageEncoder, TextEncoder, Transcriber
+from ultrafast_rag.types import Chunk, Element, IngestReport, Part, PartCommit, ProgressState, Record, Segment
 
 PARTS_AHEAD = 24  # parts read but not yet encoded
 GROUPS_AHEAD = 2  # groups encoded but not yet committed
@@ -138,7 +135,7 @@ class Pipeline:
     def __init__(
         self,
         config: Config,
-        store: Store,
+        store: DocumentWriter,
         ports: Ports,
         *,
         clock: StageClock,
@@ -202,10 +199,9 @@ class Pipeline:
         except OSError as error:
             self.stats.failed.append((source.name, f"cannot be read: {error.strerror or error}"))
             return
-        self._store.move(Record(source.name, content_hash, (source.size, source.mtime_ns)))
-        progress = self._store.begin(
-            source.name, content_hash=content_hash, stat=(source.size, source.mtime_ns), media_type=source.media_type
-        )
+        record = Record(source.name, content_hash, (source.size, source.mtime_ns), source.media_type)
+        self._store.move(record)
+        progress = self._store.begin_many([record])[0]
         if progress.state == "unchanged":
             self.stats.unchanged += 1
             self._opened.add(source.name)

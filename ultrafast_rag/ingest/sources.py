@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ultrafast_rag.extract.detect import discover, media_type
-from ultrafast_rag.index.store import Store
+from ultrafast_rag.ports import DocumentWriter
 
 PathLike = str | os.PathLike[str]
+Discover = Callable[[Sequence[PathLike]], Sequence[tuple[Path, str]]]
+MediaType = Callable[[Path], str]
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.I)
 
 
@@ -35,8 +36,11 @@ class Found:
     failed: tuple[tuple[str, str], ...]
 
 
-def find_sources(store: Store, sources: Sequence[PathLike]) -> Found:
-    """Look at every file once, without opening it; the index's own folder is passed over."""
+def find_sources(store: DocumentWriter, sources: Sequence[PathLike], *, discover: Discover, media_type: MediaType) -> Found:
+    """Look at every file once, without opening it; the index's own folder is passed over.
+
+    discover: which files such names mean, each with "" or why it cannot be read.
+    """
     todo: list[Source] = []
     failed: list[tuple[str, str]] = []
     own = store.folder.resolve()

@@ -7,17 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 from ultrafast_rag.errors import ConfigError
-from ultrafast_rag.index.records import PartCommit, Source
-from ultrafast_rag.index.store import Store
 from ultrafast_rag.ingest.embed import Embedder, searchable
 from ultrafast_rag.language.safetext import unstorable
-from ultrafast_rag.ports import Tokenizer
-from ultrafast_rag.types import Chunk
+from ultrafast_rag.ports import DocumentWriter, Tokenizer
+from ultrafast_rag.types import PartCommit, Passage
 
 AT_ONCE = 1024
-
-Passage = tuple[Source, Chunk]
-"""A document's record, whose content hash tells whether it changed, and its only chunk."""
 
 
 def check_passages(texts: Sequence[str], ids: Sequence[str] | None, metadata: Sequence[Mapping[str, Any]] | None) -> None:
@@ -39,12 +34,14 @@ def check_passages(texts: Sequence[str], ids: Sequence[str] | None, metadata: Se
         raise ConfigError("ids must be unique; some are given twice")
 
 
-def commit_passages(store: Store, embedder: Embedder, tokenizer: Callable[[], Tokenizer], passages: Sequence[Passage]) -> int:
+def commit_passages(
+    store: DocumentWriter, embedder: Embedder, tokenizer: Callable[[], Tokenizer], passages: Sequence[Passage]
+) -> int:
     """Commit those that are new or changed, in their order; returns how many. No model is asked for the rest."""
     return sum(_commit(store, embedder, tokenizer, passages[at : at + AT_ONCE]) for at in range(0, len(passages), AT_ONCE))
 
 
-def _commit(store: Store, embedder: Embedder, tokenizer: Callable[[], Tokenizer], batch: Sequence[Passage]) -> int:
+def _commit(store: DocumentWriter, embedder: Embedder, tokenizer: Callable[[], Tokenizer], batch: Sequence[Passage]) -> int:
     states = store.begin_many([record for record, _ in batch])
     fresh = [(passage, state) for passage, state in zip(batch, states) if state.state != "unchanged"]
     if not fresh:

@@ -11,10 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ultrafast_rag.errors import UltraFastRAGError
-from ultrafast_rag.extract.detect import media_type
-from ultrafast_rag.extract.media.clip import clip_media_type
-from ultrafast_rag.extract.sandbox.pool import Sandbox
-from ultrafast_rag.index.store import Store
+from ultrafast_rag.ports import DocumentReader
 from ultrafast_rag.types import Evidence, Hit
 
 CROP_PX = 760
@@ -24,10 +21,13 @@ STILL_PX = 480
 
 
 class EvidenceFinder:
-    """Called with a hit; remembers nothing."""
+    """Called with a hit; remembers nothing.
 
-    def __init__(self, store: Store, sandbox: Callable[[], Sandbox]) -> None:
-        self._store, self._sandbox = store, sandbox
+    call: runs `module.function` of the extractors with JSON arguments in a worker process, and gives back its bytes.
+    """
+
+    def __init__(self, store: DocumentReader, call: Callable[..., bytes]) -> None:
+        self._store, self._call = store, call
 
     def __call__(self, hit: Hit) -> Evidence | None:
         """What to show for a hit, or None; never raises for a file that is gone or broken."""
@@ -37,8 +37,9 @@ class EvidenceFinder:
             path = Path(hit.source)
             if not self._unchanged(hit, path):
                 return self._gone(hit, path)
-            if hit.page is not None and media_type(path) == "application/pdf":
-                return self._crop(hit, path)
+            if hit.page is not None:
+                document = self._store.document(hit.document_id)
+                return self._crop(hit, path) if document and document.media_type == "application/pdf" else None
             if hit.start_s is not None:
                 return self._clip(hit, path)
             return None
@@ -70,11 +71,11 @@ class EvidenceFinder:
         data = self._store.asset(chunks[0].asset) if chunks and chunks[0].asset else None
         if data is None:
             return None
-        return Evidence(_picture_type(data), data, caption=hit.where)
+        return Evidence(shown_type(data), data, caption=hit.where)
 
     def _crop(self, hit: Hit, path: Path) -> Evidence:
         box = list(hit.bbox) if hit.bbox else None
-        data = self._sandbox().call("pdf.crop.crop_page", path=str(path), page=hit.page, bbox=box, max_px=CROP_PX)
+        data = self._call("pdf.crop.crop_page", path=str(path), page=hit.page, bbox=box, max_px=CROP_PX)
         return Evidence("image/jpeg", data, caption=hit.where)
 
     def _clip(self, hit: Hit, path: Path) -> Evidence | None:
@@ -82,15 +83,18 @@ class EvidenceFinder:
         start_s, film = hit.start_s or 0.0, hit.modality == "video"
         longest_s = FILM_S if film else SOUND_S
         end_s = min(hit.end_s or start_s + longest_s, start_s + longest_s)
-        call = self._sandbox().call
-        data = call("media.clip.clip_bytes", path=str(path), start_s=start_s, end_s=end_s, most_bytes=CLIP_BYTES)
+        data = self._call("media.clip.clip_bytes", path=str(path), start_s=start_s, end_s=end_s, most_bytes=CLIP_BYTES)
         if film and len(data) > CLIP_BYTES:
             if (matched := self._asset(hit)) is not None:
                 return matched
-            data = call("media.frames.frame_at", path=str(path), second=start_s, max_px=STILL_PX)
-            return Evidence(_picture_type(data), data, caption=hit.where)
-        return Evidence(clip_media_type(data), data, caption=hit.where) if data else None
+            data = self._call("media.frames.frame_at", path=str(path), second=start_s, max_px=STILL_PX)
+            return Evidence(shown_type(data), data, caption=hit.where)
+        return Evidence(shown_type(data), data, caption=hit.where) if data else None
 
 
-def _picture_type(data: bytes) -> str:
-    return "image/png" if data.startswith(b"\x89PNG") else "image/jpeg"
+def shown_type(data: bytes) -> str:
+    """Of what the store keeps and the extractors make, by its first bytes."""
+    if data[4:8] == b"ftyp":
+        return "video/mp4"
+    starts = {b"\x89PNG": "image/png", b"\xff\xd8": "image/jpeg", b"RIFF": "audio/wav"}
+    return next((kind for start, kind in starts.items() if data.startswith(start)), "audio/mpeg")

@@ -21,7 +21,6 @@ import numpy.typing as npt
 
 from ultrafast_rag.config import Config
 from ultrafast_rag.errors import ConfigError, did_you_mean
-from ultrafast_rag.extract.detect import media_type
 from ultrafast_rag.language.safetext import unstorable
 from ultrafast_rag.monitor import PerformanceMonitor
 from ultrafast_rag.ports import ChunkReader, FileNames, ImageEncoder, LexicalIndex, Reranker, TextEncoder, VectorIndex
@@ -218,7 +217,7 @@ class Searcher:
         return [replace(hits[n], score=float(scores[n])) for n in order]
 
 
-def read_query(query: str | bytes | os.PathLike[str]) -> str | bytes:
+def read_query(query: str | bytes | os.PathLike[str], *, media_type: Callable[[Path], str]) -> str | bytes:
     """Words stay as they are; a picture's path, also as text where such a picture file is there, becomes its bytes."""
     if isinstance(query, str):
         suffixed = "." in query and len(query) < 1024 and "\0" not in query

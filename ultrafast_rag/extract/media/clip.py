@@ -29,17 +29,6 @@ _SMALL_PX, _SMALL_FPS, _SMALL_SOUND_BITS = 320, 5, 16_000  # for a few tens of k
 _MP3_BITS = (16_000, 24_000, 32_000, 48_000)
 
 
-def clip(path: Path | str, start_s: float, end_s: float) -> tuple[str, bytes]:
-    """(media type, bytes) of a stretch that browsers play, as `clip_bytes` makes it."""
-    data = clip_bytes(path, start_s, end_s)
-    return clip_media_type(data), data
-
-
-def clip_media_type(data: bytes) -> str:
-    """The media type of what `clip_bytes` returned, by its first bytes."""
-    return "video/mp4" if data[4:8] == b"ftyp" else "audio/wav" if data[:4] == b"RIFF" else "audio/mpeg"
-
-
 @dataclass(frozen=True, slots=True)
 class _Quality:
     """Longest side, frames and bits a second of a film, bits a second of its sound."""
