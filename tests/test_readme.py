@@ -88,7 +88,7 @@ PROSE = {
     "The packaged reader (3 MB": ("reader.json", lambda d: d["size_bytes"] / 1e6),
 }
 NOT_MEASURED = ("about 6 GB", "*estimate* 4 000 pages/min", "noise 20 dB")  # said to be no measurement, or a setting
-MEASURED = re.compile(r"(?<![\w.])(?:\d+\.\d+(?![\w.])|\d[\d ]*(?= ?(?:ms|MB|GB|dB|s|%|tokens/s|pages/min)\b))")
+MEASURED = re.compile(r"(?<![\w.])(?:\d+\.\d+(?![\w.])|\d[\d ]*(?= ?(?:(?:ms|MB|GB|dB|s|tokens/s|pages/min)\b|%)))")
 
 
 def prose():
