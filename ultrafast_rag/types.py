@@ -227,6 +227,7 @@ class Evidence:
 
     highlight: x0, y0, x1, y1 as fractions of the picture's width and height.
     start_s: where in a clip the passage begins, in seconds from the clip's own start.
+    smaller: the same in at most so many bytes, shorter or as a still; None where it cannot be.
     """
 
     media_type: str
@@ -234,9 +235,24 @@ class Evidence:
     highlight: BBox | None = None
     caption: str = ""
     start_s: float = 0.0
+    smaller: Callable[[int], Evidence | None] | None = None
 
 
 EvidenceSource = Callable[["Hit"], "Evidence | None"]
+
+
+MOMENTS = "heard_at"
+"""Key of a spoken chunk's metadata: [[first character, second], ...] of each stretch that was heard as one."""
+
+
+def moments_of(metadata: Mapping[str, Any]) -> list[tuple[int, float]]:
+    """(first character, second) of each stretch, in order; [] where the metadata holds none, or something else."""
+    rows = metadata.get(MOMENTS)
+    if not isinstance(rows, list) or not all(isinstance(row, (list, tuple)) and len(row) == 2 for row in rows):
+        return []
+    if not all(isinstance(value, (int, float)) and 0 <= value < 1e9 for row in rows for value in row):
+        return []
+    return sorted((int(first), float(second)) for first, second in rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +261,7 @@ class Hit:
 
     dense_score and lexical_score are NaN where that leg knows nothing of the chunk.
     neighbours: text just before and after the passage in its document, for context.
+    focus: what of `text` answers, where somebody chose; evidence marks it, and a clip starts there.
     """
 
     chunk_id: int
@@ -263,13 +280,21 @@ class Hit:
     section: str = ""
     neighbours: tuple[str, str] = ("", "")
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    focus: str = ""
+
+    @property
+    def moment_s(self) -> float | None:
+        """The second at which `focus` begins to be said; the passage's first without one."""
+        at = self.text.find(self.focus.split(" … ")[0]) if self.focus else -1
+        before = [second for first, second in moments_of(self.metadata) if first <= at]
+        return before[-1] if before else self.start_s
 
     @property
     def where(self) -> str:
         """Source and place in words: 'handbook.pdf, page 4' or 'talk.mp3, 1:05'."""
         name = self.source.replace("\\", "/").rsplit("/", 1)[-1]
-        if self.start_s is not None:
-            return f"{name}, {int(self.start_s) // 60}:{int(self.start_s) % 60:02d}"
+        if (at := self.moment_s) is not None:
+            return f"{name}, {int(at) // 60}:{int(at) % 60:02d}"
         return f"{name}, page {self.page}" if self.page is not None else name
 
     def __str__(self) -> str:

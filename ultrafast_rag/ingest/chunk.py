@@ -23,7 +23,7 @@ from ultrafast_rag.config import Config
 from ultrafast_rag.language.rows import head_lines
 from ultrafast_rag.language.sentences import split_sentences
 from ultrafast_rag.ports import Tokenizer
-from ultrafast_rag.types import PAGE_HEAD, BBox, Chunk, Element, ElementKind, Modality, Part, Vectors
+from ultrafast_rag.types import MOMENTS, PAGE_HEAD, BBox, Chunk, Element, ElementKind, Modality, Part, Vectors
 
 SPECIAL_TOKENS = 2  # begin and end, added by every encoder we load
 _MODALITY_OF: dict[ElementKind, Modality] = {"table": "table", "image": "image", "frame": "video"}
@@ -252,6 +252,8 @@ class DocumentChunker:
         first, last = window[0].element, window[-1].element
         rows = first.kind in ("table", "code")
         metadata = dict(first.metadata)
+        if first.kind == "speech" and (moments := _moments(window)):
+            metadata[MOMENTS] = moments
         if self._chunker.kind == "hierarchical":
             metadata["section"] = context
         return Chunk(
@@ -304,6 +306,16 @@ def _join(window: Sequence[_Sentence], glue: str) -> str:
     for sentence in window[1:]:
         text += ("\n" if sentence.starts_element and sentence.element.kind != "speech" else glue) + sentence.text
     return text
+
+
+def _moments(window: Sequence[_Sentence]) -> list[list[float]]:
+    """[first character of the text, second] of each stretch of speech in it but one alone."""
+    at, moments = 0, list[list[float]]()
+    for sentence in window:
+        if sentence.element.start_s is not None and (sentence.starts_element or not moments):
+            moments.append([at, round(sentence.element.start_s, 2)])
+        at += len(sentence.text) + 1
+    return moments if len(moments) > 1 else []
 
 
 def _union(boxes: Sequence[BBox | None]) -> BBox | None:

@@ -6,6 +6,7 @@ A trained splitter is a model to load for a percent of boundaries; chunks and ci
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence, Set
 
 _CLOSERS = "\"'”’»›)\\]」』）】》"
 # What may end a sentence. Full stops that are written for nothing else need no blank after them: Han and kana, Devanagari and
@@ -14,6 +15,7 @@ _END = re.compile(
     rf"(?P<point>[.!?…]+)(?:\[\d{{1,3}}\])*[{_CLOSERS}]*(?:\[\d{{1,3}}\])*\s+(?=[\"'“‘„‚«‹(\[¿¡•–—]*\s?[^\W_])"
     rf"|[。！？｡।॥؟۔։።፧។៕။༎]+[{_CLOSERS}]*\s*|(?P<blank>\n\s*\n)"
 )
+_WORD = re.compile(r"\w+")
 _LAST_WORD = re.compile(r"[^\s(\[\"'“‘„«/]+$")
 _NEXT_WORD = re.compile(r"[^\w]*(?P<word>\w+)(?P<after>.?)", re.S)
 # never the end: a name, an example, a number comes next
@@ -96,3 +98,14 @@ def _abbreviated(before: str, word: str, after: str) -> bool:
     if not initials and before not in _MAYBE:
         return False
     return not (word.casefold() in _OPENERS and after not in (",", "."))
+
+
+def closest(stretches: Sequence[str], asked: Set[str]) -> str:
+    """The stretch that shares most with the words asked, in lower case; a word counts for less the more stretches have it.
+
+    "" where none shares a word, or two share as much.
+    """
+    shared = [asked & set(_WORD.findall(stretch.lower())) for stretch in stretches]
+    weights = [sum(1 / sum(word in other for other in shared) for word in own) for own in shared]
+    best = max(weights, default=0.0)
+    return stretches[weights.index(best)] if best > 0 and weights.count(best) == 1 else ""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from ultrafast_rag.errors import UltraFastRAGError
+from ultrafast_rag.language.sentences import closest, split_sentences
 from ultrafast_rag.notebook import markup
 from ultrafast_rag.notebook.markup import BAD, COOL, GOOD, MUTED, WARN, badge, card, clip, escape, milliseconds
 from ultrafast_rag.types import HTML_REPRS, Answer, Citation, Evidence, EvidenceSource, Hit, Hits, IngestReport, Table, cell_text
@@ -32,12 +33,14 @@ class Budget:
     def fit(self, evidence: Evidence) -> Evidence | None:
         """The evidence in this piece's share (base64 makes four bytes of three), or None.
 
-        A clip cannot be made smaller: it may also take what a small picture for each later piece leaves.
+        A clip may also take what a small picture for each later piece leaves; one too long for that is made shorter.
         """
         self.pieces = max(1, self.pieces)
         share = max(0, self.size_bytes // self.pieces) * 3 // 4 - 100
         spare = max(share, (self.size_bytes - (self.pieces - 1) * _SMALL_PICTURE) * 3 // 4 - 100)
         self.pieces -= 1
+        if evidence.smaller is not None and len(evidence.data) > spare:
+            evidence = evidence.smaller(share) or evidence
         if evidence.media_type in markup.PICTURES:
             fitted = markup.fit_picture(evidence, share)
         else:
@@ -59,8 +62,11 @@ def _evidence(hit: Hit, source: EvidenceSource | None, budget: Budget) -> str:
         return ""
     fitted = budget.fit(found)
     if fitted is None:
-        size = f"{len(found.data) / 1e6:.1f} MB" if len(found.data) >= 1e5 else f"{len(found.data) / 1e3:.0f} kB"
-        return f'<div style="{MUTED}">{escape(found.media_type)} of {size}: too large to show here</div>'
+        kind = found.media_type.split("/")[0]
+        why = (
+            f"of {len(found.data) / 1e6:.1f} MB: too large to show here" if len(found.data) >= 1e5 else "has no room in this card"
+        )
+        return f'<div style="{MUTED}">{escape(kind if len(found.data) < 1e5 else found.media_type)} {why}</div>'
     if fitted.caption == hit.where:  # the heading says it already
         fitted = replace(fitted, caption="")
     return markup.evidence_html(fitted, alt=hit.where)
@@ -99,6 +105,12 @@ def _support(support: float | None) -> str:
 
 def _terms(question: str) -> list[str]:
     return [word for word in re.findall(r"\w+", question.lower()) if word not in _STOP][:20]
+
+
+def _asked(hit: Hit, query: str) -> str:
+    """The sentence of a passage of text that shares most with the question; "" where none stands out."""
+    sentences = split_sentences(hit.text) if hit.modality == "text" else []
+    return closest(sentences, frozenset(_terms(query))) if len(sentences) > 1 else ""
 
 
 def _flat(hit: Hit, text: str) -> str:
@@ -158,11 +170,12 @@ def _passages(hits: Hits, citations: Sequence[Citation], budget: Budget, *, limi
     ranked += [hit for hit in hits if hit.chunk_id not in numbers]
     full = max(_SHOWN if not citations else min(len(numbers), 2 * _SHOWN), 1)
     drawn: list[str] = []
-    for place, hit in enumerate(ranked[:full]):
-        shown = _evidence(hit, hits.evidence, budget) if place < _WITH_EVIDENCE else ""
-        cited = numbers.get(hit.chunk_id)
+    for place, found in enumerate(ranked[:full]):
+        cited = numbers.get(found.chunk_id)
         number = cited.number if cited else (None if citations else place + 1)
         quote = cited.quote if cited else ""
+        hit = replace(found, focus=quote or found.focus or _asked(found, hits.query))
+        shown = _evidence(hit, hits.evidence, budget) if place < _WITH_EVIDENCE else ""
         terms = () if citations else _terms(hits.query)
         drawn.append(_hit(hit, number=number, shown=shown, first=not drawn and not number, quote=quote, terms=terms, limit=limit))
     return "".join(drawn) + _more(ranked[full:], limit=limit // 3)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ultrafast_rag.errors import UltraFastRAGError
 from ultrafast_rag.ports import DocumentReader
@@ -18,6 +20,7 @@ CROP_PX = 760
 SOUND_S, FILM_S = 15.0, 5.0  # of a recording or film at most
 CLIP_BYTES = 30_000  # what a card of three pieces of evidence has room for
 STILL_PX = 480
+SOUND_BYTES, LEAST_SOUND_S = 2_000, 2.0  # a second of speech at the least rate that stays clear (and 1 kB for the container)
 
 
 class EvidenceFinder:
@@ -75,21 +78,29 @@ class EvidenceFinder:
 
     def _crop(self, hit: Hit, path: Path) -> Evidence:
         box = list(hit.bbox) if hit.bbox else None
-        data = self._call("pdf.crop.crop_page", path=str(path), page=hit.page, bbox=box, max_px=CROP_PX)
+        options: dict[str, Any] = {"path": str(path), "page": hit.page, "bbox": box, "quote": hit.focus, "max_px": CROP_PX}
+        data = self._call("pdf.crop.crop_page", **options)
         return Evidence("image/jpeg", data, caption=hit.where)
 
-    def _clip(self, hit: Hit, path: Path) -> Evidence | None:
-        """The stretch as a player; where a film's does not fit a card, the frame that was found, or the one at its start."""
-        start_s, film = hit.start_s or 0.0, hit.modality == "video"
-        longest_s = FILM_S if film else SOUND_S
+    def _clip(self, hit: Hit, path: Path, most_bytes: int = CLIP_BYTES) -> Evidence | None:
+        """The stretch as a player; where a film's does not fit a card, the frame that was found, or the one at its moment."""
+        start_s, film = hit.moment_s or 0.0, hit.modality == "video"
+        longest_s = FILM_S if film else max(LEAST_SOUND_S, min(SOUND_S, (most_bytes - 1_000) / SOUND_BYTES))
         end_s = min(hit.end_s or start_s + longest_s, start_s + longest_s)
-        data = self._call("media.clip.clip_bytes", path=str(path), start_s=start_s, end_s=end_s, most_bytes=CLIP_BYTES)
-        if film and len(data) > CLIP_BYTES:
+        data = self._call("media.clip.clip_bytes", path=str(path), start_s=start_s, end_s=end_s, most_bytes=most_bytes)
+        if film and len(data) > most_bytes:
             if (matched := self._asset(hit)) is not None:
                 return matched
             data = self._call("media.frames.frame_at", path=str(path), second=start_s, max_px=STILL_PX)
             return Evidence(shown_type(data), data, caption=hit.where)
-        return Evidence(shown_type(data), data, caption=hit.where) if data else None
+        shorter = partial(self._smaller, hit, path)
+        return Evidence(shown_type(data), data, caption=hit.where, smaller=shorter) if data else None
+
+    def _smaller(self, hit: Hit, path: Path, most_bytes: int) -> Evidence | None:
+        try:
+            return self._clip(hit, path, most_bytes)
+        except UltraFastRAGError:
+            return None
 
 
 def shown_type(data: bytes) -> str:

@@ -22,9 +22,10 @@ import numpy.typing as npt
 from ultrafast_rag.config import Config
 from ultrafast_rag.errors import ConfigError, did_you_mean
 from ultrafast_rag.language.safetext import unstorable
+from ultrafast_rag.language.sentences import closest
 from ultrafast_rag.monitor import PerformanceMonitor
 from ultrafast_rag.ports import ChunkReader, FileNames, ImageEncoder, LexicalIndex, Reranker, TextEncoder, VectorIndex
-from ultrafast_rag.types import DESCRIBES, MODALITIES, Chunk, ChunkIds, Hit, Hits, Mask, Ranking
+from ultrafast_rag.types import DESCRIBES, MODALITIES, Chunk, ChunkIds, Hit, Hits, Mask, Ranking, moments_of
 
 CANDIDATES = 100  # a leg at least; fusion is exact over the union
 VISUAL_WEIGHT = 0.45  # of a picture that surely stands out, beside the text legs
@@ -196,7 +197,7 @@ class Searcher:
                     continue
                 taken.add(chunk.id)
                 around = self._reader.neighbours(chunk) if neighbours else ("", "")
-                hits.append(_hit(chunk, float(scores[n]), float(dense[n]), float(lexical[n]), around))
+                hits.append(_hit(chunk, float(scores[n]), float(dense[n]), float(lexical[n]), around, asked))
                 if len(hits) == k:
                     break
         return hits
@@ -363,8 +364,11 @@ def _repeats(chunk: Chunk, shown: list[frozenset[str]], asked: frozenset[str]) -
     return False
 
 
-def _hit(chunk: Chunk, score: float, dense: float, lexical: float, around: tuple[str, str]) -> Hit:
+def _hit(
+    chunk: Chunk, score: float, dense: float, lexical: float, around: tuple[str, str], asked: frozenset[str] = frozenset()
+) -> Hit:
     title, _, section = chunk.context.partition(" > ")
+    moments = moments_of(chunk.metadata) if asked else []
     return Hit(
         chunk_id=chunk.id,
         document_id=chunk.document_id,
@@ -382,4 +386,11 @@ def _hit(chunk: Chunk, score: float, dense: float, lexical: float, around: tuple
         section=section,
         neighbours=around,
         metadata=chunk.metadata,
+        focus=_said(chunk.text, moments, asked) if moments else "",
     )
+
+
+def _said(text: str, moments: Sequence[tuple[int, float]], asked: frozenset[str]) -> str:
+    """The stretch of speech that the question is about."""
+    ends = [*(first for first, _ in moments[1:]), len(text)]
+    return closest([text[first:end].strip() for (first, _), end in zip(moments, ends)], asked)
