@@ -12,13 +12,30 @@ from ultrafast_rag.config import Config
 from ultrafast_rag.types import Answer, Hit, Hits, IngestReport
 
 if TYPE_CHECKING:
+    from ultrafast_rag.models.batch_embedder import BatchEmbedder
     from ultrafast_rag.monitor import PerformanceMonitor
     from ultrafast_rag.rag import UltraFastRAG
+    from ultrafast_rag.search.optimizer import QueryOptimizer
 
 __version__ = "0.1.0"
-__all__ = ["Answer", "Config", "Hit", "Hits", "IngestReport", "PerformanceMonitor", "UltraFastRAG"]
+__all__ = [
+    "Answer",
+    "BatchEmbedder",
+    "Config",
+    "Hit",
+    "Hits",
+    "IngestReport",
+    "PerformanceMonitor",
+    "QueryOptimizer",
+    "UltraFastRAG",
+]
 
-_LAZY = {"PerformanceMonitor": "ultrafast_rag.monitor", "UltraFastRAG": "ultrafast_rag.rag"}
+_LAZY = {
+    "BatchEmbedder": "ultrafast_rag.models.batch_embedder",
+    "PerformanceMonitor": "ultrafast_rag.monitor",
+    "QueryOptimizer": "ultrafast_rag.search.optimizer",
+    "UltraFastRAG": "ultrafast_rag.rag",
+}
 
 
 def __getattr__(name: str) -> Any:

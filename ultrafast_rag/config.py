@@ -60,6 +60,9 @@ Device = Annotated[str, Form(r"auto|cpu|cuda(:\d+)?", "'auto', 'cpu', 'cuda' or 
 OcrLanguage = Annotated[str, Form(r"[A-Za-z][\w/+]*", "tesseract's codes, e.g. 'eng' or 'deu+eng'")]
 Language = Annotated[str, Form(r"[A-Za-z][A-Za-z -]*", "a language, e.g. 'en'")]
 Address = Annotated[str, Form(r"https?://[^\s/]\S*", "an http(s) address")]
+RedisAddress = Annotated[
+    str, Form(r"(rediss?|unix)://[^@\s]+", "a redis:// address without a password; one with a password goes into REDIS_URL")
+]
 Name = Annotated[str, Form(r"(?=.*\S)[^\x00-\x1f\x7f\ud800-\udfff]+", "a name or a path")]
 
 
@@ -125,6 +128,9 @@ class Config:
     k: Count = 10
     collapse_duplicates: bool = True
     query_cache: bool = True
+    query_cache_ttl_s: Positive = 3600.0
+    query_cache_disk: bool = False  # also keep results below cache_dir, for later sessions
+    redis_url: RedisAddress | None = None  # also share results there; None: what REDIS_URL says
 
     # answers
     generator: Literal["auto", "extractive", "gemini", "local"] = "auto"  # a function is passed to `query`

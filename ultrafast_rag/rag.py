@@ -10,10 +10,11 @@ import asyncio
 import hashlib
 import json
 import os
+import platform
 import shutil
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Hashable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, replace
 from functools import cached_property, partial
@@ -45,13 +46,15 @@ from ultrafast_rag.ingest.sources import PathLike, find_sources
 from ultrafast_rag.ingest.texts import AT_ONCE as TEXTS_AT_ONCE
 from ultrafast_rag.ingest.texts import check_passages, commit_passages
 from ultrafast_rag.language.safetext import unstorable
+from ultrafast_rag.models.batch_embedder import BatchEmbedder
 from ultrafast_rag.models.registry import Models
 from ultrafast_rag.monitor import PerformanceMonitor, StageClock, peak_rss_mb, rss_mb
 from ultrafast_rag.ports import ImageEncoder, TextEncoder
 from ultrafast_rag.remote import event_loop
 from ultrafast_rag.remote.prices import cost_usd
 from ultrafast_rag.search.evidence import EvidenceFinder
-from ultrafast_rag.search.query_cache import QueryMemory
+from ultrafast_rag.search.optimizer import QueryOptimizer
+from ultrafast_rag.search.query_cache import QueryCache, normalised, open_query_cache
 from ultrafast_rag.search.searcher import Searcher, check_query, read_query
 from ultrafast_rag.types import (
     TEXT_SPACE,
@@ -69,6 +72,7 @@ from ultrafast_rag.types import (
 )
 
 CONFIG = "config"
+_NOT_ASKED = ("cache_dir", "cache_size_gb", "max_workers", "query_cache_disk", "query_cache_ttl_s", "quiet", "redis_url")
 EDGES: dict[str, Callable[..., Any]] = {}
 """What the package root hangs onto this class from above, e.g. "widget"; no arrow points up for it."""
 
@@ -108,12 +112,14 @@ class UltraFastRAG:
         except BaseException:  # nobody else knows the store yet
             self._store.close()
             raise
+        self._ephemeral = path is None
         self._models = Models(self.config, self._store)
         self._searchers: dict[bool, Searcher] = {}
         self._generators = Generators(
             self.config, device=lambda: self._models.plan.devices[0], key=gemini_api_key, picture_of=self._picture_of
         )
-        self._memory, self.monitor = QueryMemory(), PerformanceMonitor()
+        self.monitor = PerformanceMonitor()
+        self._flights = QueryOptimizer(ttl_s=0)
         self._ingesting = threading.RLock()
         self._stop: threading.Event | None = None
         self._unindexed = False
@@ -139,6 +145,22 @@ class UltraFastRAG:
         return open_embedding_cache(
             self.config.cache_dir, size_gb=self.config.cache_size_gb, enabled=self.config.cache_embeddings
         )
+
+    @cached_property
+    def query_cache(self) -> QueryCache:
+        """What searches and answers gave: in memory, and on disk and in Redis where the config or REDIS_URL say so."""
+        config = self.config
+        redis_url = config.redis_url or os.environ.get("REDIS_URL")
+        if self._ephemeral or not config.query_cache or not (redis_url or config.query_cache_disk):
+            return QueryCache(ttl_s=config.query_cache_ttl_s)
+        folder = config.cache_dir / "queries" if config.query_cache_disk else None
+        return open_query_cache(self._scope(), folder=folder, redis_url=redis_url, ttl_s=config.query_cache_ttl_s)
+
+    def _scope(self) -> str:
+        """This index in this place (an archive restored elsewhere goes ways of its own), asked with these settings."""
+        settings = {name: value for name, value in self.config.to_json().items() if name not in _NOT_ASKED}
+        place = [self._store.uid, str(self._store.folder), platform.node(), settings, self._generators.available()]
+        return hashlib.sha256(json.dumps(place, sort_keys=True).encode()).hexdigest()[:24]
 
     @cached_property
     def _dense(self) -> DenseIndex:
@@ -185,6 +207,10 @@ class UltraFastRAG:
                 monitor=self.monitor,
             )
         return self._searchers[pictures]
+
+    def embedder(self, **options: Any) -> BatchEmbedder:
+        """This index's text encoder behind a `BatchEmbedder` over the embedding cache, for the caller to close."""
+        return BatchEmbedder(self._models.text(), cache=self._cache, **options)
 
     def _writing_text(self) -> TextEncoder:
         encoder = self._models.text()
@@ -344,9 +370,10 @@ class UltraFastRAG:
         k, alpha = self.config.k if k is None else k, self.config.alpha if alpha is None else alpha
         again = bool(self.config.rerank_model) if rerank is None else rerank
         check_query(query, k=k, alpha=alpha, modality=modality, filters=filters)
-        key = (self._store.generation, query, k, alpha, _frozen(modality), _frozen(filters), again, neighbours)
-        if self.config.query_cache and (known := self._memory.get(key)) is not None:
-            return Hits(known, query=known.query, notes=known.notes, evidence=self._evidence)  # a copy: the caller may sort it
+        asked = normalised(query) if isinstance(query, str) else hashlib.sha256(query).hexdigest()
+        key = ("search", self._store.generation, asked, k, alpha, _frozen(modality), _frozen(filters), again, neighbours)
+        if self.config.query_cache and (known := self.query_cache.get(key)) is not None:
+            return Hits(known, query=known.query, notes=known.notes, evidence=self._evidence)
         with self.monitor.measure("search"):
             hits = self._searcher().search(
                 query, k=k, alpha=alpha, modality=modality, filters=filters, rerank=again, neighbours=neighbours
@@ -356,7 +383,8 @@ class UltraFastRAG:
             hits.notes = ("the index is empty; ingest something first",)
         elif not hits and filters:
             self._check_fields(filters)
-        self._memory.put(key, hits.copy())
+        if self.config.query_cache:
+            self.query_cache.put(key, hits)
         return hits
 
     def _check_fields(self, filters: Mapping[str, Any]) -> None:
@@ -384,12 +412,13 @@ class UltraFastRAG:
         asked: dict[str, Any] = {"k": k, "alpha": alpha, "modality": modality, "filters": filters, "rerank": rerank}
         start = time.perf_counter()
         check_query(question, k=k, alpha=self.config.alpha if alpha is None else alpha, modality=modality, filters=filters)
-        writer = generator if isinstance(generator, str) else id(generator)
-        key = ("answer", self._store.generation, question, _frozen(asked), writer)
-        if self.config.query_cache and (known := self._memory.get(key)) is not None:
-            answer: Answer = known[0]
+        key = ("answer", self._store.generation, normalised(question), _frozen(asked), _writer(generator))
+        shared = not callable(generator)  # a function means something in this process only
+        answer: Answer | None = self.query_cache.get(key, shared=shared) if self.config.query_cache else None
+        if answer is not None:
+            answer.hits.evidence = self._evidence
             took = {"cache": time.perf_counter() - start}
-            return replace(answer, hits=answer.hits.copy(), cached=True, timings_s=took, cost_usd=0.0)
+            return replace(answer, question=question, cached=True, timings_s=took, cost_usd=0.0)
         hits = self.search(question, **asked, neighbours=True)
         found = time.perf_counter()
         with self.monitor.measure("answer"):
@@ -397,9 +426,8 @@ class UltraFastRAG:
         unread = () if answer.supported else self._unread()
         notes = (*hits.notes, *answer.notes, *unread)
         answer = replace(answer, timings_s={"search": found - start, **answer.timings_s}, notes=notes)
-        if not answer.fallback:  # a passing failure must not outlive its cause
-            kept = replace(answer, hits=answer.hits.copy())
-            self._memory.put(key, (kept, generator))  # the function itself too: while it is held, nobody else gets its id
+        if self.config.query_cache and not answer.fallback:  # a passing failure must not outlive its cause
+            self.query_cache.put(key, answer, shared=shared)
         return answer
 
     def _unread(self) -> tuple[str, ...]:
@@ -413,9 +441,12 @@ class UltraFastRAG:
         )
 
     async def aquery(self, question: str, **options: Any) -> Answer:
-        """`query` for a running event loop, which stays free meanwhile."""
+        """`query` for a running event loop, which stays free meanwhile; the same question at the same time is answered once."""
         self._generators.look_for_key()
-        return await asyncio.to_thread(self.query, question, **options)
+        plain = {name: value for name, value in options.items() if name != "generator"}
+        key = (self._store.generation, normalised(str(question)), _frozen(plain), _writer(options.get("generator")))
+        answer: Answer = await self._flights.execute_query(key, self.query, question, **options)
+        return answer
 
     async def astream(
         self, question: str, *, k: int = 10, generator: GeneratorChoice | None = None
@@ -501,7 +532,7 @@ class UltraFastRAG:
             "spent": self._generators.totals(),
             "rss_mb": rss_mb(),
             "peak_rss_mb": peak_rss_mb(),
-            "query_cache": {"hits": self._memory.hits, "misses": self._memory.misses},
+            "query_cache": self.query_cache.get_stats(),
         }
 
     def doctor(self) -> Table:
@@ -615,7 +646,7 @@ class UltraFastRAG:
             closing.callback(self._store.close)  # called last
             closing.callback(self._models.close)
             closing.callback(self._generators.close)
-            for name in ("_cache", "_sandbox"):
+            for name in ("_cache", "_sandbox", "query_cache"):
                 if name in self.__dict__:
                     closing.callback(self.__dict__.pop(name).close)
             while self._searchers:
@@ -638,6 +669,23 @@ def _passage(name: str, text: str, about: Mapping[str, Any]) -> Passage:
     title = str(about.get("title", ""))
     record = Record(name, digest, title=title, metadata=about, document_id=name)
     return record, Chunk(text, context=title, metadata=about)
+
+
+class _Same:
+    """Stands for a function in a key: equal to itself alone, and while the key is held, nobody else gets its id."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.function is other.function
+
+    def __hash__(self) -> int:
+        return id(self.function)
+
+
+def _writer(generator: GeneratorChoice | None) -> Hashable:
+    return _Same(generator) if callable(generator) else generator
 
 
 def _frozen(value: Any) -> str:

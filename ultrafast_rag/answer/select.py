@@ -54,6 +54,11 @@ class Generators:
         if self._config.generator in ("auto", "gemini"):
             find_key(given=self._given)
 
+    def available(self) -> list[str]:
+        """Which of "gemini" and "local" could write in this session."""
+        gemini = self._config.generator in ("auto", "gemini") and find_key(given=self._given) is not None
+        return [name for name, there in (("gemini", gemini), ("local", self._config.local_model is not None)) if there]
+
     def form_filler(self) -> StructuredModel:
         """Gemini behind the shared gate, for enrichment. Raises ConfigError without a key."""
         gemini = self._gemini()

@@ -142,7 +142,7 @@ class EmbeddingCache:
 
     def _open(self) -> Any:
         try:
-            _drop_unknown_settings(self.folder / diskcache.core.DBNAME)
+            drop_unknown_settings(self.folder / diskcache.core.DBNAME)
         except sqlite3.OperationalError:
             raise  # locked or unwritable: the file itself may be sound
         except sqlite3.DatabaseError as error:
@@ -227,7 +227,7 @@ def open_embedding_cache(cache_dir: Path, *, size_gb: float, enabled: bool = Tru
     return EmbeddingCache(Path(os.fspath(cache_dir)) / "embeddings", size_gb=size_gb) if enabled else NullCache()
 
 
-def _drop_unknown_settings(database: Path) -> None:
+def drop_unknown_settings(database: Path) -> None:
     """Keep only settings that diskcache knows: it sets an attribute of itself for each stored one, whatever its name."""
     if not database.exists():
         return
