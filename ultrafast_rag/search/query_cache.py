@@ -198,13 +198,12 @@ class RedisTier:
         self, url: str, *, ttl_s: float = TTL_S, timeout_s: float = REDIS_TIMEOUT_S, recovery_s: float = _RECOVERY_S
     ) -> None:
         redis = require("redis", extra="redis")
-        from redis.backoff import NoBackoff
-        from redis.retry import Retry
-
+        once = require("redis.retry", package="redis", extra="redis").Retry
+        at_once = require("redis.backoff", package="redis", extra="redis").NoBackoff
         self._errors: tuple[type[Exception], ...] = (redis.RedisError, OSError, NotInTime)
         try:
             self._client = redis.Redis.from_url(
-                url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=Retry(NoBackoff(), 0)
+                url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=once(at_once(), 0)
             )
         except (ValueError, TypeError) as error:
             raise ConfigError("the Redis address cannot be used: it must begin with redis://, rediss:// or unix://") from error
