@@ -279,3 +279,27 @@ class StructuredModel(Protocol):
     async def complete(self, system: str, prompt: str, *, schema: type[Any], images: Sequence[bytes] = ()) -> Completion:
         """One reply whose text is JSON of the pydantic model `schema`; raises GenerationError."""
         ...
+
+
+class ResultTier(Protocol):
+    """A slower place for entries that outlives this process or serves several."""
+
+    def read(self, scope: str, name: bytes) -> bytes | None:
+        """The entry, or None where it is not known or the tier cannot be asked now."""
+        ...
+
+    def write(self, scope: str, name: bytes, value: bytes) -> None:
+        """Keep an entry for the tier's lifetime of entries."""
+        ...
+
+    def drop(self, scope: str) -> None:
+        """Forget what one index has here."""
+        ...
+
+    def health(self) -> str:
+        """The word "ok", or why it cannot be used."""
+        ...
+
+    def close(self) -> None:
+        """Let go of it."""
+        ...

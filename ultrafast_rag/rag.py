@@ -37,6 +37,7 @@ from ultrafast_rag.index.embedding_cache import open_embedding_cache
 from ultrafast_rag.index.filters import FIELDS
 from ultrafast_rag.index.lexical import LexicalIndex
 from ultrafast_rag.index.names import NameIndex
+from ultrafast_rag.index.result_disk import DiskTier
 from ultrafast_rag.index.store import Store
 from ultrafast_rag.ingest.chunk import Chunker
 from ultrafast_rag.ingest.embed import Embedder
@@ -49,12 +50,13 @@ from ultrafast_rag.language.safetext import unstorable
 from ultrafast_rag.models.batch_embedder import BatchEmbedder
 from ultrafast_rag.models.registry import Models
 from ultrafast_rag.monitor import PerformanceMonitor, StageClock, peak_rss_mb, rss_mb
-from ultrafast_rag.ports import ImageEncoder, TextEncoder
+from ultrafast_rag.ports import ImageEncoder, ResultTier, TextEncoder
 from ultrafast_rag.remote import event_loop
 from ultrafast_rag.remote.prices import cost_usd
+from ultrafast_rag.remote.redis_tier import RedisTier
 from ultrafast_rag.search.evidence import EvidenceFinder
 from ultrafast_rag.search.optimizer import QueryOptimizer
-from ultrafast_rag.search.query_cache import QueryCache, normalised, open_query_cache
+from ultrafast_rag.search.query_cache import QueryCache, normalised
 from ultrafast_rag.search.searcher import Searcher, check_query, read_query
 from ultrafast_rag.types import (
     TEXT_SPACE,
@@ -150,11 +152,14 @@ class UltraFastRAG:
     def query_cache(self) -> QueryCache:
         """What searches and answers gave: in memory, and on disk and in Redis where the config or REDIS_URL say so."""
         config = self.config
-        redis_url = config.redis_url or os.environ.get("REDIS_URL")
-        if self._ephemeral or not config.query_cache or not (redis_url or config.query_cache_disk):
-            return QueryCache(ttl_s=config.query_cache_ttl_s)
-        folder = config.cache_dir / "queries" if config.query_cache_disk else None
-        return open_query_cache(self._scope(), folder=folder, redis_url=redis_url, ttl_s=config.query_cache_ttl_s)
+        redis_url, ttl_s = config.redis_url or os.environ.get("REDIS_URL"), config.query_cache_ttl_s
+        tiers: dict[str, ResultTier] = {}
+        if config.query_cache and not self._ephemeral:
+            if config.query_cache_disk:
+                tiers["disk"] = DiskTier(config.cache_dir / "queries", ttl_s=ttl_s)
+            if redis_url:
+                tiers["redis"] = RedisTier(redis_url, ttl_s=ttl_s)
+        return QueryCache(self._scope() if tiers else "", tiers, ttl_s=ttl_s)
 
     def _scope(self) -> str:
         """This index in this place (an archive restored elsewhere goes ways of its own), asked with these settings."""

@@ -16,7 +16,9 @@ from redis_server import redis_server
 
 from ultrafast_rag import Config, UltraFastRAG
 from ultrafast_rag.errors import ConfigError
-from ultrafast_rag.search.query_cache import DiskTier, QueryCache, QueryMemory, RedisTier, copied, normalised
+from ultrafast_rag.index.result_disk import DiskTier
+from ultrafast_rag.remote.redis_tier import RedisTier
+from ultrafast_rag.search.query_cache import QueryCache, QueryMemory, copied, normalised
 from ultrafast_rag.search.stored import from_json, to_json
 from ultrafast_rag.types import Answer, Citation, Hit, Hits
 
@@ -35,7 +37,7 @@ def server(tmp_path):
 
 @pytest.fixture
 def tier(server):
-    made = RedisTier(server.url, recovery_s=0.01)
+    made = RedisTier(server.url, ttl_s=3600, recovery_s=0.01)
     yield made
     made.close()
 
@@ -138,7 +140,7 @@ def test_disk_serves_the_next_session_until_time_or_invalidation(tmp_path):
     now = [1000.0]
 
     def opened(scope="index"):
-        return QueryCache(scope, {"disk": DiskTier(tmp_path)}, ttl_s=3600, clock=lambda: now[0])
+        return QueryCache(scope, {"disk": DiskTier(tmp_path, ttl_s=3600)}, ttl_s=3600, clock=lambda: now[0])
 
     cache = opened()
     cache.put(("search", 1, "q"), HITS)
@@ -169,7 +171,7 @@ def test_disk_serves_the_next_session_until_time_or_invalidation(tmp_path):
 
 
 def test_a_damaged_or_planted_row_is_a_miss_and_runs_nothing(tmp_path):
-    cache = QueryCache("index", {"disk": DiskTier(tmp_path)})
+    cache = QueryCache("index", {"disk": DiskTier(tmp_path, ttl_s=3600)})
     cache.put(("q",), HITS)
     cache.close()
 
@@ -181,12 +183,12 @@ def test_a_damaged_or_planted_row_is_a_miss_and_runs_nothing(tmp_path):
         (value,) = database.execute("SELECT value FROM Cache").fetchone()
         spoilt = bytes(value[:-9]) + b"X" + bytes(value[-8:])
         database.execute("UPDATE Cache SET value = ?", (spoilt,))
-    cache = QueryCache("index", {"disk": DiskTier(tmp_path)})
+    cache = QueryCache("index", {"disk": DiskTier(tmp_path, ttl_s=3600)})
     assert cache.get(("q",)) is None
     cache.close()
     with sqlite3.connect(tmp_path / "cache.db") as database:
         database.execute("UPDATE Cache SET mode = 4, value = ?", (pickle.dumps(Bomb()),))
-    cache = QueryCache("index", {"disk": DiskTier(tmp_path)})
+    cache = QueryCache("index", {"disk": DiskTier(tmp_path, ttl_s=3600)})
     with pytest.warns(RuntimeWarning, match="not used"):
         assert cache.get(("q",)) is None
     cache.close()
@@ -196,7 +198,7 @@ def test_a_damaged_or_planted_row_is_a_miss_and_runs_nothing(tmp_path):
 def test_a_folder_that_cannot_be_used_is_one_warning(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.warns(RuntimeWarning, match="not used"):
-        tier = DiskTier(tmp_path / "file" / "below")
+        tier = DiskTier(tmp_path / "file" / "below", ttl_s=3600)
     cache = QueryCache("index", {"disk": tier})
     cache.put(("q",), HITS)
     cache.flush()
@@ -207,7 +209,7 @@ def test_a_folder_that_cannot_be_used_is_one_warning(tmp_path):
 
 def test_a_database_that_is_none_starts_empty(tmp_path):
     (tmp_path / "cache.db").write_bytes(b"nonsense" * 1000)
-    cache = QueryCache("index", {"disk": DiskTier(tmp_path)})
+    cache = QueryCache("index", {"disk": DiskTier(tmp_path, ttl_s=3600)})
     assert cache.health_check()["disk"] == "ok"
     cache.close()
 
@@ -216,8 +218,8 @@ def test_a_database_that_is_none_starts_empty(tmp_path):
 
 
 def test_redis_serves_another_process_until_invalidated(server, tier):
-    first, second = (QueryCache("index", {"redis": RedisTier(server.url)}) for _ in range(2))
-    other = QueryCache("other", {"redis": RedisTier(server.url)})
+    first, second = (QueryCache("index", {"redis": RedisTier(server.url, ttl_s=3600)}) for _ in range(2))
+    other = QueryCache("other", {"redis": RedisTier(server.url, ttl_s=3600)})
     for number in range(3):
         first.put(("q", number), ANSWER)
     other.put(("q", 0), HITS)
@@ -226,7 +228,7 @@ def test_redis_serves_another_process_until_invalidated(server, tier):
     assert second.get(("q", 1)).text == ANSWER.text
     assert second.health_check() == {"memory": "ok", "redis": "ok"}
     second.invalidate()
-    third = QueryCache("index", {"redis": RedisTier(server.url)})
+    third = QueryCache("index", {"redis": RedisTier(server.url, ttl_s=3600)})
     assert [third.get(("q", number)) for number in range(3)] == [None] * 3
     assert other.get(("q", 0)) is not None
     assert tier._client.ttl(next(iter(tier._client.scan_iter("ufr:other:*")))) > 0
@@ -321,7 +323,7 @@ def test_an_address_is_never_shown():
     with pytest.raises(ConfigError, match="REDIS_URL"):
         Config(redis_url="redis://:secret@host:1")
     with pytest.raises(ConfigError) as raised:
-        RedisTier("http://:secret@host:1")
+        RedisTier("http://:secret@host:1", ttl_s=1)
     assert "secret" not in str(raised.value)
 
 
@@ -329,7 +331,7 @@ def test_an_address_is_never_shown():
 
 
 def test_answers_are_found_again_by_the_next_session_and_not_after_a_change(tmp_path):
-    config = Config(query_cache_disk=True, cache_dir=tmp_path / "cache", engine="torch-f32", **TEXT_ONLY)
+    config = Config(query_cache_disk=True, **TEXT_ONLY)
     question = "What does the lamp burn?"
     with UltraFastRAG(tmp_path / "index", config=config) as rag:
         rag.add_texts(["The lamp burns colza oil since 1871."], ids=["lamp"])
