@@ -43,6 +43,7 @@ class TextProxy(ModelProxy[SentenceEncoder]):
 
     def _copy(self, model: SentenceEncoder) -> None:
         self.space, self.dim, self.max_tokens = model.space, model.dim, model.max_tokens
+        self.vocabulary_size = model.vocabulary_size
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """As the port says."""

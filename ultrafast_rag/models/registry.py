@@ -20,6 +20,7 @@ from ultrafast_rag.models.pool import ModelPool, ModelUse, estimate_bytes
 from ultrafast_rag.models.proxies import ImageProxy, ReaderProxy, RerankProxy, SpeechProxy, TextProxy
 from ultrafast_rag.models.text.encoder import SentenceEncoder, open_text_encoder
 from ultrafast_rag.models.text.reference import Reference
+from ultrafast_rag.models.text.static import StaticEncoder, open_static
 from ultrafast_rag.models.text.tokens import same_space
 from ultrafast_rag.ports import Facts, ImageEncoder, Reader, Reranker, Transcriber
 from ultrafast_rag.types import TEXT_SPACE, VISUAL_SPACE
@@ -42,6 +43,7 @@ class Models:
         self._lock = threading.RLock()
         self._ports: dict[str, Proxy] = {}
         self._missing: set[str] = set()
+        self._static: StaticEncoder | None = None
         self._bound: set[tuple[str, str]] = set()
         self.notes: dict[str, str] = {}
 
@@ -58,6 +60,13 @@ class Models:
     def text(self) -> TextProxy:
         """The sentence encoder, on any engine that gives the index's vectors."""
         return self._proxy(TextProxy, TEXT_SPACE, self._config.text_model, self._open_text)
+
+    def static(self) -> StaticEncoder:
+        """Vectors without a network, distilled from the sentence encoder: a few MB, kept beside the pool."""
+        with self._lock:
+            if self._static is None:
+                self._static = open_static(self.text(), self._config.cache_dir, progress=self._announce)
+            return self._static
 
     def picture(self) -> ImageProxy | None:
         """The CLIP encoder, or None with a note."""

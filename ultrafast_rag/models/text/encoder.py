@@ -54,6 +54,7 @@ class SentenceEncoder:
         self.reference, self.notes = reference, tuple(notes)
         self.dim, self.max_tokens = engine.dim, spec.max_tokens
         self._pieces = WordPieces(spec)
+        self.vocabulary_size = self._pieces.vocabulary_size
         self._query_prompt = self._pieces.prompt(spec.query_prompt)
         self._passage_prompt = self._pieces.prompt(spec.passage_prompt)
         self._make_exact, self._lock = exact, threading.Lock()
