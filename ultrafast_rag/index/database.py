@@ -48,15 +48,22 @@ CREATE TABLE blocks(
   PRIMARY KEY(space, first_row)) WITHOUT ROWID;
 CREATE TABLE feedback(id INTEGER PRIMARY KEY, question TEXT NOT NULL, chunk_id INTEGER, vote INTEGER NOT NULL, at REAL NOT NULL);
 """
-# a checksum a row, and the sum of the ids of all visible chunks: a row that is lost, or shown again, is noticed
+# a checksum a row, and one number a table (`totals.py`): a row that is lost, or shown again, is noticed
 _FORMAT_2 = """
 ALTER TABLE documents ADD COLUMN sum INTEGER NOT NULL DEFAULT -1;
+ALTER TABLE parts ADD COLUMN sum INTEGER NOT NULL DEFAULT -1;
 ALTER TABLE chunks ADD COLUMN sum INTEGER NOT NULL DEFAULT -1;
 ALTER TABLE meta ADD COLUMN sum INTEGER NOT NULL DEFAULT -1;
 ALTER TABLE blocks ADD COLUMN sums BLOB NOT NULL DEFAULT x'';
 ALTER TABLE blocks ADD COLUMN sum INTEGER NOT NULL DEFAULT -1;
 CREATE INDEX documents_content ON documents(content_hash);
-ALTER TABLE state ADD COLUMN visible_ids INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE state ADD COLUMN visible_runs INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE state ADD COLUMN all_documents INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE state ADD COLUMN all_parts INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE state ADD COLUMN all_assets INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE state ADD COLUMN all_meta INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE state ADD COLUMN all_spaces INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE state ADD COLUMN all_feedback INTEGER NOT NULL DEFAULT 0;
 UPDATE state SET format = 2;
 """
 STEPS = (_FORMAT_1, _FORMAT_2)
@@ -96,6 +103,8 @@ def plain_errors(folder: Path, *, but: type[OSError] = StorageError) -> Iterator
         if isinstance(error, sqlite3.IntegrityError):
             raise IndexStateError(f"{folder}: {error}") from error
         raise IndexCorruptError(f"{folder / DATABASE} is damaged ({error}). {ADVICE}") from error
+    except UnicodeDecodeError as error:  # what SQLite quotes from a damaged file may be no text
+        raise IndexCorruptError(f"{folder / DATABASE} is damaged. {ADVICE}") from error
     except (OverflowError, UnicodeEncodeError) as error:
         raise ConfigError(f"this cannot be kept in an index: {error}. Numbers have 64 bits at most, text is UTF-8.") from error
     except (StorageError, but):

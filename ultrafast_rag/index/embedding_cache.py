@@ -36,6 +36,8 @@ _INLINE_BYTES = 1 << 20  # never a file of its own: a row then cannot point outs
 _ROW_OVERHEAD = 200  # bytes of SQLite around a row: key, times, index entries (measured: 190-210)
 _READ_BATCH = 500  # SQLite's oldest limit on variables is 999
 _LOCK_TIMEOUT_S = 10.0
+# and of what SQLite quotes from a damaged file, which may be no text
+_REFUSALS = (OSError, sqlite3.Error, diskcache.Timeout, UnicodeDecodeError)
 
 
 class RawDisk(diskcache.Disk):  # type: ignore[misc]  # diskcache ships no types
@@ -98,7 +100,7 @@ class EmbeddingCache:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             folder.chmod(0o700)
             self._cache = self._open()
-        except (OSError, sqlite3.Error, diskcache.Timeout) as error:
+        except _REFUSALS as error:
             self._warn("open", f"the embedding cache at {folder} cannot be used ({error}); vectors are computed anew")
 
     def get_many(self, fingerprint: str, keys: Sequence[bytes]) -> list[Vectors | None]:
@@ -145,7 +147,7 @@ class EmbeddingCache:
             drop_unknown_settings(self.folder / diskcache.core.DBNAME)
         except sqlite3.OperationalError:
             raise  # locked or unwritable: the file itself may be sound
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             self._warn("damaged", f"the embedding cache at {self.folder} was damaged ({error}) and starts empty")
             for path in self.folder.glob(f"{diskcache.core.DBNAME}*"):
                 path.unlink()
@@ -198,7 +200,7 @@ class EmbeddingCache:
     def _tolerating(self, doing: str) -> Iterator[None]:
         try:
             yield
-        except (OSError, sqlite3.Error, diskcache.Timeout) as error:
+        except _REFUSALS as error:
             why = str(error) or "locked by another process"
             self._warn(doing, f"the embedding cache at {self.folder} refused to {doing} ({why}); going on without it")
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import fnmatch
-import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from ultrafast_rag.errors import ConfigError
 from ultrafast_rag.types import MODALITIES
@@ -23,41 +22,41 @@ def matches_source(source: str, wanted: str) -> bool:
     return any(c in wanted for c in "*?[") and (fnmatch.fnmatchcase(path, wanted) or fnmatch.fnmatchcase(path, "*/" + wanted))
 
 
-def where(filters: Mapping[str, Any], sources: Iterable[tuple[int, str]]) -> Clause:
-    """The WHERE text over chunks `c` joined with documents `d`, and its values.
+class Condition(NamedTuple):
+    """One filter: what a chunk `c`, or its document `d`, must meet; sources: or what its document must be called."""
 
-    sources: (document key, source) of each visible document.  ConfigError for a value that cannot be compared.
-    """
-    parts, values = ["1"], []
-    for key, wanted in filters.items():
-        text, bound = _clause(key, wanted, sources)
-        parts.append(f"({text})")
-        values += bound
-    return " AND ".join(parts), values
+    chunks: Clause | None = None
+    documents: Clause | None = None
+    sources: tuple[str, ...] = ()
 
 
-def _clause(key: str, wanted: Any, sources: Iterable[tuple[int, str]]) -> Clause:
+def conditions(filters: Mapping[str, Any]) -> list[Condition]:
+    """One a filter, all of which must hold; ConfigError for a value that cannot be compared."""
+    return [_condition(key, wanted) for key, wanted in filters.items()]
+
+
+def _condition(key: str, wanted: Any) -> Condition:
     if key == "page":
-        return _page(wanted)
+        return Condition(chunks=_page(wanted))
     options = _options(key, wanted)
     if key == "source":
         if not all(isinstance(option, str) for option in options):
             raise ConfigError(f"filter 'source' takes a file name, a path or a glob, not {wanted!r}")
-        keys = [number for number, source in sources if any(matches_source(source, option) for option in options)]
-        return "d.key IN (SELECT value FROM json_each(?))", [json.dumps(keys)]
+        return Condition(sources=tuple(options))
     if key == "modality" and (unknown := [option for option in options if option not in MODALITIES]):
         raise ConfigError(f"unknown modality {unknown[0]!r}; known: {', '.join(MODALITIES)}")
     marks = ",".join("?" * len(options))
-    column = {"modality": "c.modality", "document_id": "d.id", "title": "d.title"}.get(key)
-    if column:
-        return f"{column} IN ({marks})", options
+    if key == "modality":
+        return Condition(chunks=(f"c.modality IN ({marks})", options))
+    if column := {"document_id": "d.id", "title": "d.title"}.get(key):
+        return Condition(documents=(f"{column} IN ({marks})", options))
     if '"' in key or "\\" in key:
         raise ConfigError(f"a metadata key cannot hold quotes or backslashes: {key!r}")
-    path = f'$."{key}"'
     # indexes of format 1 may hold metadata with NaN, which is no JSON: it must not end every filter
     held = "CASE WHEN json_valid({0}.metadata) THEN {0}.metadata END"
     inside = f"EXISTS (SELECT 1 FROM json_each({held}, ?) WHERE value IN ({marks}))"
-    return f"{inside.format('c')} OR {inside.format('d')}", [path, *options, path, *options]
+    values = [f'$."{key}"', *options]
+    return Condition((inside.format("c"), values), (inside.format("d"), values))
 
 
 def _options(key: str, wanted: Any) -> list[Any]:

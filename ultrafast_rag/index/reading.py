@@ -10,7 +10,7 @@ import hashlib
 import json
 import sqlite3
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
@@ -20,7 +20,7 @@ import numpy as np
 
 from ultrafast_rag.errors import IndexCorruptError
 from ultrafast_rag.index import filters as filter_sql
-from ultrafast_rag.index import records, rows, upkeep
+from ultrafast_rag.index import records, rows, totals, upkeep
 from ultrafast_rag.index.database import Database, plain_errors
 from ultrafast_rag.index.vectors import SpaceView, checksum, grown_view, nothing, open_map
 from ultrafast_rag.types import Chunk, Document, Mask, Stat
@@ -30,12 +30,17 @@ _SECTION_CHUNKS = 4
 
 
 class _Alive(NamedTuple):
-    """The mask of one generation. removals: of documents; while they stay, newer masks only grow. ids: sum of its ids."""
+    """What shows in one generation. removals: of documents; while they stay, newer masks only grow. runs: by first chunk."""
 
     generation: int = -1
     removals: int = -1
-    ids: int = 0
+    runs: totals.Runs = totals.runs_of([])
     mask: Mask = np.zeros(1, dtype=np.bool_)
+
+
+def _run_of(runs: totals.Runs, chunk_id: int) -> int:
+    """Place of the run that a chunk lies in, or would."""
+    return max(int(np.searchsorted(runs[:, 1], chunk_id, side="right")) - 1, 0)
 
 
 class Reading:
@@ -44,15 +49,21 @@ class Reading:
     def __init__(self, folder: Path, *, write: bool) -> None:
         self.folder = folder
         self._db = Database(folder, writable=write)
-        self._caching = threading.Lock()
+        self._caching, self._checking = threading.RLock(), threading.Lock()
         self._views: dict[str, SpaceView] = {}
         self._alive = _Alive()
         self._masks: OrderedDict[str, tuple[int, Mask]] = OrderedDict()
+        self._checked_chunks, self._checked_documents = 0, -1  # up to this id; in this generation
 
     def get_meta(self, key: str, default: Any = None) -> Any:
         """The JSON value kept under `key`."""
         total = "sum" if self._db.format > 1 else f"'{rows.NO_SUM}'"
-        row = self._one(f"SELECT key, value, {total} FROM meta WHERE key = ?", (key,))
+        with plain_errors(self.folder), self._db.snapshot() as reader:
+            row = reader.execute(f"SELECT key, value, {total} FROM meta WHERE key = ?", (key,)).fetchone()
+            if row is None and self._db.format > 1:
+                totals.compare(reader, "meta", what="the settings")
+                for kept in reader.execute("SELECT key, value, sum FROM meta NOT INDEXED"):
+                    rows.to_json_value(kept, "what the index keeps")
         return rows.to_json_value(row, f"what the index keeps as {key!r}") if row else default
 
     @property
@@ -73,41 +84,64 @@ class Reading:
 
     def documents_by_stat(self, sources: Iterable[str]) -> dict[str, Stat]:
         """(size, mtime_ns) of the complete ones among these sources."""
-        found = self._all(
-            "SELECT source, size, mtime_ns FROM documents WHERE visible AND complete "
-            "AND source IN (SELECT value FROM json_each(?))",
-            (json.dumps(list(sources)),),
-        )
-        return {source: (size, mtime_ns) for source, size, mtime_ns in found}
+        query = rows.select_documents(self._db.format)
+        query += "WHERE d.visible AND d.complete AND d.source IN (SELECT value FROM json_each(?))"
+        found = [rows.document_fields(row) for row in self._all(query, (json.dumps(list(sources)),))]
+        return {fields["source"]: (fields["size"], fields["mtime_ns"]) for fields in found}
 
     def documents(self) -> list[Document]:
         """Every searchable document, oldest first."""
-        return [rows.to_document(row) for row in self._all(rows.select_documents(self._db.format) + "ORDER BY d.key")]
+        with plain_errors(self.folder), self._db.snapshot() as reader:
+            runs = self._seen(reader).runs
+            counts: Counter[int] = Counter()
+            for key, _, count in runs.tolist():
+                counts[key] += count
+            return [rows.to_document(fields, counts[fields["key"]]) for fields in self._documents(reader) if fields["visible"]]
+
+    def _documents(self, reader: sqlite3.Connection) -> list[dict[str, Any]]:
+        """Every document's row, visible or not, by key; IndexCorruptError when one is damaged or lost."""
+        found = reader.execute(rows.select_documents(self._db.format) + "NOT INDEXED ORDER BY d.key").fetchall()
+        if self._db.format > 1 and sum(map(rows.sealed_as, (row[-1] for row in found))) != totals.total(reader, "all_documents"):
+            raise totals.lost("the documents")
+        return [rows.document_fields(row) for row in found]
 
     def document(self, document_id: str) -> Document | None:
         """The searchable document with this id, or None."""
-        row = self._one(rows.select_documents(self._db.format) + "AND d.id = ?", (document_id,))
-        return rows.to_document(row) if row else None
+        with plain_errors(self.folder), self._db.snapshot() as reader:
+            query = rows.select_documents(self._db.format) + "WHERE d.visible AND d.id = ?"
+            row = reader.execute(query, (document_id,)).fetchone()
+            if row is None:
+                return None
+            fields, runs = rows.document_fields(row), self._seen(reader).runs
+            return rows.to_document(fields, int(runs[runs[:, 0] == fields["key"], 2].sum()))
 
     def files(self) -> dict[int, str]:
         """Key -> source of every searchable document that came from somewhere; texts added under an id of their own did not."""
-        return dict(self._all("SELECT key, source FROM documents WHERE visible AND source <> id ORDER BY key"))
+        with plain_errors(self.folder), self._db.snapshot() as reader:
+            if self._db.format > 1:
+                totals.compare(reader, "documents", what="the documents")
+            query = rows.select_documents(self._db.format) + "NOT INDEXED WHERE d.visible AND d.source <> d.id ORDER BY d.key"
+            found = [rows.document_fields(row) for row in reader.execute(query)]
+        return {fields["key"]: fields["source"] for fields in found}
 
     def chunk_runs(self, keys: Sequence[int]) -> list[tuple[int, int, int]]:
         """(document key, first chunk id, chunks) of each part of these searchable documents."""
-        return self._all(
-            "SELECT p.document, p.first_chunk, p.chunks FROM parts p JOIN documents d ON d.key = p.document "
-            "WHERE d.visible AND p.chunks > 0 AND d.key IN (SELECT value FROM json_each(?))",
-            (json.dumps(list(keys)),),
-        )
+        self.alive()
+        runs = self._alive.runs
+        return [(key, first, count) for key, first, count in runs[np.isin(runs[:, 0], list(keys))].tolist()]
 
     def failures(self, document_id: str) -> list[tuple[int, str]]:
         """(part number, why) of each part that could not be read."""
-        return self._all(
-            "SELECT p.number, p.failure FROM parts p JOIN documents d ON d.key = p.document "
-            "WHERE d.id = ? AND d.visible AND p.failure IS NOT NULL ORDER BY p.number",
-            (document_id,),
-        )
+        total = "p.sum" if self._db.format > 1 else "NULL"
+        with plain_errors(self.folder), self._db.snapshot() as reader:
+            if self._db.format > 1:
+                totals.compare(reader, "parts", what="the parts")
+            query = f"SELECT p.document, p.number, p.first_chunk, p.chunks, p.failure, {total} FROM parts p JOIN documents d "
+            query += "ON d.key = p.document WHERE d.id = ? AND d.visible ORDER BY p.number"
+            found = reader.execute(query, (document_id,)).fetchall()
+        if self._db.format > 1 and any(totals.part_sum(*row[:-1]) != row[-1] for row in found):
+            raise IndexCorruptError(f"what is kept of the parts of {document_id} fails its checksum. {rows.ADVICE}")
+        return [(row[1], row[4]) for row in found if row[4] is not None]
 
     def chunks(self, chunk_ids: Sequence[int]) -> list[Chunk]:
         """Searchable chunks in the order asked; ids that are gone are left out."""
@@ -116,22 +150,16 @@ class Reading:
         with plain_errors(self.folder), self._db.snapshot() as reader:
             found = {row[0]: rows.to_chunk(row) for row in reader.execute(query, (json.dumps(wanted),))}
             if missing := [number for number in wanted if number not in found]:
-                self._check_gone(reader, missing)
+                mask = self._seen(reader).mask
+                if held := [number for number in missing if 0 < number < len(mask) and mask[number]]:
+                    raise IndexCorruptError(f"passage {held[0]} is lost from {self.folder}. {rows.ADVICE}")
         return [found[number] for number in wanted if number in found]
-
-    def _check_gone(self, reader: sqlite3.Connection, chunk_ids: Sequence[int]) -> None:
-        """IndexCorruptError when a visible document should have one of these chunks, which were not found."""
-        held = reader.execute(
-            "SELECT value FROM json_each(?) WHERE EXISTS (SELECT 1 FROM parts p JOIN documents d ON d.key = p.document "
-            "WHERE d.visible AND value BETWEEN p.first_chunk AND p.first_chunk + p.chunks - 1)",
-            (json.dumps(chunk_ids),),
-        ).fetchone()
-        if held:
-            raise IndexCorruptError(f"passage {held[0]} is lost from {self.folder}. {rows.ADVICE}")
 
     def asset(self, sha256: str) -> bytes | None:
         """The stored picture with this hash, or None."""
         row = self._one("SELECT data FROM assets WHERE sha256 = ?", (sha256,))
+        if row is None and self._one("SELECT 1 FROM chunks WHERE asset = ?", (sha256,)):
+            raise IndexCorruptError(f"picture {sha256[:12]} is lost from {self.folder}. {rows.ADVICE}")
         if row and (not isinstance(row[0], bytes) or hashlib.sha256(row[0]).hexdigest() != sha256):
             raise IndexCorruptError(f"picture {sha256[:12]} in {self.folder} fails its checksum. {rows.ADVICE}")
         return row[0] if row else None
@@ -143,47 +171,74 @@ class Reading:
         `_SECTION_CHUNKS` chunks either way.
         """
         section = chunk.metadata.get("section")
-        near = (
-            "SELECT id FROM chunks WHERE document = (SELECT document FROM chunks WHERE id = ?1) AND id {0} ?1 "
-            "AND text <> '' ORDER BY id {1} LIMIT ?2"
-        )
+        most = _SECTION_CHUNKS if section else 1
+        self.alive()
+        runs = self._alive.runs
+        mine = runs[runs[:, 0] == runs[_run_of(runs, chunk.id), 0]] if len(runs) else runs
+        ids = np.concatenate([np.empty(0, np.int64), *(np.arange(first, first + count) for _, first, count in mine.tolist())])
+        before, after = np.sort(ids[ids < chunk.id])[::-1], np.sort(ids[ids > chunk.id])
         sides = []
-        for comparison, order in (("<", "DESC"), (">", "ASC")):
-            beside = self._all(near.format(comparison, order), (chunk.id, _SECTION_CHUNKS if section else 1))
-            read = self.chunks([row[0] for row in beside])
-            texts = [near.text for near in takewhile(lambda near: not section or near.context == chunk.context, read)]
-            sides.append("\n".join(reversed(texts) if comparison == "<" else texts))
+        for beside in (before, after):
+            texts = [
+                near.text
+                for near in takewhile(lambda near: not section or near.context == chunk.context, self._worded(beside, most))
+            ]
+            sides.append("\n".join(reversed(texts) if beside is before else texts))
         return sides[0], sides[1]
+
+    def _worded(self, chunk_ids: totals.Ids, most: int) -> list[Chunk]:
+        """The first chunks of a row that hold words."""
+        found: list[Chunk] = []
+        for start in range(0, len(chunk_ids), 2 * most):
+            found += [chunk for chunk in self.chunks(chunk_ids[start : start + 2 * most].tolist()) if chunk.text]
+            if len(found) >= most:
+                break
+        return found[:most]
 
     def iter_texts(self, after_chunk_id: int = 0) -> Iterator[tuple[int, str]]:
         """(chunk id, context and text) in id order, pages at a time; documents not yet visible are included."""
         query = rows.select_texts(self._db.format) + "c.id > ? ORDER BY c.id LIMIT 2000"
+        missing = self.alive().copy()
+        missing[: after_chunk_id + 1] = False
         while page := self._all(query, (after_chunk_id,)):
             for row in page:
                 yield rows.to_text(row)
+            ids = np.array([row[0] for row in page])
+            missing[ids[ids < len(missing)]] = False
             after_chunk_id = page[-1][0]
+        held = self.alive()
+        if (missing & held[: len(missing)] if len(held) >= len(missing) else missing[: len(held)] & held).any():
+            raise IndexCorruptError(f"passages are lost from {self.folder}. {rows.ADVICE}")
 
     def alive(self) -> Mask:
         """Mask of the chunks a search may return; read-only, kept until the next commit."""
-        ids = "visible_ids" if self._db.format > 1 else "NULL"
         with self._caching, plain_errors(self.folder), self._db.snapshot() as reader:
-            generation, removals, total = reader.execute(f"SELECT generation, removals, {ids} FROM state").fetchone()
+            return self._seen(reader).mask
+
+    def _seen(self, reader: sqlite3.Connection) -> _Alive:
+        """What shows in the reader's moment of the index."""
+        total = "visible_runs" if self._db.format > 1 else "NULL"
+        with self._caching:
+            row = reader.execute(f"SELECT generation, removals, {total} FROM state").fetchone()
+            generation, removals = (rows.integer(value, "an index's generation") for value in (row or (None, None))[:2])
             old = self._alive
             if generation == old.generation:
-                return old.mask
-            grows = removals == old.removals
+                return old
+            grows = removals == old.removals and generation > old.generation
             found = reader.execute(
-                "SELECT p.first_chunk, p.chunks FROM parts p JOIN documents d ON d.key = p.document "
-                "WHERE d.visible AND p.chunks > 0 AND p.first_chunk > ?",
+                "SELECT p.document, p.first_chunk, p.chunks FROM parts p JOIN documents d ON d.key = p.document "
+                "WHERE d.visible AND p.chunks > 0 AND p.first_chunk > ? ORDER BY p.first_chunk",
                 (len(old.mask) - 1 if grows else 0,),
             ).fetchall()
-            runs = records.runs_of(found)
-            seen = (old.ids if grows else 0) + int((runs[:, 1] * runs[:, 0] + runs[:, 1] * (runs[:, 1] - 1) // 2).sum())
-            if total is not None and total != seen:
-                raise IndexCorruptError(f"the list of passages in {self.folder} is damaged: some are lost from it. {rows.ADVICE}")
+            runs = totals.runs_of(found)
             mask = records.mask_of(runs, old.mask if grows else old.mask[:1])
-            self._alive = _Alive(generation, removals, seen, mask)
-            return mask
+            runs = np.concatenate([old.runs, runs]) if grows else runs
+            if row[2] is not None and (row[2] != totals.runs_sum(runs) or mask.sum() != runs[:, 2].sum()):
+                raise totals.lost("the passages")
+            seen = _Alive(generation, removals, runs, mask)
+            if generation > old.generation:
+                self._alive = seen
+            return seen
 
     def allowed(self, filters: Mapping[str, Any]) -> Mask:
         """Mask of the searchable chunks that match every filter.
@@ -193,29 +248,71 @@ class Reading:
         """
         if not filters:
             return self.alive()
-        alive = self.alive()
-        generation = self._alive.generation
         name = json.dumps(filters, sort_keys=True, default=str)
-        with self._caching:
-            known = self._masks.get(name)
-            if known and known[0] == generation:
-                return known[1]
-        sources = self._all("SELECT key, source FROM documents WHERE visible") if "source" in filters else []
-        text, values = filter_sql.where(filters, sources)
-        found = self._all(f"SELECT c.id FROM chunks c JOIN documents d ON d.key = c.document WHERE d.visible AND {text}", values)
-        mask = np.zeros(len(alive), dtype=np.bool_)
-        ids = np.fromiter((row[0] for row in found), dtype=np.int64, count=len(found))
-        mask[ids[(ids > 0) & (ids < len(mask))]] = True
+        with plain_errors(self.folder), self._db.snapshot() as reader:
+            seen = self._seen(reader)
+            with self._caching:
+                known = self._masks.get(name)
+                if known and known[0] == seen.generation:
+                    return known[1]
+            mask = seen.mask.copy()
+            for condition in filter_sql.conditions(filters):
+                mask &= self._matching(reader, seen, condition)
         mask.flags.writeable = False
         with self._caching:
-            self._masks[name] = (generation, mask)
+            self._masks[name] = (seen.generation, mask)
             if len(self._masks) > _MASKS_KEPT:
                 self._masks.popitem(last=False)
         return mask
 
+    def _matching(self, reader: sqlite3.Connection, seen: _Alive, condition: filter_sql.Condition) -> Mask:
+        """Chunks that meet a condition, by what is known of them or of their documents; by no index, which could hide some."""
+        mask = np.zeros(len(seen.mask), dtype=np.bool_)
+        if condition.documents or condition.sources:
+            self._check_documents(reader, seen)
+            if condition.documents:
+                query = f"SELECT key FROM documents d NOT INDEXED WHERE d.visible AND {condition.documents[0]}"
+                keys = [row[0] for row in reader.execute(query, condition.documents[1])]
+            else:
+                named = reader.execute("SELECT key, source FROM documents NOT INDEXED WHERE visible").fetchall()
+                keys = [key for key, source in named if any(filter_sql.matches_source(source, one) for one in condition.sources)]
+            mask |= records.mask_of(seen.runs[np.isin(seen.runs[:, 0], keys)], mask)
+        if condition.chunks:
+            self._check_chunks(reader, seen)
+            query = f"SELECT c.id FROM chunks c NOT INDEXED WHERE {condition.chunks[0]}"
+            ids = np.fromiter((row[0] for row in reader.execute(query, condition.chunks[1])), dtype=np.int64)
+            mask[ids[(ids > 0) & (ids < len(mask))]] = True
+        return mask
+
+    def _check_documents(self, reader: sqlite3.Connection, seen: _Alive) -> None:
+        """Compare every document's checksum, once a generation: what a filter passes over is not looked at again."""
+        if self._checked_documents != seen.generation:
+            self._documents(reader)
+            self._checked_documents = seen.generation
+
+    def _check_chunks(self, reader: sqlite3.Connection, seen: _Alive) -> None:
+        """Compare what filters look at in every chunk that was not compared yet (2.5 us a chunk, once a process)."""
+        if self._db.format == 1:
+            return
+        with self._checking:
+            last, found = self._checked_chunks, []
+            query = "SELECT id, document, modality, page, metadata, sum FROM chunks NOT INDEXED WHERE id > ? ORDER BY id"
+            for *fields, total in reader.execute(query, (last,)):
+                if type(total) is not int or total & 0xFFFFFFFF != rows.filtered_sum(*fields):
+                    raise IndexCorruptError(f"passage {fields[0]!r} fails its checksum. {rows.ADVICE}")
+                found.append(fields[0])
+            missing = seen.mask.copy()
+            missing[: last + 1] = False
+            ids = np.array(found, dtype=np.int64)
+            missing[ids[ids < len(missing)]] = False
+            if missing.any():
+                raise totals.lost("the passages")
+            self._checked_chunks = max(last, found[-1] if found else 0)
+
     def spaces(self) -> list[str]:
         """Names of the vector spaces."""
-        return [rows.to_space(row).name for row in self._all("SELECT name, dim, rows, file FROM spaces ORDER BY name")]
+        with plain_errors(self.folder), self._db.snapshot() as reader:
+            return [space.name for space in upkeep.read_spaces(reader, self._db.format)]
 
     def vectors(self, space: str) -> SpaceView:
         """Committed rows of a space; a space nobody wrote to is empty with 0 columns."""
@@ -226,10 +323,10 @@ class Reading:
 
     def _view(self, name: str) -> SpaceView:
         with self._caching, self._db.snapshot() as reader:
-            row = reader.execute("SELECT name, dim, rows, file FROM spaces WHERE name = ?", (name,)).fetchone()
-            if row is None:
+            space = next((space for space in upkeep.read_spaces(reader, self._db.format) if space.name == name), None)
+            if space is None:
                 return nothing()
-            space, known = rows.to_space(row), self._views.get(name)
+            known = self._views.get(name)
             if known is not None and known.file != space.file:
                 known = None
             have = 0 if known is None else len(known.chunk_ids)
@@ -254,28 +351,36 @@ class Reading:
 
     def feedback(self) -> list[dict[str, Any]]:
         """Every vote kept, oldest first."""
-        return [
-            {"question": question, "chunk_id": chunk_id, "vote": vote, "at": at}
-            for question, chunk_id, vote, at in self._all("SELECT question, chunk_id, vote, at FROM feedback ORDER BY id")
-        ]
+        with plain_errors(self.folder), self._db.snapshot() as reader:
+            found = totals.feedback(reader, self._db.format)
+        return [dict(zip(("question", "chunk_id", "vote", "at"), row[1:])) for row in found]
 
     def metadata_fields(self) -> list[str]:
         """Names in the metadata of searchable documents and chunks; reads them all."""
-        rows = self._all(
-            "SELECT DISTINCT m.key FROM documents d, json_each(d.metadata) m WHERE d.visible UNION SELECT DISTINCT m.key "
-            "FROM chunks c JOIN documents d ON d.key = c.document, json_each(c.metadata) m WHERE d.visible"
-        )
-        return sorted(str(row[0]) for row in rows)
+        with plain_errors(self.folder), self._db.snapshot() as reader:
+            seen = self._seen(reader)
+            self._check_documents(reader, seen)
+            self._check_chunks(reader, seen)
+            found = reader.execute(
+                "SELECT DISTINCT m.key FROM documents d, json_each(d.metadata) m WHERE d.visible UNION SELECT DISTINCT m.key "
+                "FROM chunks c JOIN documents d ON d.key = c.document, json_each(c.metadata) m WHERE d.visible"
+            ).fetchall()
+        return sorted(str(row[0]) for row in found)
 
     def counts(self) -> dict[str, int]:
         """documents, complete, parts, chunks, assets, and for each space its rows as "vectors:NAME"."""
-        documents, complete = self._one("SELECT count(*), coalesce(sum(complete), 0) FROM documents WHERE visible")
-        parts, chunks = self._one(
-            "SELECT count(*), coalesce(sum(p.chunks), 0) FROM parts p JOIN documents d ON d.key = p.document WHERE d.visible"
-        )
-        counts = {"documents": documents, "complete": complete, "parts": parts, "chunks": chunks}
-        counts["assets"] = self._one("SELECT count(*) FROM assets")[0]
-        return counts | {f"vectors:{name}": count for name, count in self._all("SELECT name, rows FROM spaces ORDER BY name")}
+        with plain_errors(self.folder), self._db.snapshot() as reader:
+            shown = [fields for fields in self._documents(reader) if fields["visible"]]
+            if self._db.format > 1:
+                totals.compare(reader, "parts", what="the parts")
+                totals.compare(reader, "assets", what="the pictures")
+            parts = reader.execute(
+                "SELECT count(*) FROM parts p JOIN documents d ON d.key = p.document WHERE d.visible"
+            ).fetchone()
+            counts = {"documents": len(shown), "complete": sum(bool(fields["complete"]) for fields in shown)}
+            counts |= {"parts": parts[0], "chunks": int(self._seen(reader).mask.sum())}
+            counts["assets"] = reader.execute("SELECT count(*) FROM assets").fetchone()[0]
+            return counts | {f"vectors:{space.name}": space.rows for space in upkeep.read_spaces(reader, self._db.format)}
 
     def size_bytes(self) -> int:
         """Bytes of every file in the folder."""

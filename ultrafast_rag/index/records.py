@@ -14,34 +14,43 @@ from typing import Any
 
 import numpy as np
 
-from ultrafast_rag.errors import ConfigError, IndexCorruptError, IndexStateError
-from ultrafast_rag.index.rows import ADVICE, MOST_CHUNKS, RowChunks, checksum, seal_document
+from ultrafast_rag.errors import ConfigError, IndexStateError
+from ultrafast_rag.index import totals
+from ultrafast_rag.index.rows import (
+    ADVICE,
+    MOST_CHUNKS,
+    RowChunks,
+    checksum,
+    chunk_sum,
+    document_fields,
+    seal_document,
+    sealed_as,
+    select_documents,
+)
 from ultrafast_rag.index.vectors import HalfVectors
 from ultrafast_rag.language.safetext import unstorable
-from ultrafast_rag.types import Chunk, PartCommit, Progress, Record
-
-_IDS_OF_PARTS = "SELECT coalesce(sum(chunks * first_chunk + chunks * (chunks - 1) / 2), 0) FROM parts WHERE document = ?"
+from ultrafast_rag.types import Chunk, Mask, PartCommit, Progress, Record
 
 
 def begin(writer: sqlite3.Connection, source: Record) -> Progress:
     """Find or make the document's row; an interrupted replacement by other content is dropped."""
-    rows = writer.execute(
-        "SELECT visible, key, content_hash, complete, next_part, section FROM documents WHERE id = ?", (source.id,)
-    ).fetchall()
-    live = next((row for row in rows if row[0]), None)
-    pending = next((row for row in rows if not row[0]), None)
-    if pending and pending[2] != source.content_hash:
-        remove(writer, pending[1])
+    found = writer.execute(select_documents(2) + "WHERE d.id = ?", (source.id,)).fetchall()
+    known = [document_fields(row) for row in found]
+    live = next((fields for fields in known if fields["visible"]), None)
+    pending = next((fields for fields in known if not fields["visible"]), None)
+    if pending and pending["content_hash"] != source.content_hash:
+        remove(writer, pending["key"])
         pending = None
-    if live and live[2] == source.content_hash and (live[3] or not pending):
+    if live and live["content_hash"] == source.content_hash and (live["complete"] or not pending):
         if pending:
-            remove(writer, pending[1])
-        found = (source.source, *source.stat, live[1])  # a restored index knows a source's name only
-        writer.execute("UPDATE documents SET source = ?, size = ?, mtime_ns = ? WHERE key = ?", found)
-        seal_document(writer, live[1])
-        return Progress(live[1], source.id, live[4], live[5], "unchanged" if live[3] else "resume")
+            remove(writer, pending["key"])
+        place = (source.source, *source.stat, live["key"])  # a restored index knows a source's name only
+        writer.execute("UPDATE documents SET source = ?, size = ?, mtime_ns = ? WHERE key = ?", place)
+        seal_document(writer, live["key"])
+        state: Literal["unchanged", "resume"] = "unchanged" if live["complete"] else "resume"
+        return Progress(live["key"], source.id, live["next_part"], live["section"], state)
     if pending:
-        return Progress(pending[1], source.id, pending[4], pending[5], "resume")
+        return Progress(pending["key"], source.id, pending["next_part"], pending["section"], "resume")
     made = writer.execute(
         "INSERT INTO documents(id, source, title, media_type, content_hash, size, mtime_ns, metadata, visible) "
         "VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -96,18 +105,18 @@ def insert_part(writer: sqlite3.Connection, part: PartCommit) -> list[int]:
             f"an index numbers at most {MOST_CHUNKS} passages, deleted ones included. Use another folder. {ADVICE}"
         )
     values = [_chunk_row(writer, number, part, chunk) for number, chunk in zip(ids, part.chunks)]
-    writer.executemany(f"INSERT INTO chunks VALUES({', '.join('?' * 14)})", [(*row, checksum(row)) for row in values])
-    writer.execute(
-        "INSERT INTO parts VALUES(?, ?, ?, ?, ?)", (part.document_key, part.part_number, first, len(ids), part.failure)
-    )
+    writer.executemany(f"INSERT INTO chunks VALUES({', '.join('?' * 14)})", [(*row, chunk_sum(row)) for row in values])
+    about = (part.document_key, part.part_number, first, len(ids), part.failure)
+    writer.execute("INSERT INTO parts VALUES(?, ?, ?, ?, ?, ?)", (*about, totals.part_sum(*about)))
+    totals.add(writer, "all_parts", totals.part_sum(*about))
     writer.execute(
         "UPDATE documents SET next_part = ?, section = ?, total = coalesce(?, total), "
         "title = CASE WHEN ? <> '' THEN ? ELSE title END WHERE key = ?",
         (part.part_number + 1, part.section, part.total, part.title, part.title, part.document_key),
     )
     seal_document(writer, part.document_key)
-    if row[3]:
-        writer.execute("UPDATE state SET visible_ids = visible_ids + ?", (sum(ids),))
+    if row[3] and ids:
+        totals.add(writer, "visible_runs", totals.runs_sum(totals.runs_of([(part.document_key, first, len(ids))])))
     return ids
 
 
@@ -134,7 +143,8 @@ def _keep_asset(writer: sqlite3.Connection, chunk: Chunk) -> str:
     if chunk.data is None:
         return chunk.asset
     name = hashlib.sha256(chunk.data).hexdigest()
-    writer.execute("INSERT OR IGNORE INTO assets VALUES(?, ?)", (name, chunk.data))
+    made = writer.execute("INSERT OR IGNORE INTO assets VALUES(?, ?)", (name, chunk.data))
+    totals.add(writer, "all_assets", made.rowcount)
     return name
 
 
@@ -164,7 +174,8 @@ def finish(writer: sqlite3.Connection, key: int) -> None:
         old = writer.execute("SELECT key FROM documents WHERE id = ? AND visible", (row[0],)).fetchone()
         if old:
             remove(writer, old[0])
-        writer.execute(f"UPDATE state SET removals = removals + 1, visible_ids = visible_ids + ({_IDS_OF_PARTS})", (key,))
+        writer.execute("UPDATE state SET removals = removals + 1")
+        totals.show(writer, key)
     writer.execute("UPDATE documents SET complete = 1, visible = 1 WHERE key = ?", (key,))
     seal_document(writer, key)
 
@@ -179,17 +190,24 @@ def give_up(writer: sqlite3.Connection, key: int) -> None:
 def remove(writer: sqlite3.Connection, key: int) -> None:
     """Delete a document's rows and the assets that no other chunk shows."""
     assets = writer.execute("SELECT DISTINCT asset FROM chunks WHERE document = ? AND asset <> ''", (key,)).fetchall()
-    if writer.execute("SELECT 1 FROM documents WHERE key = ? AND visible", (key,)).fetchone():
-        writer.execute(f"UPDATE state SET visible_ids = visible_ids - ({_IDS_OF_PARTS})", (key,))
+    visible, total = writer.execute("SELECT visible, sum FROM documents WHERE key = ?", (key,)).fetchone() or (0, 0)
+    if visible:
+        totals.show(writer, key, sign=-1)
+    totals.add(writer, "all_documents", -sealed_as(total))
+    parts = writer.execute("SELECT coalesce(sum(sum), 0) FROM parts WHERE document = ?", (key,)).fetchone()[0]
+    totals.add(writer, "all_parts", -sealed_as(parts))
     for table, column in (("chunks", "document"), ("parts", "document"), ("documents", "key")):
         writer.execute(f"DELETE FROM {table} WHERE {column} = ?", (key,))
-    writer.executemany("DELETE FROM assets WHERE sha256 = ?1 AND NOT EXISTS (SELECT 1 FROM chunks WHERE asset = ?1)", assets)
+    unused = "DELETE FROM assets WHERE sha256 = ?1 AND NOT EXISTS (SELECT 1 FROM chunks WHERE asset = ?1)"
+    totals.add(writer, "all_assets", -sum(writer.execute(unused, asset).rowcount for asset in assets))
     writer.execute("UPDATE state SET removals = removals + 1")
 
 
 def set_meta(writer: sqlite3.Connection, key: str, value: str) -> None:
     """Keep a JSON text."""
-    writer.execute("INSERT OR REPLACE INTO meta VALUES(?, ?, ?)", (key, value, checksum([key, value])))
+    old = writer.execute("SELECT sum FROM meta WHERE key = ?", (key,)).fetchone()
+    writer.execute("INSERT OR REPLACE INTO meta VALUES(?, ?, ?)", (key, value, checksum((key, value))))
+    totals.add(writer, "all_meta", checksum((key, value)) - sealed_as(old and old[0]))
 
 
 def _check_texts(whose: str, *texts: str) -> None:
@@ -210,25 +228,15 @@ def to_json(metadata: Mapping[str, Any]) -> str:
         raise ConfigError(f"metadata must be plain values (text, numbers, lists, dictionaries): {error}") from error
 
 
-def runs_of(rows: Sequence[tuple[int, int]]) -> np.ndarray[Any, Any]:
-    """Rows (first id, count) as int64 (n, 2); IndexCorruptError for ids that were never given."""
-    try:
-        runs = np.asarray(rows or np.empty((0, 2)), dtype=np.int64)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise IndexCorruptError(f"the numbers of an index's passages are damaged. {ADVICE}") from error
-    if len(runs) and (runs.min() < 1 or runs.max() > MOST_CHUNKS or runs.sum(axis=1).max() > MOST_CHUNKS):
-        raise IndexCorruptError(f"an index's passages are numbered as they never are: damaged, or forged. {ADVICE}")
-    return runs
-
-
-def mask_of(runs: np.ndarray[Any, Any], start: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Bool up to the last id: `start` kept as it is, then True over runs of (first id, count)."""
-    top = max(len(start), int(runs.sum(axis=1).max(initial=0)))
+def mask_of(runs: totals.Runs, start: Mask) -> Mask:
+    """Bool up to the last id: `start` kept as it is, then True over the runs' chunks."""
+    ends = runs[:, 1] + runs[:, 2]
+    top = max(len(start), int(ends.max(initial=0)))
     steps = np.zeros(top + 1, dtype=np.int32)
     if len(runs):
-        np.add.at(steps, runs[:, 0], 1)
-        np.add.at(steps, runs.sum(axis=1), -1)
-    mask: np.ndarray[Any, Any] = np.cumsum(steps[:-1], dtype=np.int32) > 0
+        np.add.at(steps, runs[:, 1], 1)
+        np.add.at(steps, ends, -1)
+    mask: Mask = np.cumsum(steps[:-1], dtype=np.int32) > 0
     mask[: len(start)] |= start
     mask.flags.writeable = False
     return mask

@@ -12,7 +12,7 @@ import math
 import re
 import sqlite3
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,13 +38,23 @@ _DOCUMENT = "key id source title media_type content_hash size mtime_ns metadata 
 
 def checksum(values: Sequence[Any]) -> int:
     """CRC-32 of a row's values, its key among them: a row that is read in another's place fails too."""
-    return zlib.crc32(json.dumps(values, ensure_ascii=False, default=repr).encode("utf-8", "surrogatepass"))
+    return zlib.crc32("\0".join(map(str, values)).encode("utf-8", "surrogatepass"))
+
+
+def chunk_sum(values: Sequence[Any]) -> int:
+    """A chunk's checksum, 64 bits: below, of what filters look at, so that they need not read the texts; above, of all."""
+    both = checksum(values) << 32 | filtered_sum(values[0], values[1], values[4], values[7], values[12])
+    return both - 2**64 if both >= 2**63 else both
+
+
+def filtered_sum(chunk_id: object, document: object, modality: object, page: object, metadata: object) -> int:
+    """The lower half of `chunk_sum`."""
+    return checksum((chunk_id, document, modality, page, metadata))
 
 
 def select_documents(version: int) -> str:
-    """Visible documents `d` with what `to_document` needs; version: the index's format. Conditions go on with AND."""
-    chunks = "(SELECT coalesce(sum(chunks), 0) FROM parts WHERE document = d.key)"
-    return f"SELECT {_columns('d', _DOCUMENT, version)}, {chunks} FROM documents d WHERE d.visible "
+    """Documents `d`, visible or not, with what `document_fields` needs; version: the index's format."""
+    return f"SELECT {_columns('d', _DOCUMENT, version)} FROM documents d "
 
 
 def select_chunks(version: int) -> str:
@@ -68,9 +78,8 @@ def chunk_columns() -> str:
     return ", ".join(_CHUNK)
 
 
-def to_document(row: Sequence[Any]) -> Document:
-    """A row of `select_documents`."""
-    fields = _document(row[: len(_DOCUMENT) + 1])
+def to_document(fields: Mapping[str, Any], chunks: int) -> Document:
+    """From `document_fields`, and the number of its chunks."""
     return Document(
         fields["id"],
         fields["source"],
@@ -78,7 +87,7 @@ def to_document(row: Sequence[Any]) -> Document:
         fields["media_type"],
         fields["content_hash"],
         fields["next_part"],
-        integer(row[-1], "the number of chunks of a document"),
+        chunks,
         bool(fields["complete"]),
         mapping(fields["metadata"], "a document's metadata"),
     )
@@ -87,7 +96,7 @@ def to_document(row: Sequence[Any]) -> Document:
 def to_chunk(row: Sequence[Any]) -> Chunk:
     """A row of `select_chunks`."""
     edge = len(_CHUNK) + 1
-    fields, document = _chunk(row[:edge]), _document(row[edge:])
+    fields, document = _chunk(row[:edge]), document_fields(row[edge:])
     return Chunk(
         text=fields["text"],
         modality=fields["modality"],
@@ -132,7 +141,8 @@ def _chunk(row: Sequence[Any]) -> dict[str, Any]:
     return fields
 
 
-def _document(row: Sequence[Any]) -> dict[str, Any]:
+def document_fields(row: Sequence[Any]) -> dict[str, Any]:
+    """A row of `select_documents` by name, checked."""
     fields = _sealed(_DOCUMENT, row, "document")
     for name in ("key", "size", "mtime_ns", "next_part", "complete", "visible"):
         integer(fields[name], f"a document's {name}", -_INT64)
@@ -142,17 +152,24 @@ def _document(row: Sequence[Any]) -> dict[str, Any]:
 
 
 def _sealed(names: Sequence[str], row: Sequence[Any], what: str) -> dict[str, Any]:
-    values, total = list(row[:-1]), row[-1]
-    if total not in (NO_SUM, checksum(values)):
+    values, total = row[:-1], row[-1]
+    if total not in (NO_SUM, chunk_sum(values) if names is _CHUNK else checksum(values)):
         raise IndexCorruptError(f"{what} {values[0]!r} fails its checksum. {ADVICE}")
     return dict(zip(names, values))
 
 
+def sealed_as(total: object) -> int:
+    """A stored checksum as it counts in its table's total: 0 for a row never sealed, or damaged."""
+    return total if type(total) is int and total > 0 else 0
+
+
 def seal_document(writer: sqlite3.Connection, key: int) -> None:
-    """Give a document's row the checksum of what it holds now."""
-    row = writer.execute(f"SELECT {', '.join(_DOCUMENT)} FROM documents WHERE key = ?", (key,)).fetchone()
+    """Give a document's row the checksum of what it holds now, and the table its total."""
+    row = writer.execute(f"SELECT {', '.join(_DOCUMENT)}, sum FROM documents WHERE key = ?", (key,)).fetchone()
     if row:
-        writer.execute("UPDATE documents SET sum = ? WHERE key = ?", (checksum(row), key))
+        new, old = checksum(row[:-1]), sealed_as(row[-1])
+        writer.execute("UPDATE documents SET sum = ? WHERE key = ?", (new, key))
+        writer.execute("UPDATE state SET all_documents = all_documents + ?", (new - old,))
 
 
 # ---- vector files

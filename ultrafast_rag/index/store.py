@@ -23,7 +23,7 @@ from typing import Any
 
 from ultrafast_rag.errors import IndexCorruptError, IndexStateError
 from ultrafast_rag.files import sync
-from ultrafast_rag.index import records, rows, upkeep
+from ultrafast_rag.index import records, rows, totals, upkeep
 from ultrafast_rag.index.database import FORMAT, plain_errors
 from ultrafast_rag.index.lock import WriterLock
 from ultrafast_rag.index.reading import Reading
@@ -179,6 +179,7 @@ class Store(Reading):
         space = rows.to_space(row or (name, dim, 0, rows.file_name(name, 0)))
         if row is None:
             writer.execute("INSERT INTO spaces VALUES(?, ?, ?, ?)", space)
+            totals.seal_spaces(writer)
         if space.dim != dim:
             raise IndexStateError(f"space {name!r} holds vectors of {space.dim} values, these have {dim}: another encoder's")
         if not len(vectors):
@@ -193,6 +194,7 @@ class Store(Reading):
         block = (space.rows, len(vectors), crc, owners.tobytes(), row_sums(vectors, owners).tobytes())
         writer.execute(rows.INSERT_BLOCK, (name, *block, rows.block_sum(*block)))
         writer.execute("UPDATE spaces SET rows = rows + ? WHERE name = ?", (len(vectors), name))
+        totals.seal_spaces(writer)
 
     def finish(self, *document_keys: int) -> None:
         """Mark documents complete; a replacement takes its old version's place in this transaction."""
@@ -232,6 +234,9 @@ class Store(Reading):
         with plain_errors(self.folder), self._db.reading() as reader:
             find = "SELECT key FROM documents WHERE id = ?1 OR source = ?1"
             if reader.execute(find, (source_or_document_id,)).fetchone() is None:
+                named = "SELECT 1 FROM documents NOT INDEXED WHERE id = ?1 OR source = ?1"
+                if reader.execute(named, (source_or_document_id,)).fetchone():
+                    raise totals.lost("the documents")  # from the table's index
                 return False
         with self._transaction() as writer:
             keys = [row[0] for row in writer.execute(find, (source_or_document_id,)).fetchall()]
@@ -254,10 +259,11 @@ class Store(Reading):
     def add_feedback(self, question: str, chunk_id: int | None, vote: int, *, at: float | None = None) -> None:
         """Keep a vote (+1, 0, -1) on a hit; at: seconds since 1970, None for now."""
         with self._transaction(visible=False) as writer:
-            writer.execute(
+            made = writer.execute(
                 "INSERT INTO feedback(question, chunk_id, vote, at) VALUES(?, ?, ?, ?)",
                 (question, chunk_id, vote, time.time() if at is None else at),
             )
+            totals.count_vote(writer, made.lastrowid)
 
     # ---- care
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from ultrafast_rag.errors import IndexCorruptError, IndexStateError
 from ultrafast_rag.files import open_inside, sync, write_all
-from ultrafast_rag.index import rows
+from ultrafast_rag.index import rows, totals
 from ultrafast_rag.index.database import DATABASE, STEPS, Database
 from ultrafast_rag.index.rows import ADVICE, RowChunks, Space
 from ultrafast_rag.index.vectors import BYTES_PER_VALUE, checksum, open_map, row_sums
@@ -24,6 +24,16 @@ from ultrafast_rag.types import Mask
 ROWS_AT_ONCE = 16_384
 _SPACES = "SELECT name, dim, rows, file FROM spaces"
 _PARTIAL = re.compile(r"(dense|lexical)[A-Za-z0-9._-]*\.partial")
+
+
+def read_spaces(reader: sqlite3.Connection, version: int) -> list[Space]:
+    """Every vector space, by name; IndexCorruptError when one is damaged or lost."""
+    total = "all_spaces" if version > 1 else "NULL"
+    found = reader.execute(f"SELECT {total}, name, dim, rows, file FROM state LEFT JOIN spaces ORDER BY name").fetchall()
+    spaces = [row[1:] for row in found if row[1] is not None]
+    if version > 1 and (not found or totals.spaces_sum(spaces) != found[0][0]):
+        raise totals.lost("the vector spaces")
+    return [rows.to_space(row) for row in spaces]
 
 
 def leftovers(folder: Path) -> list[str]:
@@ -40,7 +50,7 @@ def problems(database: Database) -> list[str]:
         found += [f"{DATABASE}: {row[0]}" for row in reader.execute("PRAGMA integrity_check") if row[0] != "ok"]
         for query, read in (
             (rows.select_texts(database.format) + "1", rows.to_text),
-            (rows.select_documents(database.format), rows.to_document),
+            (rows.select_documents(database.format), rows.document_fields),
         ):
             found += _failing(reader, query, read)
         for row in reader.execute(_SPACES).fetchall():
@@ -100,15 +110,13 @@ def upgrade(writer: sqlite3.Connection, folder: Path) -> bool:
         rows.seal_document(writer, key)
     names, last = rows.chunk_columns(), 0
     while page := writer.execute(f"SELECT {names} FROM chunks WHERE id > ? ORDER BY id LIMIT 2000", (last,)).fetchall():
-        writer.executemany("UPDATE chunks SET sum = ? WHERE id = ?", [(rows.checksum(row), row[0]) for row in page])
+        writer.executemany("UPDATE chunks SET sum = ? WHERE id = ?", [(rows.chunk_sum(row), row[0]) for row in page])
         last = page[-1][0]
     for key, value in writer.execute("SELECT key, value FROM meta").fetchall():
-        writer.execute("UPDATE meta SET sum = ? WHERE key = ?", (rows.checksum([key, value]), key))
+        writer.execute("UPDATE meta SET sum = ? WHERE key = ?", (rows.checksum((key, value)), key))
     for row in writer.execute(_SPACES).fetchall():
         _seal_blocks(writer, folder, rows.to_space(row))
-    ids = "sum(p.chunks * p.first_chunk + p.chunks * (p.chunks - 1) / 2)"
-    seen = f"SELECT coalesce({ids}, 0) FROM parts p JOIN documents d ON d.key = p.document WHERE d.visible"
-    writer.execute(f"UPDATE state SET visible_ids = ({seen})")
+    totals.recount(writer)
     return True
 
 
@@ -164,6 +172,7 @@ def compact_space(writer: sqlite3.Connection, folder: Path, name: str) -> None:
         os.close(fd)
     sync(folder)
     writer.execute("UPDATE spaces SET rows = ?, file = ? WHERE name = ?", (len(keep), target, name))
+    totals.seal_spaces(writer)
 
 
 def snapshot(database: Database, target: Path) -> None:
