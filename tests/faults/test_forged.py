@@ -12,7 +12,7 @@ from small_index import add_document, ask, change, copy_of, make_index
 from ultrafast_rag.errors import ConfigError, IndexCorruptError, IndexStateError, UltraFastRAGError
 from ultrafast_rag.index.dense import DenseIndex
 from ultrafast_rag.index.lexical import LexicalIndex
-from ultrafast_rag.index.store import Store
+from ultrafast_rag.index.store import PartCommit, Store
 
 pytestmark = pytest.mark.fault
 PRECIOUS = b"keep me as I am " * 500
@@ -249,3 +249,43 @@ def test_deeply_nested_metadata_is_refused(index):
         deep = [deep]
     with Store.open(index) as store, pytest.raises(ConfigError, match="nested"):
         store.begin("x", content_hash="h", metadata={"deep": deep})
+
+
+HIDDEN = [
+    "UPDATE chunks SET page = 2 WHERE id = 40",  # only a filter looks at it
+    "UPDATE chunks SET metadata = '{}' WHERE id = 40",
+    "UPDATE documents SET metadata = '{}' WHERE key = 5",
+    "UPDATE documents SET complete = 0 WHERE key = 5",
+    "UPDATE documents SET visible = 0 WHERE key = 5",
+    "DELETE FROM documents WHERE key = 5",
+    "DELETE FROM chunks WHERE id = 40",
+    "UPDATE parts SET document = 1000 WHERE document = 5",
+    "UPDATE parts SET first_chunk = first_chunk + 6 WHERE document = 5",
+    "DELETE FROM spaces",
+    "UPDATE spaces SET name = 'texu'",
+    "DELETE FROM meta",
+    "UPDATE meta SET key = 'confih'",
+    "DELETE FROM assets WHERE rowid = 7",
+]
+
+
+@pytest.mark.parametrize("sql", HIDDEN)
+def test_a_row_that_was_changed_or_lost_is_never_passed_over_in_silence(index, whole, sql):
+    change(index, sql)
+    with pytest.raises(IndexStateError):
+        ask(index)
+
+
+def test_a_vote_and_a_failure_that_were_changed_are_noticed(index):
+    with Store.open(index) as store:
+        store.add_feedback("q", 3, 1)
+        begun = store.begin("broken.pdf", content_hash="b")
+        store.commit([PartCommit(begun.document_key, 0, failure="torn", final=True)])
+        assert store.failures(begun.document_id) == [(0, "torn")]
+    change(index, "UPDATE feedback SET vote = -1")
+    change(index, "UPDATE parts SET failure = NULL")
+    with Store.open(index) as store:
+        with pytest.raises(IndexCorruptError):
+            store.feedback()
+        with pytest.raises(IndexCorruptError):
+            store.failures(begun.document_id)

@@ -1,7 +1,6 @@
 """The short form of `bench faults`: mutations, refused writes and kills, and what the source itself may not hold.
 
-The long form is a command (`bench faults --long`): 2 000 mutations found 5 of `index.sqlite` that were served in silence
-(seed 2, 2026-11-21), which are still to be mended.
+The long form is a command: `bench faults --long`.
 """
 
 from __future__ import annotations

@@ -188,7 +188,8 @@ def _zips() -> dict[str, bytes]:
             '<sheet name="a" sheetId="1" r:id="rId1"/></sheets></workbook>',
             {
                 "xl/_rels/workbook.xml.rels": _relations("worksheet", "worksheets/sheet1.xml"),
-                "xl/worksheets/sheet1.xml": f'{_XML}<worksheet xmlns="{_OX}spreadsheetml/2006/main"><sheetData>{sheet}</sheetData></worksheet>',
+                "xl/worksheets/sheet1.xml": f'{_XML}<worksheet xmlns="{_OX}spreadsheetml/2006/main"><sheetData>'
+                f"{sheet}</sheetData></worksheet>",
             },
         ),
         "slides.pptx": _slides(),
@@ -214,7 +215,7 @@ def _odf(kind: str, body: str) -> bytes:
 
 
 def _openxml(part: str, kind: str, content: str, more: Mapping[str, str] | None = None) -> bytes:
-    sheet = '<Override PartName="/xl/worksheets/sheet1.xml" ContentType="%sspreadsheetml.worksheet+xml"/>' % _DOC
+    sheet = f'<Override PartName="/xl/worksheets/sheet1.xml" ContentType="{_DOC}spreadsheetml.worksheet+xml"/>'
     types = (
         f'{_XML}<Types xmlns="{_OX}package/2006/content-types"><Default Extension="rels" '
         'ContentType="application/vnd.openxmlformats-package.relationships+xml"/>'

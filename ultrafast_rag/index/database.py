@@ -99,12 +99,10 @@ def plain_errors(folder: Path, *, but: type[OSError] = StorageError) -> Iterator
         if any(words in str(error).lower() for words in _REFUSALS):
             raise _refused(folder, str(error)) from error
         raise IndexCorruptError(f"{folder / DATABASE} is damaged ({error}). {ADVICE}") from error
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # what SQLite quotes from a damaged file may be no text
         if isinstance(error, sqlite3.IntegrityError):
             raise IndexStateError(f"{folder}: {error}") from error
         raise IndexCorruptError(f"{folder / DATABASE} is damaged ({error}). {ADVICE}") from error
-    except UnicodeDecodeError as error:  # what SQLite quotes from a damaged file may be no text
-        raise IndexCorruptError(f"{folder / DATABASE} is damaged. {ADVICE}") from error
     except (OverflowError, UnicodeEncodeError) as error:
         raise ConfigError(f"this cannot be kept in an index: {error}. Numbers have 64 bits at most, text is UTF-8.") from error
     except (StorageError, but):

@@ -96,14 +96,18 @@ class Reading:
             counts: Counter[int] = Counter()
             for key, _, count in runs.tolist():
                 counts[key] += count
-            return [rows.to_document(fields, counts[fields["key"]]) for fields in self._documents(reader) if fields["visible"]]
+            fields = [rows.document_fields(row) for row in self._documents(reader)]
+        return [rows.to_document(one, counts[one["key"]]) for one in fields if one["visible"]]
 
-    def _documents(self, reader: sqlite3.Connection) -> list[dict[str, Any]]:
-        """Every document's row, visible or not, by key; IndexCorruptError when one is damaged or lost."""
+    def _documents(self, reader: sqlite3.Connection) -> list[Sequence[Any]]:
+        """Every document's row, visible or not, by key; IndexCorruptError when one fails its checksum, or is lost."""
         found = reader.execute(rows.select_documents(self._db.format) + "NOT INDEXED ORDER BY d.key").fetchall()
-        if self._db.format > 1 and sum(map(rows.sealed_as, (row[-1] for row in found))) != totals.total(reader, "all_documents"):
-            raise totals.lost("the documents")
-        return [rows.document_fields(row) for row in found]
+        if self._db.format > 1:
+            if sum(rows.sealed_as(row[-1]) for row in found) != totals.total(reader, "all_documents"):
+                raise totals.lost("the documents")
+            for row in found:
+                rows.check_document(row)
+        return found
 
     def document(self, document_id: str) -> Document | None:
         """The searchable document with this id, or None."""
@@ -121,8 +125,7 @@ class Reading:
             if self._db.format > 1:
                 totals.compare(reader, "documents", what="the documents")
             query = rows.select_documents(self._db.format) + "NOT INDEXED WHERE d.visible AND d.source <> d.id ORDER BY d.key"
-            found = [rows.document_fields(row) for row in reader.execute(query)]
-        return {fields["key"]: fields["source"] for fields in found}
+            return dict(rows.check_document(row) for row in reader.execute(query))
 
     def chunk_runs(self, keys: Sequence[int]) -> list[tuple[int, int, int]]:
         """(document key, first chunk id, chunks) of each part of these searchable documents."""
@@ -370,14 +373,17 @@ class Reading:
     def counts(self) -> dict[str, int]:
         """documents, complete, parts, chunks, assets, and for each space its rows as "vectors:NAME"."""
         with plain_errors(self.folder), self._db.snapshot() as reader:
-            shown = [fields for fields in self._documents(reader) if fields["visible"]]
+            self._check_documents(reader, self._seen(reader))
             if self._db.format > 1:
                 totals.compare(reader, "parts", what="the parts")
                 totals.compare(reader, "assets", what="the pictures")
+            shown = reader.execute(
+                "SELECT count(*), coalesce(sum(complete), 0) FROM documents NOT INDEXED WHERE visible"
+            ).fetchone()
             parts = reader.execute(
                 "SELECT count(*) FROM parts p JOIN documents d ON d.key = p.document WHERE d.visible"
             ).fetchone()
-            counts = {"documents": len(shown), "complete": sum(bool(fields["complete"]) for fields in shown)}
+            counts = {"documents": shown[0], "complete": shown[1]}
             counts |= {"parts": parts[0], "chunks": int(self._seen(reader).mask.sum())}
             counts["assets"] = reader.execute("SELECT count(*) FROM assets").fetchone()[0]
             return counts | {f"vectors:{space.name}": space.rows for space in upkeep.read_spaces(reader, self._db.format)}

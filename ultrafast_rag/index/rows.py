@@ -78,6 +78,13 @@ def chunk_columns() -> str:
     return ", ".join(_CHUNK)
 
 
+def check_document(row: Sequence[Any]) -> tuple[int, str]:
+    """Key and source of a row of `select_documents` that has its checksum."""
+    if row[-1] not in (NO_SUM, checksum(row[:-1])):
+        raise IndexCorruptError(f"document {row[0]!r} fails its checksum. {ADVICE}")
+    return integer(row[0], "a document's key"), text(row[2], "a document's source")
+
+
 def to_document(fields: Mapping[str, Any], chunks: int) -> Document:
     """From `document_fields`, and the number of its chunks."""
     return Document(
