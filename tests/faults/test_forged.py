@@ -12,7 +12,8 @@ from small_index import add_document, ask, change, copy_of, make_index
 from ultrafast_rag.errors import ConfigError, IndexCorruptError, IndexStateError, UltraFastRAGError
 from ultrafast_rag.index.dense import DenseIndex
 from ultrafast_rag.index.lexical import LexicalIndex
-from ultrafast_rag.index.store import PartCommit, Store
+from ultrafast_rag.index.store import Store
+from ultrafast_rag.types import PartCommit
 
 pytestmark = pytest.mark.fault
 PRECIOUS = b"keep me as I am " * 500
