@@ -12,6 +12,7 @@ from ultrafast_rag.config import Config
 from ultrafast_rag.types import Answer, Hit, Hits, IngestReport
 
 if TYPE_CHECKING:
+    from ultrafast_rag.answer.memory import MemoryConsolidator
     from ultrafast_rag.models.batch_embedder import BatchEmbedder
     from ultrafast_rag.monitor import PerformanceMonitor
     from ultrafast_rag.rag import UltraFastRAG
@@ -25,6 +26,7 @@ __all__ = [
     "Hit",
     "Hits",
     "IngestReport",
+    "MemoryConsolidator",
     "PerformanceMonitor",
     "QueryOptimizer",
     "UltraFastRAG",
@@ -32,6 +34,7 @@ __all__ = [
 
 _LAZY = {
     "BatchEmbedder": "ultrafast_rag.models.batch_embedder",
+    "MemoryConsolidator": "ultrafast_rag.answer.memory",
     "PerformanceMonitor": "ultrafast_rag.monitor",
     "QueryOptimizer": "ultrafast_rag.search.optimizer",
     "UltraFastRAG": "ultrafast_rag.rag",

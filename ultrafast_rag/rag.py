@@ -22,7 +22,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from ultrafast_rag.answer.chat import Chat, as_hits
 from ultrafast_rag.answer.extractive import ExtractiveAnswerer
+from ultrafast_rag.answer.memory import FILE as MEMORY_FILE
+from ultrafast_rag.answer.memory import Memory, MemoryConsolidator
 from ultrafast_rag.answer.select import GeneratorChoice, Generators
 from ultrafast_rag.config import Config
 from ultrafast_rag.doctor import examine
@@ -462,6 +465,34 @@ class UltraFastRAG:
         async for piece in event_loop.astream(answerer.stream(question, hits)):
             yield piece
 
+    # ---- conversation
+
+    @cached_property
+    def memory(self) -> MemoryConsolidator:
+        """What conversations about this index left behind; beside the index, and in no archive of it."""
+        path = None if self._ephemeral else self._store.folder / MEMORY_FILE
+        return MemoryConsolidator(path, encode=lambda texts: self._models.text().encode(texts), space=self.config.text_model)
+
+    def chat(self, session: str = "default") -> Chat:
+        """A conversation that remembers what it is told and what it found, also after a restart, and forgets on request.
+
+        session: names it; `chat.history` shows its turns. StorageError where the index's folder cannot be written.
+        """
+        return Chat(self.memory, self._answer_beside, session=session)
+
+    def _answer_beside(self, question: str, memories: Sequence[Memory], **options: Any) -> Answer:
+        """`query`, with what was said in a conversation as further sources; such an answer is not cached."""
+        if not memories:
+            return self.query(question, **options)
+        generator = options.pop("generator", None)
+        start = time.perf_counter()
+        hits = self.search(question, **{"k": 10, **options}, neighbours=True)
+        hits.extend(as_hits(memories, hits))
+        hits.sort(key=lambda hit: -hit.score)
+        searched = time.perf_counter() - start
+        answer = event_loop.run(self._generators.answerer(self._extractive, generator).answer(question, hits))
+        return replace(answer, timings_s={"search": searched, **answer.timings_s}, notes=answer.notes)
+
     # ---- enrichment
 
     def _enricher(self) -> Enricher:
@@ -651,7 +682,7 @@ class UltraFastRAG:
             closing.callback(self._store.close)  # called last
             closing.callback(self._models.close)
             closing.callback(self._generators.close)
-            for name in ("_cache", "_sandbox", "query_cache"):
+            for name in ("_cache", "_sandbox", "query_cache", "memory"):
                 if name in self.__dict__:
                     closing.callback(self.__dict__.pop(name).close)
             while self._searchers:
