@@ -82,7 +82,7 @@ class Memory:
         Source: exponential recency times importance as in Park et al., "Generative Agents", UIST 2023; use counted by logarithm.
         """
         idle_s = max(now_s - self.accessed_s, 0.0)
-        return self.importance * 2.0 ** -(idle_s / HALF_LIFE_S[self.tier]) * (1 + math.log2(1 + self.access_count))
+        return self.importance * math.exp2(-idle_s / HALF_LIFE_S[self.tier]) * (1 + math.log2(1 + self.access_count))
 
 
 @dataclass(frozen=True, slots=True)
