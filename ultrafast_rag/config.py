@@ -21,7 +21,10 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 from ultrafast_rag.errors import ConfigError, IndexStateError, did_you_mean
 
 PACKAGED_READER = "packaged"  # the reader this package ships, on the default text model's weights
-IDENTITY = ("text_model", "image_model", "chunker", "chunk_tokens", "chunk_overlap", "index_pages")
+IDENTITY = (
+    *("text_model", "query_prompt", "passage_prompt", "text_dim", "image_model"),
+    *("chunker", "chunk_tokens", "chunk_overlap", "index_pages"),
+)
 LARGEST = 2**31 - 1  # of any number: what every library below takes as an int, and 68 years in seconds
 
 
@@ -79,6 +82,9 @@ class Config:
 
     # models: hub ids or paths; None switches the modality's model off
     text_model: Name = "sentence-transformers/all-MiniLM-L6-v2"
+    query_prompt: str | None = None  # put before questions, "" for nothing; None: what the text model's folder says
+    passage_prompt: str | None = None  # put before passages, likewise
+    text_dim: Count | None = None  # of a vector's numbers the first so many, for models trained so; None: all
     image_model: Name | None = "openai/clip-vit-base-patch32"
     speech_model: Name | None = "base"
     rerank_model: Name | None = None

@@ -147,7 +147,7 @@ class Bench:
         self.made, self.checks = [], []
         self.config = Config(device="cpu", offline=True, engine="openvino-int8", cache_dir=tmp_path)
         small = dataclasses.replace(spec, dim=DIM)
-        monkeypatch.setattr(opening.EncoderSpec, "read", lambda weights: small)
+        monkeypatch.setattr(opening.EncoderSpec, "read", lambda weights, **settings: small)
 
         def make(opener, name):
             self.made.append(ByWidth(name, wrong=wrong.get(name, ()), widths=() if name == "torch-f32" else padded_widths(LIMIT)))

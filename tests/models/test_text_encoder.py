@@ -140,10 +140,8 @@ def test_replicas_share_the_work_and_keep_the_order(encoder):
 
 
 def test_masks_prepared_on_the_device_mean_the_same(encoder):
-    plan = plan_device(config())
-    engine = TorchEngine(encoder.spec, "torch-f32", plan, config())
-    assert engine._replicas[0]._takes_4d_masks()
-    engine._replicas[0]._masks_4d = True  # what a GPU gets, so that no batch waits for the host
+    engine = TorchEngine(encoder.spec, "torch-f32", plan_device(config()), config(), ready_masks=True)
+    assert engine._replicas[0].ready_masks  # what a GPU gets, so that no batch waits for the host
     np.testing.assert_allclose(
         engine.run(encoder._pieces.with_special_tokens(encoder.tokenize(TEXTS))), encoder.encode(TEXTS), atol=1e-5
     )
@@ -242,8 +240,8 @@ def test_what_the_folder_says_is_what_is_done(tmp_path):
         },
     )
     assert (prompts.query_prompt, prompts.passage_prompt, prompts.max_tokens) == ("query: ", "passage: ", 32)
-    with pytest.raises(WeightsError, match="supported are mean, cls and lasttoken"):
-        tiny(tmp_path / "d", **{"1_Pooling/config.json": {"pooling_mode_max_tokens": True}})
+    with pytest.raises(WeightsError, match="pools by cls_token, max_tokens; supported is one of"):
+        tiny(tmp_path / "d", **{"1_Pooling/config.json": {"pooling_mode_max_tokens": True, "pooling_mode_cls_token": True}})
     usual = tiny(
         tmp_path / "e",
         **{
@@ -268,7 +266,7 @@ def modules(*kinds):
 
 def test_what_comes_after_pooling_is_known_or_refused(tmp_path):
     assert tiny(tmp_path / "a", **{"modules.json": modules("Transformer", "Pooling", "Normalize")}).pooling == "mean"
-    for number, kind in enumerate(("Dense", "LayerNorm", "WeightedLayerPooling")):
+    for number, kind in enumerate(("LSTM", "LayerNorm", "WeightedLayerPooling")):
         with pytest.raises(WeightsError, match=f"puts {kind} between its encoder and its vectors"):
             tiny(tmp_path / str(number), **{"modules.json": modules("Transformer", "Pooling", kind)})
     with pytest.raises(WeightsError, match="leaves its prompt out"):

@@ -55,6 +55,8 @@ COMMANDS = {
         Command("search", "latency by leg, recall and size at --n chunks"),
         Command("encode", "every text engine and batch budget: tokens/s, cosine and nDCG against fp32"),
         Command("vectors", "compressed vectors and models side by side: bytes, cosine, recall@10, nDCG@10 with intervals"),
+        Command("moved", "one index built with each text engine and asked with each other one: nDCG@10, engine by engine"),
+        Command("parity", "vectors against sentence-transformers' own, for each kind of text model: least cosine by engine"),
         Command("coldstart", "a fresh process opens an index and answers: seconds, memory, modules loaded"),
         Command("ablation", "from the basic settings to the default, one change at a time"),
         Command("enrich", "enrichment one at a time against many at once, on a loopback stand-in"),

@@ -55,8 +55,8 @@ class SentenceEncoder:
         self.dim, self.max_tokens = engine.dim, spec.max_tokens
         self._pieces = WordPieces(spec)
         self.vocabulary_size = self._pieces.vocabulary_size
-        self._query_prompt = self._pieces.prompt(spec.query_prompt)
         self._passage_prompt = self._pieces.prompt(spec.passage_prompt)
+        self._joins = self._pieces.joins(spec.passage_prompt)
         self._make_exact, self._lock = exact, threading.Lock()
         self._exact: Engine | None = None
         self._report = list(report)
@@ -71,14 +71,16 @@ class SentenceEncoder:
 
     def encode(self, texts: Sequence[str]) -> Vectors:
         """float32 (n, dim), unit rows; texts over the limit are truncated to it."""
-        return self._encode(texts, self._passage_prompt)
+        return self._encode(texts, self.spec.passage_prompt)
 
     def encode_queries(self, texts: Sequence[str]) -> Vectors:
         """As `encode`, with the prompt that the model's authors put before questions, where there is one."""
-        return self._encode(texts, self._query_prompt)
+        return self._encode(texts, self.spec.query_prompt)
 
     def encode_tokens(self, token_ids: Sequence[Sequence[int]]) -> Vectors:
         """As `encode`, from `tokenize`'s output; special tokens are added here."""
+        if not self._joins:  # its first word is another token after the prompt than alone
+            return self.encode([self._pieces.text(ids) for ids in token_ids])
         framed = self._pieces.with_special_tokens(token_ids, self._passage_prompt)
         return self._run(framed, lambda row: f"{len(token_ids[row])} tokens: {self._pieces.text(token_ids[row][:24])}")
 
@@ -90,22 +92,24 @@ class SentenceEncoder:
         """Give the model's memory back; the encoder cannot be used afterwards."""
         self.engine.close()
 
-    def _encode(self, texts: Sequence[str], prompt: list[int]) -> Vectors:
+    def _encode(self, texts: Sequence[str], prompt: str) -> Vectors:
+        """With the prompt written before each text, and tokenized with it."""
         if len(texts) <= _WINDOW:
-            return self._run(self._pieces.with_special_tokens(self._pieces.tokenize(texts), prompt), lambda row: texts[row][:120])
+            return self._run(self._framed(texts, prompt), lambda row: texts[row][:120])
         vectors = np.empty((len(texts), self.dim), np.float32)
         for start, framed in self._framed_ahead(texts, prompt):
             vectors[start : start + len(framed)] = self._run(framed, lambda row, at=start: texts[at + row][:120])  # type: ignore[misc]
         return vectors
 
-    def _framed_ahead(self, texts: Sequence[str], prompt: list[int]) -> Iterator[tuple[int, list[list[int]]]]:
+    def _framed(self, texts: Sequence[str], prompt: str) -> list[list[int]]:
+        return self._pieces.with_special_tokens(self._pieces.tokenize([prompt + text for text in texts] if prompt else texts))
+
+    def _framed_ahead(self, texts: Sequence[str], prompt: str) -> Iterator[tuple[int, list[list[int]]]]:
         with ThreadPoolExecutor(1) as ahead:
-            starts = range(0, len(texts), _WINDOW)
-            pending = ahead.submit(self._pieces.tokenize, texts[:_WINDOW])
-            for start in starts:
-                framed = self._pieces.with_special_tokens(pending.result(), prompt)
-                following = texts[start + _WINDOW : start + 2 * _WINDOW]
-                pending = ahead.submit(self._pieces.tokenize, following)
+            pending = ahead.submit(self._framed, texts[:_WINDOW], prompt)
+            for start in range(0, len(texts), _WINDOW):
+                framed = pending.result()
+                pending = ahead.submit(self._framed, texts[start + _WINDOW : start + 2 * _WINDOW], prompt)
                 yield start, framed
 
     def _run(self, framed: list[list[int]], name_of: Callable[[int], str]) -> Vectors:
@@ -138,7 +142,9 @@ def open_text_encoder(
     Raises WeightsError when the model is not to be found, EncodingError when no engine can run it, and
     IndexStateError when it is another model than `space` says or gives other vectors than `reference`.
     """
-    spec = EncoderSpec.read(resolve(config.text_model, kind="text", offline=config.offline, cache_dir=config.cache_dir))
+    weights = resolve(config.text_model, kind="text", offline=config.offline, cache_dir=config.cache_dir)
+    settings = {"query_prompt": config.query_prompt, "passage_prompt": config.passage_prompt}
+    spec = EncoderSpec.read(weights, **settings, dim=config.text_dim)
     if space is not None and not same_space(space, spec.space):
         raise IndexStateError(
             f"this index's text vectors are {space}, and {config.text_model} gives {spec.space}; they cannot be compared. "

@@ -224,7 +224,13 @@ def converted(spec: EncoderSpec, kind: str, cache_dir: Path, *, progress: Progre
     folder = folder_for(spec, kind, cache_dir)
     if manifest(folder) is None:
         source = converted(spec, "f32", cache_dir, progress=progress) if kind == "int8" else ""
-        task = {"weights": {**asdict(spec.weights), "path": str(spec.weights.path)}, "kind": kind, "source": str(source)}
+        settings = {"query_prompt": spec.query_prompt, "passage_prompt": spec.passage_prompt, "dim": spec.dim}
+        task = {
+            "weights": {**asdict(spec.weights), "path": str(spec.weights.path)},
+            "settings": settings,
+            "kind": kind,
+            "source": str(source),
+        }
         needs = ("nncf",) if kind == "int8" else ("torch", "transformers")
         convert_once(folder, __name__, task, needs=needs, what=f"{spec.weights.name} for this CPU ({kind})", progress=progress)
     return folder
@@ -316,7 +322,7 @@ def _child(task: dict[str, Any]) -> None:
     for name in logging_off:
         logging.getLogger(name).setLevel(logging.ERROR)
     stated = task["weights"]
-    spec = EncoderSpec.read(Weights(**{**stated, "path": Path(stated["path"])}))
+    spec = EncoderSpec.read(Weights(**{**stated, "path": Path(stated["path"])}), **task["settings"])
     out = Path(task["out"])
     about = _to_int8(spec, Path(task["source"]), out) if task["kind"] == "int8" else _to_f32(spec, out)
     about |= {"openvino": version(), "recipe": _RECIPE, "model": spec.weights.name, "revision": spec.weights.revision}
@@ -327,11 +333,9 @@ def _to_f32(spec: EncoderSpec, out: Path) -> dict[str, Any]:
     """Trace, save, and hold the result to torch's own vectors; torch's speed is measured on the way."""
     openvino, torch = require("openvino", extra="cpu"), require("torch")
 
-    from ultrafast_rag.models.text.torch import load_model
-
     # one thread for each side: beside other work two wait for each other at every layer, and this took seven minutes
     torch.set_num_threads(1)
-    pooled = _pooled_module(load_model(spec, "torch-f32", "cpu", attention="eager"), spec.pooling)
+    pooled = _pooled_module(spec)
     ids = torch.arange(5, 5 + 3 * 17).reshape(3, 17)
     mask = torch.ones_like(ids)
     mask[1, 9:] = 0
@@ -371,25 +375,19 @@ def _reference(spec: EncoderSpec, pooled: Any) -> dict[str, Any]:
     return Reference(texts, np.stack(vectors)).to_json()
 
 
-def _pooled_module(model: Any, pooling: str) -> Any:
+def _pooled_module(spec: EncoderSpec) -> Any:
     import torch
+
+    from ultrafast_rag.models.text.torch import load_model, pooling_head
 
     class Pooled(torch.nn.Module):  # type: ignore[misc]  # torch is not followed by the type checker
         def __init__(self) -> None:
             super().__init__()
-            self.model = model
+            self.model = load_model(spec, "torch-f32", "cpu", attention="eager")
+            self.head = pooling_head(spec)
 
         def forward(self, input_ids: Any, attention_mask: Any) -> Any:
-            states = self.model(input_ids=input_ids, attention_mask=attention_mask)[0]
-            weight = attention_mask.to(states.dtype).unsqueeze(-1)
-            if pooling == "cls":
-                vector = states[:, 0]
-            elif pooling == "lasttoken":  # padding is at the end: the last token is where the mask falls to 0
-                last = weight - torch.cat([weight[:, 1:], torch.zeros_like(weight[:, :1])], 1)
-                vector = (states * last).sum(1)
-            else:
-                vector = (states * weight).sum(1) / weight.sum(1)
-            return torch.nn.functional.normalize(vector, dim=1)
+            return self.head(self.model(input_ids=input_ids, attention_mask=attention_mask)[0], attention_mask)
 
     return Pooled().eval()
 

@@ -13,18 +13,40 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ultrafast_rag.errors import WeightsError
+from ultrafast_rag.errors import ConfigError, WeightsError
 from ultrafast_rag.models.weights import Weights
 
-Pooling = Literal["mean", "cls", "lasttoken"]
-_POOLING: dict[str, Pooling] = {"mean_tokens": "mean", "mean": "mean", "cls_token": "cls", "cls": "cls", "lasttoken": "lasttoken"}
-_MODULES = {"Transformer", "Pooling", "Normalize"}  # of sentence-transformers; vectors are always of unit length here
+Pooling = Literal["mean", "cls", "lasttoken", "max", "weightedmean"]
+_POOLING: dict[str, Pooling] = {
+    **{"mean_tokens": "mean", "mean": "mean", "cls_token": "cls", "cls": "cls", "lasttoken": "lasttoken"},
+    **{"mean_sqrt_len_tokens": "mean", "max_tokens": "max", "max": "max"},  # of unit length, the first is the mean
+    **{"weightedmean_tokens": "weightedmean", "weightedmean": "weightedmean"},
+}
+_MODULES = ("Transformer", "Pooling", "Dense", "Normalize", "Dropout")  # of sentence-transformers; Dropout is for training
+# torch.nn's classes that Dense layers of published models name
+ACTIVATIONS = ("Identity", "Tanh", "GELU", "ReLU", "SiLU", "Sigmoid")
 _NO_LIMIT = 1_000_000  # transformers writes 1e30 for "no limit"
 
 
 @dataclass(frozen=True, slots=True)
+class DenseLayer:
+    """A linear layer that pooled vectors go through. folder: its safetensors; activation: one of ACTIVATIONS; digest: of both."""
+
+    folder: Path = field(compare=False)
+    activation: str
+    size: int
+    digest: str
+
+
+Step = DenseLayer | Literal["normalize"]
+
+
+@dataclass(frozen=True, slots=True)
 class EncoderSpec:
-    """A sentence encoder: weights, vector size, pooling, longest input in tokens (specials included), prompts."""
+    """A sentence encoder: weights, vector size, pooling, longest input in tokens (specials included), prompts.
+
+    steps: what comes after pooling, in order. dim: of the vectors; fewer than the model's own are its first ones.
+    """
 
     weights: Weights
     dim: int
@@ -33,6 +55,8 @@ class EncoderSpec:
     max_tokens: int
     query_prompt: str = ""
     passage_prompt: str = ""
+    steps: tuple[Step, ...] = ()
+    lowers: bool = False  # texts are put in small letters first
     config: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @property
@@ -40,26 +64,43 @@ class EncoderSpec:
         """What makes vectors comparable: weights by content, pooling, limit, size, prompts. The name before "@" only shows."""
         said = f"{self.query_prompt}\0{self.passage_prompt}"
         prompts = f"|prompts {hashlib.sha256(said.encode()).hexdigest()[:8]}" if said != "\0" else ""
-        return f"{self.weights.name}@{self.weights.revision}|{self.pooling}|{self.max_tokens} tokens|{self.dim}d{prompts}"
+        kept = [self.weights.revision, self.pooling, f"{self.max_tokens} tokens", f"{self.dim}d"]
+        if any(
+            isinstance(step, DenseLayer) for step in self.steps
+        ):  # only what is not the rule, so that older spaces stay theirs
+            kept.append(f"then {' '.join(step if isinstance(step, str) else step.digest for step in self.steps)}")
+        return f"{self.weights.name}@{'|'.join(kept)}{'|small letters' if self.lowers else ''}{prompts}"
 
     @classmethod
-    def read(cls, weights: Weights) -> EncoderSpec:
-        """From the json files of a Hugging Face or sentence-transformers folder."""
+    def read(
+        cls, weights: Weights, *, query_prompt: str | None = None, passage_prompt: str | None = None, dim: int | None = None
+    ) -> EncoderSpec:
+        """From the json files of a Hugging Face or sentence-transformers folder.
+
+        Prompts are the model's own where None. dim: how many of a vector's first numbers are kept; None keeps all.
+        Raises WeightsError for a folder that is no encoder, or one that does what is not supported here, and
+        ConfigError for a dim over the model's own.
+        """
         config = _json(weights.path / "config.json")
-        if "hidden_size" not in config and "dim" not in config:
+        whole = config.get("hidden_size") or config.get("dim") or config.get("d_model") or config.get("n_embd")
+        if not whole:
             raise WeightsError(f"{weights.model_id} is not a text encoder: its config.json names no hidden_size")
-        _refuse_other_modules(weights)
-        settings = _json(weights.path / "config_sentence_transformers.json")
-        prompts = settings.get("prompts") or {}
-        usual = prompts.get(settings.get("default_prompt_name"))
+        modules = _modules(weights)
+        steps = _steps(weights, modules)
+        size = next((step.size for step in reversed(steps) if isinstance(step, DenseLayer)), int(whole))
+        if dim is not None and dim > size:
+            raise ConfigError(f"text_dim={dim}, and {weights.model_id} has vectors of {size} numbers; give at most that")
+        own_query, own_passage = _prompts(_json(weights.path / "config_sentence_transformers.json"))
         return cls(
             weights,
-            dim=int(config.get("hidden_size") or config["dim"]),
-            layers=int(config.get("num_hidden_layers") or config.get("n_layers") or 1),
-            pooling=_pooling(weights),
+            dim=dim or size,
+            layers=int(config.get("num_hidden_layers") or config.get("n_layers") or config.get("num_layers") or 1),
+            pooling=_pooling(weights, modules),
             max_tokens=_max_tokens(weights.path, config),
-            query_prompt=str(prompts.get("query") or usual or ""),
-            passage_prompt=str(next(filter(None, map(prompts.get, ("document", "passage", "corpus"))), usual) or ""),
+            query_prompt=own_query if query_prompt is None else query_prompt,
+            passage_prompt=own_passage if passage_prompt is None else passage_prompt,
+            steps=steps,
+            lowers=_json(weights.path / "sentence_bert_config.json").get("do_lower_case") is True,
             config=config,
         )
 
@@ -90,27 +131,81 @@ def _json(path: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _refuse_other_modules(weights: Weights) -> None:
-    """A model whose vectors go through more than pooling would give others here, without a word."""
+def _prompts(settings: Mapping[str, Any]) -> tuple[str, str]:
+    """(before questions, before passages), chosen as sentence-transformers' encode_query and encode_document do."""
+    prompts = settings.get("prompts") or {}
+    usual = str(prompts.get(settings.get("default_prompt_name")) or "")
+
+    def first(*names: str) -> str:
+        return next((str(prompts[name] or "") for name in names if name in prompts), usual)
+
+    return first("query"), first("document", "passage", "corpus")
+
+
+def _modules(weights: Weights) -> list[tuple[str, str]]:
+    """(kind, subfolder) of each module, in order; [] without a modules.json. WeightsError for a kind that is not known here.
+
+    A model whose vectors go through more than is done here would give others, without a word.
+    """
+    path = weights.path / "modules.json"
+    if not path.is_file():
+        return []
     try:
-        modules = json.loads((weights.path / "modules.json").read_text(encoding="utf-8"))
-        kinds = [str(module["type"]).rpartition(".")[2] for module in modules]
-    except FileNotFoundError:
-        return
+        found = json.loads(path.read_text(encoding="utf-8"))
+        modules = [(str(module["type"]).rpartition(".")[2], str(module["path"])) for module in found]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise WeightsError(f"{weights.path / 'modules.json'} cannot be read: {error}") from error
-    if other := sorted(set(kinds) - _MODULES):
+        raise WeightsError(f"{path} cannot be read: {error}") from error
+    kinds = [kind for kind, _ in modules]
+    if other := sorted(set(kinds) - {*_MODULES}):
         raise WeightsError(
             f"{weights.model_id} puts {', '.join(other)} between its encoder and its vectors; supported are "
-            f"{', '.join(sorted(_MODULES))}. Choose another text_model"
+            f"{', '.join(_MODULES)}. Choose another text_model"
         )
+    if kinds[:2] != ["Transformer", "Pooling"] or len(set(kinds[:2]) & set(kinds[2:])) > 0:
+        raise WeightsError(
+            f"{weights.model_id} is built of {', '.join(kinds)}; supported is Transformer, Pooling, then the others"
+        )
+    if any(".." in Path(folder).parts or Path(folder).is_absolute() for _, folder in modules):
+        raise WeightsError(f"{path} names a folder outside the model")
+    return modules
 
 
-def _pooling(weights: Weights) -> Pooling:
-    modes = _json(weights.path / "1_Pooling" / "config.json")
+def _steps(weights: Weights, modules: Sequence[tuple[str, str]]) -> tuple[Step, ...]:
+    steps: list[Step] = []
+    for kind, folder in modules:
+        if kind == "Dense":
+            steps.append(_dense(weights.path / folder))
+        elif kind == "Normalize":
+            steps.append("normalize")
+    return tuple(steps)
+
+
+def _dense(folder: Path) -> DenseLayer:
+    settings = _json(folder / "config.json")
+    activation = str(settings.get("activation_function", "torch.nn.modules.activation.Tanh")).rpartition(".")[2]
+    names = {settings.get("module_input_name", "sentence_embedding"), settings.get("module_output_name", "sentence_embedding")}
+    if activation not in ACTIVATIONS or settings.get("use_residual") or not names <= {"sentence_embedding", None}:
+        raise WeightsError(
+            f"{folder} is a Dense layer of a kind that is not supported here ({activation}); choose another text_model"
+        )
+    file = folder / "model.safetensors"
+    if not file.is_file():
+        raise WeightsError(
+            f"{folder} holds no model.safetensors; pickled weights are not opened. Save the model again as safetensors"
+        )
+    digest = hashlib.sha256(file.read_bytes() + activation.encode()).hexdigest()[:8]
+    try:
+        return DenseLayer(folder, activation, int(settings["out_features"]), digest)
+    except (KeyError, TypeError, ValueError) as error:
+        raise WeightsError(f"{folder / 'config.json'} names no out_features") from error
+
+
+def _pooling(weights: Weights, modules: Sequence[tuple[str, str]]) -> Pooling:
+    folder = next((folder for kind, folder in modules if kind == "Pooling"), "1_Pooling")
+    modes = _json(weights.path / folder / "config.json")
     chosen = {name.removeprefix("pooling_mode_") for name, on in modes.items() if name.startswith("pooling_mode_") and on is True}
     if mode := modes.get("pooling_mode"):  # newer sentence-transformers write one name
-        chosen = {str(mode)}
+        chosen = {str(one) for one in mode} if isinstance(mode, list) else {str(mode)}
     if modes.get("include_prompt") is False:
         raise WeightsError(
             f"{weights.model_id} leaves its prompt out of the pooling, which is not supported; choose another text_model"
@@ -119,13 +214,16 @@ def _pooling(weights: Weights) -> Pooling:
         return "mean"
     pooling = _POOLING.get(next(iter(chosen))) if len(chosen) == 1 else None
     if pooling is None:
-        raise WeightsError(f"{weights.model_id} pools by {', '.join(sorted(chosen))}; supported are mean, cls and lasttoken")
+        raise WeightsError(
+            f"{weights.model_id} pools by {', '.join(sorted(chosen))}; supported is one of mean, cls, lasttoken, max"
+        )
     return pooling
 
 
 def _max_tokens(folder: Path, config: Mapping[str, Any]) -> int:
     """The smallest stated limit: the sentence encoder's own, the tokenizer's, the positions there are."""
-    positions = int(config.get("max_position_embeddings") or 512)
+    positions = int(config.get("max_position_embeddings") or config.get("n_positions") or 512)
+    positions = positions if positions > 0 else 512  # XLNet says -1
     if config.get("model_type") in ("roberta", "xlm-roberta", "camembert", "mpnet"):
         positions -= 2  # their position ids start after the padding id
     own = _json(folder / "sentence_bert_config.json").get("max_seq_length")
@@ -148,6 +246,7 @@ class WordPieces:
         self._tokenizer.no_padding()
         self._encode_batch = getattr(self._tokenizer, "encode_batch_fast", self._tokenizer.encode_batch)
         self.max_tokens = spec.max_tokens
+        self._lowers = spec.lowers
         self.prefix, self.suffix = self._specials()
         self.pad_id = int(spec.config.get("pad_token_id") or 0)
         said = getattr(self._tokenizer.model, "unk_token", None)
@@ -164,11 +263,20 @@ class WordPieces:
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, without special tokens, not truncated."""
-        return [encoding.ids for encoding in self._encode_batch(list(texts), add_special_tokens=False)]
+        asked = [text.lower() for text in texts] if self._lowers else list(texts)
+        return [encoding.ids for encoding in self._encode_batch(asked, add_special_tokens=False)]
 
     def prompt(self, text: str) -> list[int]:
-        """Token ids of what is put before each text; [] for none."""
-        return self.tokenize([text])[0] if text else []
+        """Token ids of what is put before each text; [] for none. A space at its end may belong to the text's first word."""
+        if not text:
+            return []
+        alone, (both, bare) = self.tokenize([text])[0], self.tokenize([text + "a", "a"])
+        return both[: len(both) - len(bare)] if both[len(both) - len(bare) :] == bare else alone
+
+    def joins(self, text: str) -> bool:
+        """True when a prompt's tokens and a text's, one after the other, are those of both written as one."""
+        both, bare = self.tokenize([text + "a", "a"])
+        return both == [*self.prompt(text), *bare]
 
     def known_share(self, text: str) -> float:
         """Share of the text's letters, marks and digits in pieces of two or more, or in a word of one; 1 without letters.

@@ -21,13 +21,19 @@ from ultrafast_rag.models.batching import Governor, batches, run_governed
 from ultrafast_rag.models.device import DevicePlan
 from ultrafast_rag.models.quantize import bits_options
 from ultrafast_rag.models.text.reference import padded_to, padded_widths
-from ultrafast_rag.models.text.tokens import EncoderSpec
+from ultrafast_rag.models.text.tokens import DenseLayer, EncoderSpec
 from ultrafast_rag.types import Vectors
 
 CPU_BATCH_TOKENS = 1024  # fits the caches of two cores: 1.6x the tokens/s of 16 384 (EPYC, 2 cores, 2026-11)
 _GPU_BATCH_TOKENS = 65_536  # beyond this a GPU gains nothing more on models of this size
 _COMPILE_LENGTHS = (32, 64, 128, 256, 512)
 _DTYPES = {"torch-f32": "float32", "torch-bf16": "bfloat16", "torch-f16": "float16"}
+
+# every token sees every other in these, so a ready mask is the usual one; a window or a direction would be lost in it
+_SEES_ALL = ("bert", "roberta", "xlm-roberta", "camembert", "distilbert", "electra", "albert", "nomic_bert")
+_LEAST = 1e9  # below any state, and a number in bf16 too
+# architectures with a decoder that a vector has no need of; AutoModel would load it and ask for its input
+_ENCODER_OF = {"t5": "T5EncoderModel", "mt5": "MT5EncoderModel", "umt5": "UMT5EncoderModel", "longt5": "LongT5EncoderModel"}
 
 NAMES = (*_DTYPES, "torch-8bit", "torch-4bit")
 
@@ -36,10 +42,14 @@ class TorchEngine:
     """Framed token ids -> unit vectors.
 
     name: "torch-f32", "torch-bf16", "torch-f16", "torch-8bit" or "torch-4bit".
+    ready_masks: attention masks made here rather than by transformers, which asks the device and waits; None: on a GPU,
+    for architectures that give the same with them.
     Raises MissingExtraError for a missing library, EncodingError when the model cannot be loaded so.
     """
 
-    def __init__(self, spec: EncoderSpec, name: str, plan: DevicePlan, config: Config) -> None:
+    def __init__(
+        self, spec: EncoderSpec, name: str, plan: DevicePlan, config: Config, *, ready_masks: bool | None = None
+    ) -> None:
         if name not in NAMES:
             raise EncodingError(f"there is no engine {name!r}; in torch there are {', '.join(NAMES)}")
         self.spec, self.name, self.dim = spec, name, spec.dim
@@ -54,6 +64,7 @@ class TorchEngine:
                 device,
                 plan,
                 compiled=self._compiled,
+                ready_masks=ready_masks,
                 ceiling=config.batch_tokens or _token_budget(spec, name, device, config),
             )
             for device in plan.devices
@@ -114,13 +125,25 @@ class TorchEngine:
 class _Replica:
     """The model on one device."""
 
-    def __init__(self, spec: EncoderSpec, name: str, device: str, plan: DevicePlan, *, compiled: bool, ceiling: int) -> None:
+    def __init__(
+        self,
+        spec: EncoderSpec,
+        name: str,
+        device: str,
+        plan: DevicePlan,
+        *,
+        compiled: bool,
+        ready_masks: bool | None,
+        ceiling: int,
+    ) -> None:
         self.torch = require("torch")
-        self.device, self.pooling, self.dim = device, spec.pooling, spec.dim
+        self.device, self.dim = device, spec.dim
         self.on_gpu = device != "cpu"
         self.governor = Governor(ceiling)
         self.model = load_model(spec, name, device, attention=plan.attention)
-        self._masks_4d = self.on_gpu and self._takes_4d_masks()
+        self._head = pooling_head(spec).to(device)
+        wanted = self.on_gpu if ready_masks is None else ready_masks
+        self.ready_masks = wanted and spec.config.get("model_type") in _SEES_ALL and self._takes_ready_masks()
         if compiled:
             self.model = self.torch.compile(self.model, dynamic=False)
         self._stream = self.torch.cuda.Stream(device) if self.on_gpu else None
@@ -159,17 +182,10 @@ class _Replica:
             tokens, lengths = (t.pin_memory().to(self.device, non_blocking=True) for t in (tokens, lengths))
         mask = torch.arange(width, device=self.device)[None, :] < lengths[:, None]
         # a 2-D mask makes transformers ask the device whether any padding is there, which waits for it
-        given = mask[:, None, None, :].expand(-1, 1, width, -1) if self._masks_4d else mask.long()
-        states = self.model(input_ids=tokens, attention_mask=given)[0].float()
-        if self.pooling == "cls":
-            pooled = states[:, 0]
-        elif self.pooling == "lasttoken":
-            pooled = states[torch.arange(len(rows), device=self.device), lengths - 1]
-        else:
-            pooled = (states * mask[..., None]).sum(1) / lengths[:, None]
-        return torch.nn.functional.normalize(pooled, dim=1)
+        given = mask[:, None, None, :].expand(-1, 1, width, -1) if self.ready_masks else mask.long()
+        return self._head(self.model(input_ids=tokens, attention_mask=given)[0].float(), mask)
 
-    def _takes_4d_masks(self) -> bool:
+    def _takes_ready_masks(self) -> bool:
         """True when a ready-made mask gives this architecture the same states as the usual one."""
         torch = self.torch
         ids = torch.arange(5, 21, device=self.device).reshape(2, 8)
@@ -185,24 +201,84 @@ class _Replica:
 
 
 def load_model(spec: EncoderSpec, name: str, device: str, *, attention: str) -> Any:
-    """The transformers model in the precision that `name` says, in eval mode on `device`."""
+    """The transformers model in the precision that `name` says, in eval mode on `device`.
+
+    attention: torch's own where the architecture has none of that kind.
+    """
     torch, transformers = require("torch"), require("transformers")
     options: dict[str, Any] = {"local_files_only": True, "use_safetensors": True, "trust_remote_code": False}
     if name in _DTYPES:
         options |= {"dtype": getattr(torch, _DTYPES[name])}
     else:
         options |= bits_options(name.removeprefix("torch-"), device)
+    kind = getattr(transformers, _ENCODER_OF.get(str(spec.config.get("model_type")), "AutoModel"))
     with quiet(transformers):
         try:
-            model, loaded = transformers.AutoModel.from_pretrained(
-                str(spec.weights.path), attn_implementation=attention, output_loading_info=True, **options
-            )
+            load = partial(kind.from_pretrained, str(spec.weights.path), output_loading_info=True, **options)
+            model, loaded = _with_attention(load, attention)
         except (ValueError, OSError, RuntimeError, ImportError) as error:
             raise EncodingError(f"{spec.weights.model_id} cannot be loaded as {name}: {error}") from error
     # the pooler that some architectures have is not used here, and is often not saved
     refuse_missing(spec.weights.model_id, [key for key in loaded["missing_keys"] if "pooler" not in key])
     model.eval()
     return model.to(device) if name in _DTYPES else model
+
+
+def _with_attention(load: Callable[..., Any], attention: str) -> Any:
+    try:
+        return load(attn_implementation=attention)
+    except (ValueError, ImportError):
+        if attention == "eager":
+            raise
+        return load(attn_implementation="eager")  # what else was wrong is wrong again, and said
+
+
+def pooling_head(spec: EncoderSpec) -> Any:
+    """A torch module: (states float32 (n, width, d), mask bool (n, width), padding at the end) -> unit vectors (n, spec.dim)."""
+    import torch
+
+    dense = {step.digest: _dense(torch, step) for step in spec.steps if isinstance(step, DenseLayer)}
+    pooling, normalize = spec.pooling, torch.nn.functional.normalize
+
+    class Head(torch.nn.Module):  # type: ignore[misc]  # torch is not followed by the type checker
+        def __init__(self) -> None:
+            super().__init__()
+            self.dense = torch.nn.ModuleDict(dense)
+
+        def forward(self, states: Any, mask: Any) -> Any:
+            vector = _pooled(torch, pooling, states, mask.to(states.dtype).unsqueeze(-1))
+            for step in spec.steps:
+                vector = self.dense[step.digest](vector) if isinstance(step, DenseLayer) else normalize(vector, dim=1)
+            return normalize(vector[:, : spec.dim], dim=1)
+
+    return Head().eval().requires_grad_(False)
+
+
+def _pooled(torch: Any, pooling: str, states: Any, weight: Any) -> Any:
+    """weight: 1 for a token, 0 for padding; (n, width, 1)."""
+    if pooling == "cls":
+        return states[:, 0]
+    if pooling == "max":
+        return (states * weight + (weight - 1) * _LEAST).amax(1)
+    if pooling == "lasttoken":  # where the mask falls to 0
+        return (states * (weight - torch.cat([weight[:, 1:], torch.zeros_like(weight[:, :1])], 1))).sum(1)
+    if pooling == "weightedmean":  # the n-th token counts n times.  Source: Muennighoff 2022 (SGPT), section 3.1
+        weight = weight * weight.cumsum(1)
+    return (states * weight).sum(1) / weight.sum(1)
+
+
+def _dense(torch: Any, step: DenseLayer) -> Any:
+    """The layer and its activation, float32. Raises WeightsError when its file is not what its config says."""
+    try:
+        state = require("safetensors.torch").load_file(str(step.folder / "model.safetensors"))
+        weight, bias = state.pop("linear.weight").float(), state.pop("linear.bias", None)
+        layer = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
+        layer.load_state_dict({"weight": weight, **({} if bias is None else {"bias": bias.float()})})
+    except (OSError, KeyError, ValueError, RuntimeError, IndexError) as error:
+        raise WeightsError(f"{step.folder} holds no Dense layer: {error}") from error
+    if state or layer.out_features != step.size:
+        raise WeightsError(f"{step.folder} holds {[*state] or layer.out_features} beside what its config.json says")
+    return torch.nn.Sequential(layer, getattr(torch.nn, step.activation)())
 
 
 def refuse_missing(model_id: str, missing: Collection[str]) -> None:
