@@ -139,7 +139,7 @@ class Config:
     redis_url: RedisAddress | None = None  # also share results there; None: what REDIS_URL says
 
     # answers
-    generator: Literal["auto", "extractive", "gemini", "local"] = "auto"  # a function is passed to `query`
+    generator: Literal["auto", "extractive", "gemini", "legacy-gemini", "local"] = "auto"  # a function is passed to `query`
     gemini_model: Name = "gemini-3.5-flash-lite"
     gemini_base_url: Address | None = None  # None: Google's; else a proxy's
     gemini_thinking: Literal["minimal", "low", "medium", "high"] | None = None  # None: the model's own default

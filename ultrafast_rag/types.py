@@ -128,7 +128,6 @@ class Chunk:
     token_ids: the encoder's own tokens of context and text without special tokens; () once stored.
     data: encoded JPEG or PNG of an "image" or "video" chunk, kept as an asset; None when read back
         (ask the store for the asset by `asset`, its sha256 in hex).
-    parent: ordinal of the section-level chunk it was cut from, where the chunker makes parents.
     """
 
     text: str

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from ultrafast_rag.answer.prompt import parse_answer
+from ultrafast_rag.answer.prompt import ReplyCleaner
 from ultrafast_rag.bench.gemini_server import Server
 from ultrafast_rag.errors import MissingExtraError, RateLimitedError, RefusedError, UnavailableError
+from ultrafast_rag.rag import UltraFastRAG
 from ultrafast_rag.remote.limits import Gate, Retry
 from ultrafast_rag.remote.secrets import Secret
 from ultrafast_rag.types import Hit
@@ -49,12 +50,24 @@ def test_without_the_library_the_error_names_the_extra():
         generator(None)
 
 
+def test_the_setting_leads_to_it():
+    settings = {"image_model": None, "speech_model": None, "quiet": True, "generator": "legacy-gemini"}
+    with Server(reply=lambda body: "Sixteen litres [1].") as server:
+        with UltraFastRAG(gemini_api_key="old-key-0123456789", gemini_base_url=server.url, **settings) as rag:
+            rag.add_texts(["The pump delivers sixteen litres a second."])
+            if installed():
+                assert rag.query("How much does the pump deliver?").generator.startswith("legacy-gemini")
+            else:
+                with pytest.raises(MissingExtraError, match=r"pip install 'ultrafast_rag\[legacy-gemini\]'"):
+                    rag.query("How much does the pump deliver?")
+
+
 @needs_library
 async def test_a_reply_comes_and_its_sources_were_marked():
     with Server(reply=lambda body: "Sixteen litres [1].") as server:
         model = generator(server.url)
         text = await ask(model)
-    assert parse_answer(text, HITS).text == "Sixteen litres [1]."
+    assert ReplyCleaner(HITS).feed(text + "\n").strip() == "Sixteen litres [1]."
     assert "^The^pump^delivers" in server.seen[0].text
     assert model.gate.totals.input_tokens == 100
 

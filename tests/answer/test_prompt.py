@@ -8,8 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ultrafast_rag.answer.prompt import DOCUMENT_SHARE, ReplyCleaner, build_prompt, parse_answer
+from ultrafast_rag.answer.prompt import DOCUMENT_SHARE, ReplyCleaner, build_prompt
 from ultrafast_rag.types import Hit
+
+
+def cleaned(reply, hits):
+    """A whole reply at once: its text, and the cleaner that knows the citations."""
+    cleaner = ReplyCleaner(hits)
+    return (cleaner.feed(reply) + cleaner.close()).strip(), cleaner
 
 
 def words(text: str) -> int:
@@ -86,9 +92,9 @@ def test_numbers_are_ranks_so_that_citations_find_their_hit():
     hits = [FACTS[0], hit(7, FACTS[0].text), FACTS[1]]
     prompt = build_prompt("q", hits, context_tokens=900, count_tokens=words)
     assert list(prompt.sources) == [1, 3]
-    parsed = parse_answer("Fact 2 holds [3].", hits)
-    assert parsed.text == "Fact 2 holds [1]."
-    assert parsed.citations[0].hit is FACTS[1]
+    text, cleaner = cleaned("Fact 2 holds [3].", hits)
+    assert text == "Fact 2 holds [1]."
+    assert cleaner.citations()[0].hit is FACTS[1]
 
 
 def test_surroundings_are_added_while_there_is_room():
@@ -111,18 +117,18 @@ def test_surroundings_are_added_while_there_is_room():
     ],
 )
 def test_citations_are_checked_and_numbered_by_first_appearance(reply, clean):
-    assert parse_answer(reply, FACTS[:3]).text == clean
+    assert cleaned(reply, FACTS[:3])[0] == clean
 
 
 def test_a_quote_is_the_sentence_that_fits_the_statement():
     passage = hit(1, "Pumps are loud. The pump delivers sixteen litres a second. It is blue.")
-    (citation,) = parse_answer("It delivers sixteen litres [1].", [passage]).citations
+    (citation,) = cleaned("It delivers sixteen litres [1].", [passage])[1].citations()
     assert citation.quote == "The pump delivers sixteen litres a second."
 
 
 def test_a_refusal_is_told_apart():
-    parsed = parse_answer("[no answer] The documents do not say.", FACTS)
-    assert (parsed.supported, parsed.text, parsed.citations) == (False, "The documents do not say.", ())
+    text, cleaner = cleaned("[no answer] The documents do not say.", FACTS)
+    assert (cleaner.supported, text, cleaner.citations()) == (False, "The documents do not say.", ())
 
 
 REPLIES = [
@@ -139,9 +145,9 @@ def test_streaming_shows_what_the_whole_reply_would_and_never_a_link(reply, size
     cleaner = ReplyCleaner(FACTS)
     pieces = [cleaner.feed(reply[i : i + size]) for i in range(0, len(reply), size)]
     pieces.append(cleaner.close())
-    whole = parse_answer(reply, FACTS)
-    assert "".join(pieces).strip() == whole.text
-    assert cleaner.citations() == whole.citations
+    text, whole = cleaned(reply, FACTS)
+    assert "".join(pieces).strip() == text
+    assert cleaner.citations() == whole.citations()
     assert "evil" not in "".join(pieces)
 
 
@@ -153,4 +159,4 @@ def test_a_reply_that_never_closes_a_bracket_is_let_go_in_the_end():
 
 @pytest.mark.parametrize("unit", ["[", "![", "<a", "a.b.", "<script>", " ", "[1", "](", "www.", "[]("])
 def test_a_long_hostile_reply_is_cleaned_within_the_suites_time_limit(unit):
-    assert "](" not in parse_answer(unit * (20_000 // len(unit)), FACTS).text
+    assert "](" not in cleaned(unit * (20_000 // len(unit)), FACTS)[0]

@@ -247,12 +247,11 @@ def test_a_function_of_no_arguments_is_refused_when_given():
 
 
 def test_select_follows_the_setting():
-    gemini, local, own = (Candidate(custom(cites), name) for name in ("gemini", "local", "own"))
+    gemini, local = (Candidate(custom(cites), name) for name in ("gemini", "local"))
     assert select("auto", gemini=gemini, local=local)[0] == [gemini, local]
     assert select("auto")[1] == "no Gemini key was found and no local model is configured"
     assert select("extractive", gemini=gemini) == ([], "as configured")
     assert select("local", gemini=gemini, local=local)[0] == [local]
-    assert select("auto", gemini=gemini, custom=own)[0] == [own]
     with pytest.raises(ConfigError, match="GEMINI_API_KEY"):
         select("gemini")
     with pytest.raises(ConfigError, match="local_model"):

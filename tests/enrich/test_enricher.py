@@ -184,6 +184,7 @@ def test_a_plan_counts_what_is_left_in_tokens_money_and_days(tmp_path):
     assert plan.output_tokens == 100 * OUTPUT_TOKENS
     assert plan.usd == pytest.approx((plan.input_tokens * 0.30 + plan.output_tokens * 2.50) / 1e6)
     assert "5 days" in str(plan)
+    assert not list(tmp_path.iterdir())  # to plan is not to write
 
 
 def test_an_unfinished_report_is_not_complete():

@@ -21,7 +21,7 @@ from ultrafast_rag.models.text import openvino as engines
 from ultrafast_rag.models.text import select as choosing
 from ultrafast_rag.models.text.calibration import calibration_texts
 from ultrafast_rag.models.text.encoder import open_text_encoder
-from ultrafast_rag.models.text.openvino import OpenVINOEngine, folder_for, manifest
+from ultrafast_rag.models.text.openvino import OpenVINOEngine, convert_once, folder_for, manifest
 from ultrafast_rag.models.text.reference import MIN_OVERLAP, Reference, agreement
 from ultrafast_rag.models.text.select import Trial
 from ultrafast_rag.models.text.tokens import EncoderSpec
@@ -146,8 +146,10 @@ def test_a_damaged_conversion_is_removed_and_never_loaded(spec, tmp_path, damage
     if damage == "flip":
         content[len(content) // 2] ^= 1
     target.write_bytes(bytes(content if damage == "flip" else content[: len(content) // 2]))
-    with pytest.warns(RuntimeWarning, match="converted again"):
-        assert manifest(copy) is None
+    assert manifest(copy) is None
+    assert copy.exists()  # to look is not to remove
+    with pytest.warns(RuntimeWarning, match="converted again"), pytest.raises(EncodingError):
+        convert_once(copy, "no.such.module", {"kind": "int8"}, needs=(), what="nothing")
     assert not copy.exists()
 
 

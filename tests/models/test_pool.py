@@ -96,9 +96,15 @@ def test_least_recently_used_goes_first() -> None:
     assert loaded(pool) == {"a", "c", "d"}
 
 
+def load(pool: ModelPool, *names: str) -> None:
+    for name in names or tuple(pool._slots):
+        with pool.lease(name):
+            pass
+
+
 def test_no_limit_on_a_cpu_drops_nothing() -> None:
     pool, _ = pool_of(None, a=100, b=100)
-    pool.warmup()
+    load(pool)
     assert loaded(pool) == {"a", "b"}
     assert pool.used_bytes("cpu") == 200 * GB
     assert ModelPool(Config(max_vram_gb=1.0), CPU).limit_bytes is None
@@ -173,7 +179,7 @@ def test_loaders_errors_pass_and_leave_the_pool_usable() -> None:
 
 def test_release_and_close_let_models_go_and_clear_memory_keeps_them() -> None:
     pool, made = pool_of(10, a=1, b=1)
-    pool.warmup()
+    load(pool)
     pool.clear_memory()
     assert loaded(pool) == {"a", "b"}
     assert pool.release("a")
@@ -182,14 +188,6 @@ def test_release_and_close_let_models_go_and_clear_memory_keeps_them() -> None:
     assert loaded(pool) == {"b"}
     pool.close()
     assert made["b"][0].closed
-
-
-def test_warmup_makes_one_small_call() -> None:
-    pool, _ = pool_of(10)
-    calls: list[int] = []
-    pool.register("a", lambda: Model("a"), size_bytes=GB, warm=lambda model: calls.append(model.double(1)))
-    pool.warmup("a")
-    assert calls == [2]
 
 
 def test_unknown_names_are_config_errors() -> None:
@@ -236,7 +234,7 @@ def test_loading_one_model_does_not_hold_up_another() -> None:
         return Model("slow")
 
     pool.register("slow", slow, size_bytes=GB)
-    thread = threading.Thread(target=pool.warmup, args=("slow",))
+    thread = threading.Thread(target=load, args=(pool, "slow"))
     thread.start()
     assert started.wait(10)
     with pool.lease("quick") as model:
@@ -257,7 +255,7 @@ def test_devices_have_limits_of_their_own() -> None:
     pool = ModelPool(Config(), replace(GPU, devices=("cuda:0", "cuda:1")), limit_bytes=GB)
     pool.register("a", lambda: Model("a"), size_bytes=GB, devices=("cuda:0",))
     pool.register("b", lambda: Model("b"), size_bytes=GB, devices=("cuda:1",))
-    pool.warmup()
+    load(pool)
     assert loaded(pool) == {"a", "b"}
 
 

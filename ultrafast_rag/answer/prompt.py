@@ -45,16 +45,6 @@ class Prompt:
     mark: str
 
 
-@dataclass(frozen=True, slots=True)
-class Parsed:
-    """A reply made safe. removed: links and pictures taken out; supported: False for a refusal."""
-
-    text: str
-    citations: tuple[Citation, ...]
-    supported: bool
-    removed: int
-
-
 def build_prompt(question: str, hits: Sequence[Hit], *, context_tokens: int, count_tokens: Callable[[str], int]) -> Prompt:
     """The prompt for `question` over as many hits as context_tokens (fences and marks included) hold.
 
@@ -254,13 +244,6 @@ class ReplyCleaner:
 
 
 _MINE = re.compile(r"⟦(\d+)⟧")
-
-
-def parse_answer(text: str, hits: Sequence[Hit]) -> Parsed:
-    """A whole reply: text without links, citations (by rank in `hits`) checked and renumbered."""
-    cleaner = ReplyCleaner(hits)
-    clean = cleaner.feed(text) + cleaner.close()
-    return Parsed(clean.strip(), cleaner.citations(), cleaner.supported, cleaner.removed)
 
 
 def _best_sentence(passage: str, statement: str) -> str:

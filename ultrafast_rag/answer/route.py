@@ -47,24 +47,24 @@ class Candidate:
 
 
 def select(
-    setting: str, *, gemini: Candidate | None = None, local: Candidate | None = None, custom: Candidate | None = None
+    setting: str, *, gemini: Candidate | None = None, local: Candidate | None = None, legacy: Candidate | None = None
 ) -> tuple[list[Candidate], str]:
     """Candidates for `Config.generator`, in the order to ask them, and why extractive stands in where none does.
 
-    A custom one wins. Raises ConfigError when "gemini" or "local" is set and cannot be had.
+    legacy: Gemini by the client that reached its end of life. Raises ConfigError when the one that is set cannot be had.
     """
-    if custom:
-        return [custom], "the generator you passed could not be asked"
     if setting == "extractive":
         return [], "as configured"
     if setting == "auto":
         found = [candidate for candidate in (gemini, local) if candidate]
         return found, "no generator could be asked" if found else "no Gemini key was found and no local model is configured"
-    wanted = {"gemini": gemini, "local": local}
+    wanted = {"gemini": gemini, "local": local, "legacy-gemini": legacy}
     if setting not in wanted:
-        raise ConfigError(f"generator must be 'auto', 'extractive', 'gemini', 'local' or a function, not {setting!r}")
+        raise ConfigError(
+            f"generator must be 'auto', 'extractive', 'gemini', 'legacy-gemini', 'local' or a function, not {setting!r}"
+        )
     if (chosen := wanted[setting]) is None:
-        how = "no key was found: set GEMINI_API_KEY" if setting == "gemini" else "set local_model to a model's folder or hub id"
+        how = "no key was found: set GEMINI_API_KEY" if setting != "local" else "set local_model to a model's folder or hub id"
         raise ConfigError(f"generator={setting!r}, but {how}")
     return [chosen], f"{setting} could not be asked"
 

@@ -14,7 +14,7 @@ from ultrafast_rag.answer.custom import CustomGenerator
 from ultrafast_rag.answer.route import Answerer, Candidate, Extractive, select
 from ultrafast_rag.config import Config
 from ultrafast_rag.errors import ConfigError
-from ultrafast_rag.ports import StructuredModel
+from ultrafast_rag.ports import Generator, StructuredModel
 from ultrafast_rag.remote import event_loop
 from ultrafast_rag.remote.limits import Gate
 from ultrafast_rag.remote.quota import Quota, QuotaLedger
@@ -46,7 +46,8 @@ class Generators:
         setting = choice or self._config.generator
         gemini = self._gemini() if setting in ("auto", "gemini") else None
         local = self._local() if setting in ("auto", "local") else None
-        candidates, why = select(setting, gemini=gemini, local=local)
+        legacy = self._gemini("legacy-gemini") if setting == "legacy-gemini" else None
+        candidates, why = select(setting, gemini=gemini, local=local, legacy=legacy)
         return Answerer(extractive, candidates, why_extractive=why)
 
     def look_for_key(self) -> None:
@@ -90,37 +91,40 @@ class Generators:
         """What the configured model's provider grants a minute and a day."""
         return Quota(rpm=self._config.gemini_rpm, tpm=self._config.gemini_tpm, rpd=self._config.gemini_rpd)
 
-    def _gemini(self) -> Candidate | None:
+    def _gemini(self, client: str = "gemini") -> Candidate | None:
+        """By the present client, or by the one that Google no longer keeps."""
         with self._lock:
-            if "gemini" not in self._open:
+            if client not in self._open:
                 key = find_key(given=self._given)
                 if key is None:
                     return None
-                self._open["gemini"] = self._make_gemini(key)
-            candidate: Candidate = self._open["gemini"]
+                self._open[client] = Candidate(self._make_gemini(client, key), f"a Gemini key was found ({key.origin})")
+            candidate: Candidate = self._open[client]
             return candidate
 
-    def _make_gemini(self, key: Secret) -> Candidate:
+    def _make_gemini(self, client: str, key: Secret) -> Generator:
         from ultrafast_rag.answer.gemini import GeminiGenerator, gate_name
+        from ultrafast_rag.answer.legacy_gemini import LegacyGeminiGenerator
 
         config = self._config
-        ledger = self._open["ledger"] = QuotaLedger(config.cache_dir / "quota.sqlite3")
-        gate = self._open["gate"] = Gate(
-            gate_name(config.gemini_model, key), quota=self.quota(), ledger=ledger, concurrency=config.enrich_concurrency
+        if "gate" not in self._open:
+            ledger = self._open["ledger"] = QuotaLedger(config.cache_dir / "quota.sqlite3")
+            name = gate_name(config.gemini_model, key)
+            self._open["gate"] = Gate(name, quota=self.quota(), ledger=ledger, concurrency=config.enrich_concurrency)
+        both: dict[str, Any] = {
+            "model": config.gemini_model,
+            "key": key,
+            "gate": self._open["gate"],
+            "context_tokens": config.context_tokens,
+            "base_url": config.gemini_base_url,
+            "timeout_s": config.answer_timeout_s,
+            "max_output_tokens": config.answer_tokens,
+        }
+        if client == "legacy-gemini":
+            return LegacyGeminiGenerator(**both)
+        return GeminiGenerator(
+            **both, image_of=self._picture_of, patience_s=config.answer_patience_s, thinking_level=config.gemini_thinking
         )
-        generator = GeminiGenerator(
-            model=config.gemini_model,
-            key=key,
-            gate=gate,
-            context_tokens=config.context_tokens,
-            image_of=self._picture_of,
-            base_url=config.gemini_base_url,
-            timeout_s=config.answer_timeout_s,
-            patience_s=config.answer_patience_s,
-            max_output_tokens=config.answer_tokens,
-            thinking_level=config.gemini_thinking,
-        )
-        return Candidate(generator, f"a Gemini key was found ({key.origin})")
 
     def _local(self) -> Candidate | None:
         if self._config.local_model is None:

@@ -70,11 +70,6 @@ def units_of(hit: Hit, rank: int = 0) -> list[Unit]:
     return units
 
 
-def unit_at(units: list[Unit], position: int) -> Unit | None:
-    """The unit that holds a character of the hit's text."""
-    return next((unit for unit in units if unit.start <= position < unit.end), None)
-
-
 def is_evidence(text: str) -> bool:
     """Whether a line says something: no contents line, no reference, no bare figures or heading of a word or two."""
     if _DOT_LEADERS.search(text) or _REFERENCE.search(text):

@@ -216,7 +216,10 @@ def risk_coverage(confidence: Sequence[float], right: Sequence[bool], *, questio
     return RiskCoverage(Table(rows, "Risk by coverage"), area)
 
 
-def reliability(confidence: Sequence[float], right: Sequence[bool], *, bins: int = 5) -> Table:
+BINS = 5  # of equal width: with a few hundred answers each still holds dozens
+
+
+def reliability(confidence: Sequence[float], right: Sequence[bool]) -> Table:
     """One row a filled bin of equal width: from, to, answers, said (mean confidence), right (share). Calibrated: said = right.
 
     The title names the expected calibration error, the mean of |said - right| over the answers.
@@ -225,11 +228,11 @@ def reliability(confidence: Sequence[float], right: Sequence[bool], *, bins: int
     if not len(confidence) == len(right) > 0:
         raise ConfigError(f"confidence and right must pair up: {len(confidence)} and {len(right)}")
     said, held = np.asarray(confidence, float), np.asarray(right, float)
-    bin_of = np.minimum((said * bins).astype(int), bins - 1)
+    bin_of = np.minimum((said * BINS).astype(int), BINS - 1)
     rows = [
         {
-            "from": float(b / bins),
-            "to": float((b + 1) / bins),
+            "from": float(b / BINS),
+            "to": float((b + 1) / BINS),
             "answers": int((bin_of == b).sum()),
             "said": float(said[bin_of == b].mean()),
             "right": float(held[bin_of == b].mean()),

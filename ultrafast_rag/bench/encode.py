@@ -21,7 +21,6 @@ from ultrafast_rag.models.text.encoder import open_text_encoder
 from ultrafast_rag.types import Table, Vectors
 
 ENGINES = ("torch-f32", "torch-bf16", "openvino-f32", "openvino-bf16", "openvino-int8")
-GPU_ENGINES = ("torch-f32", "torch-f16")
 BUDGETS = (0, 256, 1024, 4096, 16384)  # tokens per batch; 0: one text at a time
 QUALITY_SET = "xquad-en"
 

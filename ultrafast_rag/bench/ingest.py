@@ -24,7 +24,6 @@ from ultrafast_rag.types import Table
 PUBLIC_PDF = "pdf_varied/pypdf-sample-files/009-pdflatex-geotopo/GeoTopo-komprimiert.pdf"
 PAGES = (200, 2000)
 MEMORY_TARGET_MB = 150
-AGAIN_TARGET = 50
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -72,17 +72,17 @@ def load(name: str, folder: Path) -> Collection:
     return _collection(name, list(_rows(folder / corpus)), rows)
 
 
-def read(path: Path, *, split: str = "test") -> Collection:
+def read(path: Path) -> Collection:
     """A collection of one's own: a BEIR folder, a folder of corpus.jsonl and queries.jsonl, or a SQuAD JSON file.
 
-    split: which qrels of a BEIR folder, e.g. "dev".  Titles stand before their texts, as in BEIR.
+    Of a BEIR folder the test split's qrels.  Titles stand before their texts, as in BEIR.
     Questions without a relevant document are left out.
     Raises ConfigError for another shape.
     """
     try:
         if path.is_file():
             return _squad(path)
-        judged = _qrels(path / "qrels" / f"{split}.tsv") if (path / "qrels").is_dir() else {}
+        judged = _qrels(path / "qrels" / "test.tsv") if (path / "qrels").is_dir() else {}
         rows = [{"gold": judged.get(_id(row), {}), **row} for row in _rows(path / "queries.jsonl")]
         texts = [
             {"id": _id(row), "text": f"{row.get('title') or ''}\n{row['text']}".strip()} for row in _rows(path / "corpus.jsonl")

@@ -32,6 +32,7 @@ Fill the form in the language of the passage: caption (what it is, in one line),
 keywords (up to eight, with names and synonyms a reader may search for), questions (up to four that the passage itself \
 answers). Write no links, addresses or HTML."""
 OUTPUT_TOKENS = 180  # of a filled form; thinking, where the model does it, comes on top
+REQUEST_S = 2.0  # assumed of a reply of so many tokens; only the plan's minutes hang on it
 IMAGE_TOKENS = 1120
 FAILURES_IN_A_ROW = 5  # of different passages: then the provider, not the passage, is at fault
 
@@ -129,18 +130,17 @@ class Enricher:
         price: Callable[[Usage], float | None] = lambda usage: None,
         quota: Quota | None = None,
         image_of: Callable[[Chunk], bytes | None] = lambda chunk: chunk.data,
-        value_of: Callable[[Chunk], float] = value,
     ) -> None:
         self._model, self._concurrency, self._quota = model, concurrency, quota or Quota()
-        self._count, self._price, self._image_of, self._value_of = count_tokens, price, image_of, value_of
+        self._count, self._price, self._image_of = count_tokens, price, image_of
         self._store = EnrichmentStore(folder / "enrichments.sqlite3")
 
-    def plan(self, chunks: Sequence[Chunk], *, seconds_each: float = 2.0) -> EnrichPlan:
+    def plan(self, chunks: Sequence[Chunk]) -> EnrichPlan:
         """What `run` over these chunks would take; asks nobody and spends nothing."""
         todo, known = self._split(chunks)
         sizes = [self._size(group[0]) for group in todo.values()]
         usage = Usage(sum(size.input_tokens for size in sizes), sum(size.output_tokens for size in sizes))
-        by_speed = len(todo) * seconds_each / self._concurrency / 60
+        by_speed = len(todo) * REQUEST_S / self._concurrency / 60
         by_rate = len(todo) / (self._quota.rpm - burst_of(self._quota.rpm) or 1) if self._quota.rpm else 0.0
         by_tokens = usage.input_tokens / (self._quota.tpm - burst_of(self._quota.tpm)) if self._quota.tpm else 0.0
         days = math.ceil(len(todo) / self._quota.rpd) if self._quota.rpd else 1
@@ -159,7 +159,7 @@ class Enricher:
         """Chunks still to do, best value first, those of equal content together; and those with their stored row."""
         todo: dict[str, list[Chunk]] = {}
         known: list[tuple[Chunk, dict[str, Any]]] = []
-        ordered = sorted(chunks, key=lambda chunk: -self._value_of(chunk))
+        ordered = sorted(chunks, key=lambda chunk: -value(chunk))
         keyed = [(self._key(chunk), chunk) for chunk in ordered]
         rows = self._store.get_many([key for key, _ in keyed])
         for key, chunk in keyed:

@@ -20,24 +20,28 @@ _FIELDS = {"caption": str, "summary": str, "keywords": list, "questions": list}
 
 
 class EnrichmentStore:
-    """get_many, put. Rows that are not what they should be are misses."""
+    """get_many, put. Rows that are not what they should be are misses; the file is made with the first row."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._lock = path, threading.Lock()
+        self._db: sqlite3.Connection | None = self._open() if path.exists() else None
+
+    def _open(self) -> sqlite3.Connection:
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(path, timeout=10, check_same_thread=False, isolation_level=None)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")
-            self._db.execute(_TABLE)
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            db = sqlite3.connect(self._path, timeout=10, check_same_thread=False, isolation_level=None)
+            db.execute("PRAGMA journal_mode=WAL")
+            db.execute("PRAGMA synchronous=FULL")
+            db.execute(_TABLE)
         except (OSError, sqlite3.Error) as error:
-            raise StorageError(f"{path} cannot be used ({error}): free the disk, or move the file away to start anew") from error
+            raise self._refused(error) from error
+        return db
 
     def get_many(self, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
         """Stored rows by key; unknown keys are left out."""
         found: dict[str, dict[str, Any]] = {}
         with self._lock:
-            for start in range(0, len(keys), 500):
+            for start in range(0, len(keys) if self._db else 0, 500):
                 some = keys[start : start + 500]
                 sql = f"SELECT key, body FROM enrichments WHERE key IN ({','.join('?' * len(some))})"
                 for key, body in self._execute(sql, some):
@@ -51,14 +55,19 @@ class EnrichmentStore:
             self._execute("INSERT OR REPLACE INTO enrichments VALUES (?, ?, ?)", (key, json.dumps(row), usd))
 
     def _execute(self, sql: str, values: Sequence[Any]) -> list[tuple[str, str]]:
+        self._db = self._db or self._open()
         try:
             return self._db.execute(sql, values).fetchall()
         except sqlite3.Error as error:
-            raise StorageError(f"{self._path} refused ({error}): free the disk, or move the file away to start anew") from error
+            raise self._refused(error) from error
+
+    def _refused(self, error: Exception) -> StorageError:
+        return StorageError(f"{self._path} cannot be used ({error}): free the disk, or move the file away to start anew")
 
     def close(self) -> None:
         """Close the file."""
-        self._db.close()
+        if self._db is not None:
+            self._db.close()
 
 
 def _row(body: str) -> dict[str, Any] | None:

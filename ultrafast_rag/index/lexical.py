@@ -1,4 +1,4 @@
-"""BM25 over the store's chunks: terms from `analysis.py`, lists from `postings.py`, statistics at query time.
+"""BM25 over the store's chunks: terms from `language/terms.py`, lists from `postings.py`, statistics at query time.
 
 New chunks become a small segment of their own; segments of like size are merged, so adding to a large
 index costs in proportion to what is added. Chunk count, document frequency and average length are

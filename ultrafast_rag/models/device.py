@@ -2,7 +2,7 @@
 
 Reads CPU flags from the operating system and asks torch about GPUs only where one could be there:
 a process that answers questions on a CPU never imports torch. Loads no model and measures no speed
-(`encode/choose.py` does); how GPU memory is shared out is `vram.py`'s.
+(`text/select.py` does); how GPU memory is shared out is `pool.py`'s.
 """
 
 from __future__ import annotations

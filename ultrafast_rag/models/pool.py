@@ -68,10 +68,8 @@ class ModelUse:
 class _Slot:
     """What the pool knows of one model."""
 
-    def __init__(
-        self, name: str, load: Callable[[], Any], size_bytes: int, devices: tuple[str, ...], warm: Callable[[Any], object] | None
-    ) -> None:
-        self.name, self.load, self.size_bytes, self.devices, self.warm = name, load, size_bytes, devices, warm
+    def __init__(self, name: str, load: Callable[[], Any], size_bytes: int, devices: tuple[str, ...]) -> None:
+        self.name, self.load, self.size_bytes, self.devices = name, load, size_bytes, devices
         self.model: Any = None
         self.loading = self.measured = False
         self.leases = self.loads = 0
@@ -100,23 +98,15 @@ class ModelPool:
         self._slots: dict[str, _Slot] = {}
         self._changed = threading.Condition(threading.RLock())
 
-    def register(
-        self,
-        name: str,
-        load: Callable[[], Any],
-        *,
-        size_bytes: int,
-        devices: tuple[str, ...] = (),
-        warm: Callable[[Any], object] | None = None,
-    ) -> None:
+    def register(self, name: str, load: Callable[[], Any], *, size_bytes: int, devices: tuple[str, ...] = ()) -> None:
         """Make `name` known. load: makes the model; size_bytes: its estimate on each of `devices` (default: the plan's first).
 
-        warm: one small call on the model, for `warmup`. A model already loaded under the name is let go.
+        A model already loaded under the name is let go.
         """
         with self._changed:
             if name in self._slots:
                 self.release(name)
-            self._slots[name] = _Slot(name, load, size_bytes, devices or self._plan.devices[:1], warm)
+            self._slots[name] = _Slot(name, load, size_bytes, devices or self._plan.devices[:1])
 
     @contextlib.contextmanager
     def lease(self, name: str) -> Iterator[Any]:
@@ -133,14 +123,6 @@ class ModelPool:
                 slot.leases -= 1
                 slot.used_at = self._clock()
                 self._changed.notify_all()
-
-    def warmup(self, *names: str) -> None:
-        """Load the models (default: all known, in the order registered) and make one small call on each."""
-        for name in names or tuple(self._slots):
-            with self.lease(name) as model:
-                warm = self._slots[name].warm
-                if warm is not None:
-                    warm(model)
 
     def release(self, name: str) -> bool:
         """Let a model go; True if it was loaded. One in use is let go by its last user's end."""

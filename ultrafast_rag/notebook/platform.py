@@ -22,10 +22,9 @@ PlatformName = Literal["colab", "kaggle", "jupyter", "ipython", "script"]
 
 @dataclass(frozen=True, slots=True)
 class Platform:
-    """working: where files outlive the kernel, as far as the platform keeps any; drive: Colab's, where it is mounted."""
+    """drive: Colab's, where it is mounted; a folder for `drive.snapshot`."""
 
     name: PlatformName
-    working: Path = Path()
     drive: Path | None = None
 
     @property
@@ -39,8 +38,7 @@ def detect(*, environ: Mapping[str, str] | None = None, root: Path = Path("/")) 
     environ = os.environ if environ is None else environ
     name = _name(environ)
     drive = root / "content" / "drive" / "MyDrive"
-    working = {"colab": root / "content", "kaggle": root / "kaggle" / "working"}.get(name, Path.cwd())
-    return Platform(name, working, drive if drive.is_dir() else None)
+    return Platform(name, drive if drive.is_dir() else None)
 
 
 def _name(environ: Mapping[str, str]) -> PlatformName:
@@ -55,10 +53,13 @@ def _name(environ: Mapping[str, str]) -> PlatformName:
     return "jupyter" if getattr(shell, "kernel", None) is not None else "ipython"
 
 
-def kaggle_inputs(root: Path = Path("/kaggle/input"), *, most_files: int = 20_000) -> Table:
+MOST_FILES = 20_000  # a data set of pictures may hold millions: a look must take a second, not minutes
+
+
+def kaggle_inputs(root: Path = Path("/kaggle/input")) -> Table:
     """What Kaggle attached as inputs: model folders, index archives, and folders of documents, one row each.
 
-    Looks at no more than most_files files; a row's files and size_mb count what was seen.
+    Looks at no more than MOST_FILES files; a row's files and size_mb count what was seen.
     """
     rows: dict[tuple[str, str], dict[str, object]] = {}
     seen = 0
@@ -68,7 +69,7 @@ def kaggle_inputs(root: Path = Path("/kaggle/input"), *, most_files: int = 20_00
         weights = "config.json" in names and any(name.endswith(".safetensors") for name in names)
         for name in sorted(names):
             seen += 1
-            if seen > most_files:
+            if seen > MOST_FILES:
                 break
             top = root / here.relative_to(root).parts[0] if here != root else root
             kind, where = ("capsule", here / name) if name.endswith(".tar") else ("documents", top)
@@ -77,7 +78,7 @@ def kaggle_inputs(root: Path = Path("/kaggle/input"), *, most_files: int = 20_00
             row = rows.setdefault((kind, str(where)), {"kind": kind, "path": str(where), "files": 0, "size_mb": 0.0})
             row["files"] = int(str(row["files"])) + 1
             row["size_mb"] = float(str(row["size_mb"])) + (here / name).stat().st_size / 1e6
-        if seen > most_files:
+        if seen > MOST_FILES:
             break
     order = {"weights": 0, "capsule": 1, "documents": 2}
     notes = () if root.is_dir() else (f"{root} is not here: this is not Kaggle, or no input is attached",)

@@ -226,13 +226,12 @@ class Gate:
         *,
         quota: Quota | None = None,
         ledger: QuotaLedger | None = None,
-        breaker: CircuitBreaker | None = None,
         retry: Retry | None = None,
         concurrency: int = 8,
         period_s: float = 60.0,
     ) -> None:
         self.name, self.quota = name, quota or Quota()
-        self.ledger, self.breaker = ledger or QuotaLedger(None), breaker or CircuitBreaker()
+        self.ledger, self.breaker = ledger or QuotaLedger(None), CircuitBreaker()
         self.retry, self.width, self.totals = retry or Retry(), AdaptiveWidth(concurrency), Totals()
         self._rate = RateLimiter(self.quota, period_s=period_s)
 

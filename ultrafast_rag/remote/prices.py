@@ -17,10 +17,8 @@ class Price:
     until: date | None = None
 
 
-PRICES_SOURCE = (
-    "ai.google.dev/gemini-api/docs/pricing as transcribed in api-evangelist/deepmind on 2026-10-07, the 2.5 models also from "
-    "simonw/llm-prices; paid tier, text and pictures, prompts up to 200k tokens"
-)
+# ai.google.dev/gemini-api/docs/pricing as transcribed in api-evangelist/deepmind on 2026-10-07, the 2.5 models also from
+# simonw/llm-prices; paid tier, text and pictures, prompts up to 200k tokens
 PRICES: dict[str, tuple[Price, ...]] = {
     "gemini-3.8-flash": (Price(0.75, 3.75, date(2026, 12, 31)), Price(1.50, 7.50)),
     "gemini-3.5-flash": (Price(1.50, 9.00),),

@@ -39,6 +39,7 @@ from ultrafast_rag.types import BBox, Element, Part
 _SHRINK_EVERY = 16  # pages between two clearings of MuPDF's store
 _OCR_DPI = 200
 _OCR_PIXELS = 12_000_000
+CROP_MARGIN = 12.0  # points around what is shown: a line of ordinary text
 _PAGE_SHARE = 0.9  # of a page; a picture this large is the page
 _HEAD_CHARACTERS = 260  # of a page that speak for all of it
 _TITLE_PAGES = 3  # a cover that is a picture comes before the page that names the document
@@ -312,9 +313,7 @@ def _widened(box: Any, margin: float) -> Any:
     return type(box)(box.x0 - margin, box.y0 - margin, box.x1 + margin, box.y1 + margin)
 
 
-def render_page(
-    path: str | Path, page: int, *, clip: BBox | None = None, max_px: int, max_pixels: int, margin: float = 12.0
-) -> bytes:
+def render_page(path: str | Path, page: int, *, clip: BBox | None = None, max_px: int, max_pixels: int) -> bytes:
     """PNG of a page (1-based), or of the `clip` on it with a margin in points; longest side max_px.
 
     Raises ExtractionError for a page that does not exist or that holds a picture over max_pixels.
@@ -333,7 +332,7 @@ def render_page(
             raise CorruptError(
                 f"page {page} of {Path(path).name} holds a picture over {max_pixels} pixels", path=str(path), page=page
             )
-        area = shown.rect if clip is None else _widened(pymupdf.Rect(clip), margin) & shown.rect
+        area = shown.rect if clip is None else _widened(pymupdf.Rect(clip), CROP_MARGIN) & shown.rect
         if area.is_empty:
             area = shown.rect
         zoom = min(max_px / max(area.width, area.height, 1), 4.0)

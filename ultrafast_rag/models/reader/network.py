@@ -15,7 +15,6 @@ from ultrafast_rag.errors import WeightsError, require
 
 RANK = 32  # of each change: 1.3 million numbers in all, 2.7 MB in float16
 _ADAPTED = ("query", "key", "value", "dense")  # every matrix of a BERT layer ends with one of these names
-_SEGMENT = "embeddings.token_type_embeddings.weight"
 
 
 def open_network(folder: Path, *, adapters: Path | None = None) -> Any:

@@ -186,22 +186,12 @@ def folder_for(spec: EncoderSpec, kind: str, cache_dir: Path) -> Path:
 
 
 def manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest of a converted model whose files are what it says; None when there is none.
-
-    A folder that fails its checksums is removed with a warning, so that it is converted again.
-    """
+    """The manifest of a converted model whose files are what it says; None where there is none, or a damaged one."""
     try:
-        stated = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        sound = all(sha256_of(folder / name) == stated["sha256"][name] for name in _FILES)
-    except FileNotFoundError:
-        return None
+        stated: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        return stated if all(sha256_of(folder / name) == stated["sha256"][name] for name in _FILES) else None
     except (OSError, ValueError, KeyError, TypeError):
-        sound, stated = False, None
-    if not sound:
-        warnings.warn(f"{folder} is damaged and is converted again", RuntimeWarning, stacklevel=3)
-        shutil.rmtree(folder, ignore_errors=True)
         return None
-    return stated if isinstance(stated, dict) else None
 
 
 def torch_share(spec: EncoderSpec, cache_dir: Path) -> float:
@@ -241,12 +231,17 @@ def convert_once(
 ) -> dict[str, Any]:
     """The manifest of `folder`; where it is not there, `python -m module` makes it from `task` and "out" in a process of its own.
 
+    A damaged folder is removed with a warning.
+
     The child writes model.xml, model.bin and about.json, which becomes the manifest. needs: packages it imports.
     Raises MissingExtraError without them, EncodingError when it fails.
     """
     require("openvino", extra="cpu")
     if (stated := manifest(folder)) is not None:
         return stated
+    if folder.exists():
+        warnings.warn(f"{folder} is damaged and is converted again", RuntimeWarning, stacklevel=3)
+        shutil.rmtree(folder, ignore_errors=True)
     for package in needs:
         if not _installed(package):
             raise MissingExtraError(package, "cpu")
