@@ -3,7 +3,8 @@
 Each command prints for people, or with --json for programs. Errors end in one line on stderr that says
 what to do. Exit code 2: asked wrongly (unknown option, impossible setting or filter). 1: it failed, or
 nothing that was to be ingested could be; a report of which a part failed exits with 0, because the
-rest is in the index.
+rest is in the index. `doctor --repair`: 0 when all is whole now, 3 when documents must be ingested again, 1 when there
+is nothing left to mend.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 
 from ultrafast_rag.config import Config
 from ultrafast_rag.errors import ConfigError, ExtractionError, IndexStateError, StorageError, UltraFastRAGError
+from ultrafast_rag.index.repair import Repair
 from ultrafast_rag.rag import UltraFastRAG
 from ultrafast_rag.types import Answer, Hits, IngestReport, Table, visible
 
@@ -46,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; what was committed is safe, the same command resumes there", file=sys.stderr)
         return 130
+    if isinstance(result, Repair):
+        return 1 if not result.whole else 3 if result.again else 0
     return 1 if isinstance(result, IngestReport) and _read_nothing(result) else 0
 
 
@@ -61,7 +65,8 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--samples", type=Path, default=None, help="folder of samples (default: data/samples)")
     demo.set_defaults(index=None)  # a temporary one, unless --index names it
 
-    _command(commands, "doctor", _doctor, "what this machine offers, what was chosen and why, what is missing")
+    doctor = _command(commands, "doctor", _doctor, "what this machine offers, what was chosen and why, what is missing")
+    doctor.add_argument("--repair", action="store_true", help="instead: check every sum of --index and mend what can be mended")
 
     ingest = _command(commands, "ingest", _ingest, "read files and folders into the index")
     ingest.add_argument("sources", nargs="+", help="files and folders")
@@ -121,7 +126,9 @@ def _open(arguments: argparse.Namespace, *, must_exist: bool = True) -> UltraFas
     return UltraFastRAG(arguments.index, **_settings(arguments.set))
 
 
-def _doctor(arguments: argparse.Namespace) -> Table:
+def _doctor(arguments: argparse.Namespace) -> Table | Repair:
+    if arguments.repair:
+        return UltraFastRAG.repair(arguments.index)
     if arguments.index.exists():
         with _open(arguments) as rag:
             return rag.doctor()

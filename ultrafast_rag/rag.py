@@ -40,6 +40,7 @@ from ultrafast_rag.index.embedding_cache import open_embedding_cache
 from ultrafast_rag.index.filters import FIELDS
 from ultrafast_rag.index.lexical import LexicalIndex
 from ultrafast_rag.index.names import NameIndex
+from ultrafast_rag.index.repair import Repair, repair
 from ultrafast_rag.index.result_disk import DiskTier
 from ultrafast_rag.index.store import Store
 from ultrafast_rag.ingest.chunk import Chunker
@@ -619,6 +620,22 @@ class UltraFastRAG:
         except BaseException:  # an interrupt too leaves no folder; the archive is untouched
             shutil.rmtree(folder, ignore_errors=True)
             raise
+
+    @staticmethod
+    def repair(path: PathLike) -> Repair:
+        """Check every sum of the index in a folder and mend what can be mended; `print` the result for what was done.
+
+        Whole rows are kept, damaged ones never guessed: documents that lost something are named and are read again by the
+        next ingest. Nobody else may have it open. IndexStateError when there is no index, StorageError when the disk refuses.
+        """
+        folder = Path(path).expanduser()
+        report = repair(folder)
+        if report.whole and report.derived:
+            with Store.open(folder) as store:
+                for space in store.spaces():
+                    DenseIndex(store, space, folder=folder).build()
+                LexicalIndex(store, folder=folder).save()
+        return report
 
     def make_testset(self, n: int = 50) -> Any:
         """At most n questions made from this index's own passages, as `bench.questions.Question`; to compare settings with.

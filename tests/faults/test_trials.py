@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from ultrafast_rag.bench.faults import kills, mutations, refused_writes
+from ultrafast_rag.bench import crowd, fuzz
+from ultrafast_rag.bench.faults import POINTS, kills, mutations, refused_writes
 
 PACKAGE = Path(__file__).parents[2] / "ultrafast_rag"
 
@@ -39,10 +40,40 @@ def test_a_disk_that_refuses_any_write_costs_a_typed_error_and_the_same_work_suc
 @pytest.mark.fault
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(sys.platform == "win32", reason="forks")
-@pytest.mark.parametrize("count", [16])
-def test_a_kill_before_any_write_loses_nothing_that_was_told(count):
-    outcomes = kills(count)
-    assert outcomes == {"whole": count, "wrong": 0, "raw": 0}
+@pytest.mark.parametrize("count", [30])
+def test_a_kill_at_any_write_any_named_point_and_any_moment_loses_nothing_that_was_told(count):
+    wrong: list[str] = []
+    outcomes = kills(count, wrong=wrong)
+    assert wrong == []
+    assert outcomes["whole"] == count
+    assert set(outcomes["points"]) == {"operation", "moment", *POINTS}
+
+
+@pytest.mark.fault
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(sys.platform == "win32", reason="forks")
+@pytest.mark.parametrize("seconds", [5])
+def test_processes_and_threads_at_once_lose_tear_and_block_nothing(seconds):
+    outcomes = crowd.run(seconds, 1)
+    assert {name: outcomes[name] for name in ("lost", "doubled", "torn", "raw", "hung")} == dict.fromkeys(
+        ("lost", "doubled", "torn", "raw", "hung"), 0
+    )
+    assert outcomes["done"]["put"] > 0
+    assert outcomes["done"]["search"] > 0
+
+
+@pytest.mark.fault
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("count", [300])
+def test_damaged_files_of_every_format_leave_the_parent_alive_and_small(count):
+    pytest.importorskip("pptx")
+    wrong: list[str] = []
+    outcomes = fuzz.files(count, 5, samples=Path(__file__).parents[2] / "data/samples", wrong=wrong)
+    assert wrong == []
+    assert outcomes["read"] + outcomes["refused"] == count
+    assert min(outcomes["read"], outcomes["refused"]) > count // 10
+    assert outcomes["parent_grew_mb"] < 200
+    assert len(outcomes["formats"]) > 25
 
 
 PICKLES = ("pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal")

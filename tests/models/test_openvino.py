@@ -165,10 +165,10 @@ def test_another_process_that_converted_first_is_kept(tmp_path):
     aside, folder = tmp_path / "aside", tmp_path / "done"
     for place in (aside, folder):
         place.mkdir()
-        for name in engines._FILES:
+        for name in engines.FILES:
             (place / name).write_text(str(place))
     (aside / "about.json").write_text("{}")
-    engines._seal(aside, folder)
+    engines.seal(aside, folder)
     assert (folder / "model.xml").read_text() == str(folder)
 
 

@@ -1,13 +1,17 @@
-"""What an index survives: damaged files, a disk that refuses the n-th write, a kill at the n-th.
+"""What an index survives: damaged files, a disk that refuses the n-th write, kills, a crowd, hostile files.
 
 Every trial works on a copy of one small index with vectors, FAISS and BM25 files, and asks it fixed questions. A
 trial passes when the answers are those of the whole index, or the error is one of ours; "wrong" and "raw" must be 0.
+`fuzz.py` has the files that are read, `crowd.py` the processes that work at once.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
+import functools
+import json
 import os
 import random
 import shutil
@@ -18,48 +22,75 @@ import tempfile
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ultrafast_rag.bench.result import Result, say
-from ultrafast_rag.errors import UltraFastRAGError
+from ultrafast_rag.bench.result import FOLDER, Result, say
+from ultrafast_rag.errors import UltraFastRAGError, require
+from ultrafast_rag.index import ann, upkeep
+from ultrafast_rag.index import archive as archive_files
+from ultrafast_rag.index import lexical as lexical_files
 from ultrafast_rag.index.archive import export_archive, restore_archive
 from ultrafast_rag.index.dense import DenseIndex
 from ultrafast_rag.index.embedding_cache import EmbeddingCache, content_key
 from ultrafast_rag.index.lexical import LexicalIndex
 from ultrafast_rag.index.store import Store
+from ultrafast_rag.index.vectors import VectorFile
+from ultrafast_rag.models.text import openvino
 from ultrafast_rag.types import Chunk, PartCommit, Table, Vectors
 
 DIM = 16
 WORDS = "harbour lamp tide keeper storm glass rope engine chart signal anchor beacon".split()
-FULL = 28  # ENOSPC
 OPERATIONS = ("write", "fsync", "replace", "ftruncate")
 
 
+FAULTS = ("mutations", "refused", "kills", "crowd", "files")
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """How long to go on."""
-    parser.add_argument("--long", action="store_true", help="2 000 mutations and 1 000 kills instead of 100 and 60")
-    parser.add_argument("--seed", type=int, default=0, help="of the mutations (default: 0)")
+    """How long to go on, and with what."""
+    parser.add_argument("--long", action="store_true", help="2 000 mutations, every n-th write, 1 000 kills, 5 000 files, 300 s")
+    parser.add_argument("--only", choices=FAULTS, action="append", help="only this; the record keeps its other rows")
+    parser.add_argument("--seed", type=int, default=0, help="of whatever is drawn (default: 0)")
+    parser.add_argument("--samples", type=Path, default=Path("data/samples"), help="files to damage (default: data/samples)")
 
 
 def run(arguments: argparse.Namespace) -> Result:
     """One row a kind of fault."""
-    rows = []
-    trials: Callable[[], Counter[str]]
-    for name, trials in (
-        ("mutation of one file", lambda: mutations(2000 if arguments.long else 100, arguments.seed)),
-        ("n-th write refused", lambda: refused_writes(None if arguments.long else 12)),
-        ("killed at the n-th write", lambda: kills(1000 if arguments.long else 60)),
-    ):
+    from ultrafast_rag.bench import crowd, fuzz
+
+    long, seed = arguments.long, arguments.seed
+    trials: dict[str, tuple[str, Callable[[], Mapping[str, Any]]]] = {
+        "mutations": ("a file of index, archive, cache or engine damaged", lambda: mutations(2000 if long else 100, seed)),
+        "refused": ("the n-th write, fsync, rename or statement refused", lambda: refused_writes(None if long else 12)),
+        "kills": ("killed: n-th operation, named point, any moment", lambda: kills(1000 if long else 60, seed)),
+        "crowd": ("4 processes of 4 threads at once", lambda: crowd.run(300 if long else 10, seed)),
+        "files": ("a damaged file is read", lambda: fuzz.files(5000 if long else 100, seed, samples=arguments.samples)),
+    }
+    rows = _recorded(arguments)
+    for key in arguments.only or FAULTS:
+        name, trial = trials[key]
         say(name)
         start = time.perf_counter()
-        found = trials()
-        rows.append({"fault": name, "trials": found.total(), **found, "seconds": round(time.perf_counter() - start, 1)})
-    table = Table(rows, "Faults", notes=("none may be wrong or raw; with 0 of n, the rate is below 3/n at 95 %",))
-    return Result(table, {"seed": arguments.seed, "long": arguments.long})
+        found = trial()
+        count = found.get("trials", sum(value for value in found.values() if isinstance(value, int)))
+        made = {"seed": seed, "date": datetime.now(UTC).date().isoformat(), "load": round(os.getloadavg()[0], 1)}
+        rows[name] = {"fault": name, "trials": count, **found, **made, "seconds": round(time.perf_counter() - start, 1)}
+    note = "none may be wrong, raw, lost, doubled or hung; with 0 of n, the rate is below 3/n at 95 % (rule of three)"
+    table = Table(rows.values(), "Faults", notes=(note, "load: of the machine when it was run; seconds are to be read with it"))
+    return Result(table, {"long": long})
+
+
+def _recorded(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """With --only: the rows that the record holds already."""
+    path = arguments.out or FOLDER / "faults.json"
+    if not arguments.only or not path.exists():
+        return {}
+    return {row["fault"]: row for row in json.loads(path.read_text(encoding="utf-8"))["rows"]}
 
 
 # ---- an index to damage
@@ -170,7 +201,8 @@ def mutations(count: int, seed: int, *, wrong: list[str] | None = None) -> Count
         with Store.open(index) as store:
             archive = export_archive(store, Path(scratch, "index.tar"), paths=True)
         cache = _filled_cache(Path(scratch, "cache"))
-        files = [path for path in sorted(index.iterdir()) if path.name != "writer.lock"] + [archive, cache]
+        engine = _made_engine(Path(scratch, "engine"))
+        files = [path for path in sorted(index.iterdir()) if path.name != "writer.lock"] + [archive, cache, *engine.iterdir()]
         for number in range(count):
             path = chance.choice(files)
             content = damaged(path.read_bytes(), chance)
@@ -183,6 +215,10 @@ def mutations(count: int, seed: int, *, wrong: list[str] | None = None) -> Count
 
 def _ask_damaged(path: Path, content: bytes, index: Path, trial: Path, cache: Path, truth: list[object]) -> bool:
     shutil.rmtree(trial, ignore_errors=True)
+    if path.parent.name == "engine":
+        copy_of(path.parent, trial)
+        (trial / path.name).write_bytes(content)
+        return _engine_is_right(path.parent, trial)
     if path == cache:
         trial.mkdir()
         (trial / cache.name).write_bytes(content)
@@ -194,6 +230,28 @@ def _ask_damaged(path: Path, content: bytes, index: Path, trial: Path, cache: Pa
     copy_of(index, trial)
     (trial / path.name).write_bytes(content)
     return ask(trial) == truth
+
+
+def _made_engine(folder: Path) -> Path:
+    """A converted model as the engine cache keeps one; its bytes are any."""
+    (made := folder.with_name("made")).mkdir()
+    (made / "model.xml").write_bytes(random.Random(0).randbytes(5_000))
+    (made / "model.bin").write_bytes(random.Random(1).randbytes(200_000))
+    (made / "about.json").write_text(json.dumps({"dim": 384, "max_tokens": 256, "torch_share": 0.4}))
+    openvino.seal(made, folder)
+    return folder
+
+
+def _engine_is_right(whole: Path, trial: Path) -> bool:
+    """What would be loaded is what was made; a damaged one is made again."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        stated = openvino.manifest(trial)
+    if stated is None:
+        return True
+    return stated == openvino.manifest(whole) and all(
+        (trial / name).read_bytes() == (whole / name).read_bytes() for name in openvino.FILES
+    )
 
 
 def _filled_cache(folder: Path) -> Path:
@@ -273,6 +331,7 @@ def work(folder: Path, told: Callable[[int], None] = lambda _: None) -> None:
         store.compact(above=0.0)
         add_document(store, 202)
         told(202)
+        DenseIndex(store, "text", kind="sq8", folder=folder).build()
         LexicalIndex(store, folder=folder).save()
         export_archive(store, folder.parent / "out.tar")
 
@@ -284,15 +343,18 @@ def state_of(folder: Path) -> set[str]:
             raise UltraFastRAGError("; ".join(found))
         alive = np.flatnonzero(store.alive()).tolist()
         chunks = store.chunks(alive)
-        whole = len(chunks) == len(alive) == sum(document.chunks for document in store.documents())
+        documents = store.documents()
+        whole = len(chunks) == len(alive) == sum(document.chunks for document in documents)
+        whole = whole and len({document.source for document in documents}) == len(documents)
+        whole = whole and all(document.chunks == 6 for document in documents if document.complete)
         vectors = np.isin(store.vectors("text").chunk_ids, alive).sum()
         if not whole or vectors != sum(chunk.modality == "text" for chunk in chunks):
             raise UltraFastRAGError("passages without vectors, or vectors without passages")
-        return {document.source for document in store.documents() if document.complete}
+        return {document.source for document in documents if document.complete}
 
 
-def refused_writes(most: int | None) -> Counter[str]:
-    """Let the n-th operation fail for a full disk, for every n until none is left (or `most` of them); then go on."""
+def refused_writes(most: int | None, *, wrong: list[str] | None = None) -> Counter[str]:
+    """Let the n-th operation fail, for a full disk and a broken one by turns, for every n (or `most` of them); then go on."""
     outcomes = Counter[str]({"whole": 0, "refused": 0, "wrong": 0, "raw": 0})
     with tempfile.TemporaryDirectory(prefix="ufr-faults-") as scratch:
         index, trial = make_index(Path(scratch, "index")), Path(scratch, "trial")
@@ -300,9 +362,11 @@ def refused_writes(most: int | None) -> Counter[str]:
         step = max(1, total // most) if most else 1
         for n in range(0, total, step):
             copy_of(index, trial)
-            outcome = _tried(lambda n=n: _work_refused(trial, n))  # type: ignore[misc]
+            outcome = _tried(lambda n=n: _work_refused(trial, n, (errno.ENOSPC, errno.EIO)[n % 2]))  # type: ignore[misc]
             again = _tried(lambda: _worked(trial))
             outcomes[(outcome if again == "whole" else "wrong").split(":")[0]] += 1
+            if wrong is not None and (again != "whole" or outcome.startswith("raw")):
+                wrong.append(f"{n}: {outcome}, then {again}")
     return outcomes
 
 
@@ -318,63 +382,157 @@ def _operations(folder: Path) -> int:
     return len(seen)
 
 
-def _work_refused(folder: Path, n: int) -> bool:
+def _work_refused(folder: Path, n: int, number: int) -> bool:
     left = [n]
 
     def refuse(name: str) -> None:
         left[0] -= 1
         if left[0] == -1:
             if name in OPERATIONS:
-                raise OSError(FULL, "No space left on device")
-            raise sqlite3.OperationalError("database or disk is full")
+                raise OSError(number, os.strerror(number))
+            raise sqlite3.OperationalError("database or disk is full" if number == errno.ENOSPC else "disk I/O error")
 
     with watched(refuse):
         work(folder)
     return True
 
 
-def kills(count: int) -> Counter[str]:
-    """End a process by SIGKILL before its n-th operation, n spread over all of them; what it had told must be there."""
-    outcomes = Counter[str]({"whole": 0, "wrong": 0, "raw": 0})
+def kills(count: int, seed: int = 0, *, wrong: list[str] | None = None) -> dict[str, Any]:
+    """End a process by SIGKILL: before its n-th operation, at the named points, at any moment, by turns.
+
+    What it had told of must be there, nothing twice, nothing of the half-done; then the same work succeeds. recovery_ms: to
+    open, verify that nothing told is lost, and be ready to write. wrong: what failed is described there.
+    """
+    outcomes, points = Counter[str]({"whole": 0, "wrong": 0, "raw": 0}), Counter[str]()
+    took: list[float] = []
+    chance = random.Random(seed)
+    require("faiss", package="faiss-cpu").omp_set_num_threads(1)  # its threads do not outlive a fork
     with tempfile.TemporaryDirectory(prefix="ufr-faults-") as scratch:
         index, trial = make_index(Path(scratch, "index")), Path(scratch, "trial")
+        start = time.perf_counter()
         total = _operations(copy_of(index, trial))
+        seconds = time.perf_counter() - start
         before = state_of(copy_of(index, trial))
         for number in range(count):
             copy_of(index, trial)
-            told = _killed(trial, number * total // count)
-            outcome = _tried(lambda told=told: _is_sound(trial, before, told))  # type: ignore[misc]
+            kind = number % 3
+            point = sorted(POINTS)[number // 3 % len(POINTS)]
+            end: Callable[[], contextlib.AbstractContextManager[None]]
+            if kind == 0:
+                end = functools.partial(_ends_at_operation, number * total // count)
+            elif kind == 1:
+                end = functools.partial(_ends_at_point, point, chance.randrange(3))
+            else:
+                end = contextlib.nullcontext
+            told = _killed(trial, end, after_s=chance.uniform(0, seconds) if kind == 2 else None)
+            outcome = _tried(lambda told=told: _is_sound(trial, before, told, took))  # type: ignore[misc]
             outcomes[("wrong" if outcome == "refused" else outcome).split(":")[0]] += 1
-    return outcomes
+            points[("operation", point, "moment")[kind]] += 1
+            if wrong is not None and outcome != "whole":
+                wrong.append(f"{number} {('operation', point, 'moment')[kind]}: {outcome}")
+    p50, p99 = (round(float(np.percentile(took, share)), 1) for share in (50, 99))
+    bound = round(3 / count, 5)
+    return {
+        "trials": count,
+        **outcomes,
+        "rate_below": bound,
+        "recovery_p50_ms": p50,
+        "recovery_p99_ms": p99,
+        "points": dict(points),
+    }
 
 
-def _is_sound(folder: Path, before: set[str], told: set[str]) -> bool:
+def _is_sound(folder: Path, before: set[str], told: set[str], took: list[float]) -> bool:
     """Nothing told is lost, nothing else is there but what was, or what the killed process had just committed."""
+    start = time.perf_counter()
+    with Store.open(folder) as store:
+        store.set_meta("ready", True)
+        there = {document.source for document in store.documents() if document.complete}
+        took.append(1000 * (time.perf_counter() - start))
+        named = {store.vectors(space).file for space in store.spaces()}
+    orphans = [
+        path.name for path in folder.iterdir() if path.suffix == ".partial" or (path.suffix == ".f16" and path.name not in named)
+    ]
     now = state_of(folder)
     mine = {source_of(number) for number in (200, 201, 202)}
-    return told <= now and before - {source_of(1)} <= now and now <= before | mine
+    sound = told <= now == there and before - {source_of(1)} <= now and now <= before | mine and not orphans
+    work(folder)
+    return sound and state_of(folder) == (before | mine) - {source_of(1)}
 
 
-def _killed(folder: Path, n: int) -> set[str]:
-    """Fork, work, and end before operation n; returns the sources it had told of by then."""
+# name -> the function that is left or entered there
+POINTS: dict[str, tuple[Any, str, str]] = {
+    "vectors written": (VectorFile, "append", "after"),
+    "FAISS file written, its manifest not": (ann, "write_manifest", "before"),
+    "FAISS saved": (ann, "write_manifest", "after"),
+    "words written, their manifest not": (lexical_files, "write_manifest", "before"),
+    "compacted, not committed": (upkeep, "compact_space", "after"),
+    "committed, not swept": (upkeep, "sweep", "before"),
+    "archive half made": (archive_files, "_prepare", "after"),
+    "before commit": (None, "COMMIT", "before"),
+    "before a rename": (None, "replace", "before"),
+    "before a sync": (None, "fsync", "before"),
+}
+
+
+def _ends_at_operation(n: int) -> contextlib.AbstractContextManager[None]:
+    left = [n]
+
+    def end(_: str) -> None:
+        left[0] -= 1
+        if left[0] == -1:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return watched(end)
+
+
+@contextlib.contextmanager
+def _ends_at_point(name: str, n: int) -> Iterator[None]:
+    """Kill this process where it passes a point for the n-th time, or the last time it does."""
+    owner, function, when = POINTS[name]
+    passed = [0]
+
+    def end() -> None:
+        passed[0] += 1
+        if passed[0] > n:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    if owner is None:
+        with watched(lambda operation: end() if operation == function else None):
+            yield
+        return
+    real = getattr(owner, function)
+
+    def around(*arguments: Any, **options: Any) -> Any:
+        if when == "before":
+            end()
+        result = real(*arguments, **options)
+        if when == "after":
+            end()
+        return result
+
+    setattr(owner, function, around)
+    yield  # in a process of its own: nothing is put back
+
+
+def _killed(folder: Path, ending: Callable[[], contextlib.AbstractContextManager[None]], *, after_s: float | None) -> set[str]:
+    """Fork, work, and end there, or after so long; returns the sources it had told of by then."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(reader)
-        left, write = [n], os.write
+        write = os.write
 
         def tell(number: int) -> None:
             write(writer, f"{number}\n".encode())
 
-        def end(_: str) -> None:
-            left[0] -= 1
-            if left[0] == -1:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        with contextlib.suppress(BaseException), watched(end):
+        with contextlib.suppress(BaseException), ending():
             work(folder, tell)
         os._exit(0)
     os.close(writer)
+    if after_s is not None:
+        time.sleep(after_s)
+        os.kill(child, signal.SIGKILL)
     with os.fdopen(reader) as told:
         numbers = [int(line) for line in told if line.endswith("\n")]
     os.waitpid(child, 0)

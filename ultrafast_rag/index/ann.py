@@ -266,3 +266,15 @@ def load(folder: Path, space: str, manifest: Manifest) -> Any:
         return index if fits and index.is_trained and index.metric_type == faiss.METRIC_L2 else None
     except Exception:  # FAISS raises what C++ or SWIG makes of a bad file; whatever it is, the index is made again
         return None
+
+
+def damaged_files(folder: Path) -> list[str]:
+    """Names of the saved indexes, and of their manifests, that are not what these say."""
+    damaged = []
+    for path in sorted(folder.glob("dense-*")):
+        if path.suffix in (".faiss", ".json"):
+            space = path.stem.removeprefix("dense-")
+            manifest = load_manifest(folder, space)
+            if manifest is None or load(folder, space, manifest) is None:
+                damaged.append(path.name)
+    return damaged

@@ -275,3 +275,17 @@ def _top(scores: Vectors, chunk_ids: ChunkIds, visible: Mask, k: int) -> npt.NDA
         if len(seen) >= k:
             break
     return seen[np.argsort(-scores[seen], kind="stable")[:k]]
+
+
+def damaged_files(folder: Path) -> list[str]:
+    """Names of the saved files that are not what the manifest says, or that none names; the manifest too when they are."""
+    there = sorted(path.name for path in folder.glob("lexical*") if path.suffix in (".bin", ".json"))
+    facts = read_manifest(folder, _MANIFEST)
+    whole = set()
+    with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError, OSError):
+        for entry in facts["segments"] if facts else ():
+            if postings.load(entry, folder) is None:
+                return there
+            whole.add(entry["file"])
+        return [name for name in there if name not in whole and (name != _MANIFEST or facts is None)]
+    return there

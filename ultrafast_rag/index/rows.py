@@ -323,7 +323,7 @@ def _box(value: object) -> tuple[float, ...]:
     return tuple(_finite(number, "a passage's place on its page") for number in found)
 
 
-ADVICE = "Restore an index archive, or ingest the sources into a new folder."
+ADVICE = "Run: python -m ultrafast_rag doctor --repair --index FOLDER; it keeps what is whole. Or restore an index archive."
 
 
 def damaged(what: str, value: object) -> IndexCorruptError:

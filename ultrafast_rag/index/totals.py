@@ -22,6 +22,11 @@ Runs = npt.NDArray[np.int64]
 """int64 (n, 3): key of the document, first chunk id, how many chunks; one row a part."""
 Ids = npt.NDArray[np.int64]
 _FACTORS = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9], dtype=np.uint64)  # odd, of xxHash
+_VISIBLE = (
+    "SELECT p.document, p.first_chunk, p.chunks FROM parts p JOIN documents d ON d.key = p.document "
+    "WHERE d.visible AND p.chunks > 0"
+)
+_SHOWN = "SELECT c.id FROM chunks c NOT INDEXED JOIN documents d ON d.key = c.document WHERE d.visible ORDER BY c.id"
 _RUNS_OF = "SELECT document, first_chunk, chunks FROM parts WHERE document = ? AND chunks > 0"
 
 
@@ -98,6 +103,15 @@ def compare(reader: sqlite3.Connection, table: str, *, what: str) -> None:
         raise lost(what)
 
 
+def compare_runs(reader: sqlite3.Connection) -> None:
+    """IndexCorruptError when the parts of visible documents do not hold the chunks that they should, or there are others."""
+    runs = runs_of(reader.execute(_VISIBLE).fetchall())
+    ids = np.fromiter((row[0] for row in reader.execute(_SHOWN)), dtype=np.int64)
+    stated = np.concatenate([np.empty(0, np.int64), *(np.arange(first, first + count) for _, first, count in runs.tolist())])
+    if runs_sum(runs) != total(reader, "visible_runs") or not np.array_equal(np.sort(stated), ids):
+        raise lost("the passages")
+
+
 def lost(what: str) -> IndexCorruptError:
     """The error for rows that are not all there."""
     return IndexCorruptError(f"{what} of this index are damaged: some are lost from their list. {ADVICE}")
@@ -112,10 +126,7 @@ def recount(writer: sqlite3.Connection) -> None:
     """Every total from the rows as they are: after an upgrade, and where a repair has taken rows out."""
     for row in writer.execute("SELECT document, number, first_chunk, chunks, failure FROM parts").fetchall():
         writer.execute("UPDATE parts SET sum = ? WHERE document = ? AND number = ?", (part_sum(*row), *row[:2]))
-    found = writer.execute(
-        "SELECT p.document, p.first_chunk, p.chunks FROM parts p JOIN documents d ON d.key = p.document "
-        "WHERE d.visible AND p.chunks > 0"
-    ).fetchall()
+    found = writer.execute(_VISIBLE).fetchall()
     votes = writer.execute(_FEEDBACK).fetchall()
     writer.execute(
         "UPDATE state SET visible_runs = ?, all_feedback = ?, all_assets = (SELECT count(*) FROM assets), "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import re
@@ -58,10 +59,33 @@ def problems(database: Database) -> list[str]:
                 found += _bad_blocks(reader, database, rows.to_space(row))
             except IndexCorruptError as error:
                 found.append(str(error))
+        found += _lost(reader, database.format)
         for name, data in reader.execute("SELECT sha256, data FROM assets"):
             if not isinstance(data, bytes) or hashlib.sha256(data).hexdigest() != name:
                 found.append(f"picture {str(name)[:12]} fails its checksum")
     return found
+
+
+def _lost(reader: sqlite3.Connection, version: int) -> Iterator[str]:
+    """Rows that are not where the totals say."""
+    if version == 1:
+        return
+    checks: list[Callable[[], object]] = [
+        functools.partial(totals.compare, reader, table, what=f"the {table}")
+        for table in ("documents", "parts", "assets", "meta")
+    ]
+    checks += [functools.partial(totals.feedback, reader, version), functools.partial(read_spaces, reader, version)]
+    checks += [functools.partial(totals.compare_runs, reader)]
+    for check in checks:
+        try:
+            check()
+        except IndexCorruptError as error:
+            yield str(error)
+    for key, value, total in reader.execute("SELECT key, value, sum FROM meta"):
+        if total != rows.checksum((key, value)):
+            yield f"what the index keeps as {key!r} fails its checksum"
+    asked = "SELECT DISTINCT asset FROM chunks WHERE asset <> '' AND asset NOT IN (SELECT sha256 FROM assets)"
+    yield from (f"picture {str(name)[:12]} is lost" for (name,) in reader.execute(asked))
 
 
 def _failing(reader: sqlite3.Connection, query: str, read: Callable[[Sequence[Any]], object]) -> Iterator[str]:

@@ -10,6 +10,7 @@ always trace (seen with transformers 5).
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -53,7 +54,7 @@ _TOKENS_BEFORE_STREAMS = 2048
 _RECIPE = 2  # raise when conversion changes what comes out
 _CONVERT_TIMEOUT_S = 600
 _MIN_COSINE = 0.9999  # converted float32 against torch
-_FILES = ("model.xml", "model.bin")
+FILES = ("model.xml", "model.bin")
 
 Progress = Callable[[str], None]
 
@@ -189,7 +190,8 @@ def manifest(folder: Path) -> dict[str, Any] | None:
     """The manifest of a converted model whose files are what it says; None where there is none, or a damaged one."""
     try:
         stated: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        return stated if all(sha256_of(folder / name) == stated["sha256"][name] for name in _FILES) else None
+        sound = all(sha256_of(folder / name) == stated["sha256"][name] for name in FILES)
+        return stated if sound and stated.get("sum", _sum(stated)) == _sum(stated) else None  # older ones have no "sum"
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -251,7 +253,7 @@ def convert_once(
     aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".converting-"))
     try:
         _convert_in_child(module, {**task, "out": str(aside)})
-        _seal(aside, folder)
+        seal(aside, folder)
     except OSError as error:
         raise EncodingError(f"the converted model cannot be kept in {folder.parent}: {error}") from error
     finally:
@@ -292,11 +294,18 @@ def _convert_in_child(module: str, task: Mapping[str, Any]) -> None:
         raise EncodingError(f"conversion to OpenVINO {task['kind']} failed: {last}")
 
 
-def _seal(aside: Path, folder: Path) -> None:
+def _sum(stated: Mapping[str, Any]) -> str:
+    """Of all that a manifest says but this."""
+    body = json.dumps({name: value for name, value in stated.items() if name != "sum"}, sort_keys=True)
+    return hashlib.sha256(body.encode()).hexdigest()
+
+
+def seal(aside: Path, folder: Path) -> None:
     """Checksums, fsync, rename; whoever comes second keeps the first one's work."""
     about = json.loads((aside / "about.json").read_text(encoding="utf-8"))
     (aside / "about.json").unlink()
-    about["sha256"] = {name: sha256_of(aside / name) for name in _FILES}
+    about["sha256"] = {name: sha256_of(aside / name) for name in FILES}
+    about["sum"] = _sum(about)
     (aside / "manifest.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
     for path in [*aside.iterdir(), aside]:
         sync(path)
