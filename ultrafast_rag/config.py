@@ -136,6 +136,7 @@ class Config:
     query_cache: bool = True
     query_cache_ttl_s: Positive = 3600.0
     query_cache_disk: bool = False  # also keep results below cache_dir, for later sessions
+    semantic_cache: bool = False  # a question that means the same as an earlier one gets its answer
     redis_url: RedisAddress | None = None  # also share results there; None: what REDIS_URL says
 
     # answers

@@ -62,6 +62,7 @@ from ultrafast_rag.search.evidence import EvidenceFinder
 from ultrafast_rag.search.optimizer import QueryOptimizer
 from ultrafast_rag.search.query_cache import QueryCache, normalised
 from ultrafast_rag.search.searcher import Searcher, check_query, read_query
+from ultrafast_rag.search.semantic_cache import SemanticCache
 from ultrafast_rag.types import (
     TEXT_SPACE,
     VISUAL_SPACE,
@@ -164,6 +165,15 @@ class UltraFastRAG:
             if redis_url:
                 tiers["redis"] = RedisTier(redis_url, ttl_s=ttl_s)
         return QueryCache(self._scope() if tiers else "", tiers, ttl_s=ttl_s)
+
+    @cached_property
+    def semantic_cache(self) -> SemanticCache:
+        """Answers by the meaning of questions; asked only with Config(semantic_cache=True)."""
+        return SemanticCache(
+            lambda questions: self._models.text().encode_queries(questions),
+            fits=lambda question, answer: self._extractive.fits(question, answer),
+            ttl_s=self.config.query_cache_ttl_s,
+        )
 
     def _scope(self) -> str:
         """This index in this place (an archive restored elsewhere goes ways of its own), asked with these settings."""
@@ -428,6 +438,8 @@ class UltraFastRAG:
             answer.hits.evidence = self._evidence
             took = {"cache": time.perf_counter() - start}
             return replace(answer, question=question, cached=True, timings_s=took, cost_usd=0.0)
+        if shared and (alike := self._alike(question, key)) is not None:
+            return replace(alike, timings_s={"cache": time.perf_counter() - start})
         hits = self.search(question, **asked, neighbours=True)
         found = time.perf_counter()
         with self.monitor.measure("answer"):
@@ -437,7 +449,23 @@ class UltraFastRAG:
         answer = replace(answer, timings_s={"search": found - start, **answer.timings_s}, notes=notes)
         if self.config.query_cache and not answer.fallback:  # a passing failure must not outlive its cause
             self.query_cache.put(key, answer, shared=shared)
+            if shared and self.config.semantic_cache and answer.supported:
+                self.semantic_cache.put(question, _but_question(key), answer)
         return answer
+
+    def _alike(self, question: str, key: tuple[Hashable, ...]) -> Answer | None:
+        """The answer to a question that means the same; a note says which, and how often that was wrong so far."""
+        found = self.semantic_cache.get(question, _but_question(key)) if self.config.semantic_cache else None
+        if found is None:
+            return None
+        kept: Answer = found.value
+        kept.hits.evidence = self._evidence
+        stats = self.semantic_cache.get_stats()
+        note = (
+            f"this is the answer to “{found.asked}”, which means the same (cosine {found.cosine:.2f}); "
+            f"of {stats['hits']} answers given again so, {stats['wrong']} were marked wrong"
+        )
+        return replace(kept, question=question, cached=True, cost_usd=0.0, notes=(*kept.notes, note))
 
     def _unread(self) -> tuple[str, ...]:
         """What an answer may hide in: documents that no model here looked at or listened to."""
@@ -556,6 +584,8 @@ class UltraFastRAG:
         if why := unstorable(question):
             raise ConfigError(f"the question {why}")
         self._store.add_feedback(question, chunk_id, vote)
+        if chunk_id is None:
+            self.semantic_cache.feedback(question, vote > 0)
 
     def stats(self) -> dict[str, Any]:
         """Counts, sizes, latencies, models in memory, and what was chosen for the index."""
@@ -570,6 +600,7 @@ class UltraFastRAG:
             "rss_mb": rss_mb(),
             "peak_rss_mb": peak_rss_mb(),
             "query_cache": self.query_cache.get_stats(),
+            **({"semantic_cache": self.semantic_cache.get_stats()} if self.config.semantic_cache else {}),
         }
 
     def doctor(self) -> Table:
@@ -722,6 +753,11 @@ def _passage(name: str, text: str, about: Mapping[str, Any]) -> Passage:
     title = str(about.get("title", ""))
     record = Record(name, digest, title=title, metadata=about, document_id=name)
     return record, Chunk(text, context=title, metadata=about)
+
+
+def _but_question(key: tuple[Hashable, ...]) -> Hashable:
+    """A key's other parts: kind, generation, settings, writer."""
+    return (*key[:2], *key[3:])
 
 
 class _Same:

@@ -136,6 +136,15 @@ class ExtractiveAnswerer:
                 candidates.append(Candidate(best.unit, (verdict, share, best.coverage, best.cosine)))
         return [s for s in scored if s.unit.place[0] < PASSAGES], candidates
 
+    def fits(self, question: str, answer: Answer) -> bool:
+        """Whether the reader finds the answer to another question in what this one cites first; True where nobody can read it."""
+        cited = answer.citations[0] if answer.citations else None
+        readings = self.readings(question, Hits([cited.hit])) if cited else []
+        if cited is None or not readings:
+            return True
+        span = cited.hit.text[readings[0].start : readings[0].end]
+        return bool(span) and set(words_of(span)) <= set(words_of(cited.quote))
+
     def readings(self, question: str, hits: Sequence[Hit]) -> list[Reading]:
         """One for each of the first READ hits; none at all without a reader that knows the question's language.
 
