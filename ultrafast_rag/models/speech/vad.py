@@ -10,6 +10,8 @@ Measured on 48 s of each of 48 kinds of noise, machines, weather and music, and 
 (English, German, French): clean speech has 19 % or more of such frames, 21 % over a telephone, 9 % in pink noise
 5 dB below it or music 5 dB below it, 3.3 % in noise as loud as itself; noise, hum, wind, rain, applause and drums
 have none, melodies and chords at most 3 %, quick arpeggios up to 14 %, a band with drums, seldom, over 40 %.
+WebRTC's detector (webrtcvad-wheels) was tried on the same sounds and lost: of two 3 s pieces, one with speech, ours gives that
+one the larger share in 97 of 100, WebRTC's in 45 to 49 by mode, for it takes music, rain and hiss for speech (`voices.json`).
 Whispering has none either: the transcriber keeps what it is certain of all the same.
 """
 
