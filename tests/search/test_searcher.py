@@ -9,7 +9,18 @@ from PIL import Image
 from ultrafast_rag.config import Config
 from ultrafast_rag.errors import ConfigError
 from ultrafast_rag.extract.detect import media_type
-from ultrafast_rag.search.searcher import Searcher, add_visual, convex, known_or, read_query, rrf, trusted, union
+from ultrafast_rag.search.searcher import (
+    Searcher,
+    accident,
+    add_visual,
+    convex,
+    known_or,
+    read_query,
+    rrf,
+    surely,
+    trusted,
+    union,
+)
 from ultrafast_rag.types import DESCRIBES, Chunk, Ranking
 
 
@@ -66,8 +77,34 @@ def test_clip_raises_the_picture_that_stands_out_and_no_text():
     seen = f32(*([0.2] * 15), 0.36)  # (0.36 - mean) / std = 3.87: sure
     raised = add_visual(f32(0.95, 0.3, 0.7), f32(np.nan, 0.36, 0.2), seen, alpha=0.65)
     assert raised[0] == pytest.approx(0.95)
-    assert raised[1] == pytest.approx(0.65 + 0.45)
+    assert raised[1] == pytest.approx(0.65 + 0.35, abs=0.01)
     assert raised[2] == pytest.approx(0.7)
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize(("pictures", "looked_at"), [(5, 5), (30, 30), (90, 90), (4000, 100)])
+def test_standing_out_by_accident_is_as_rare_as_it_is_said_to_be(pictures, looked_at):
+    """Cosines of a question that is about none of the pictures; whatever the model's band, no constant of ours in it."""
+    draw = np.random.default_rng(pictures)
+    chances = []
+    for _ in range(1500):
+        cosines = np.sort(draw.normal(0.2, 0.013, pictures))[-looked_at:].astype(np.float32)
+        chances.append(accident(cosines, all_seen=pictures == looked_at))
+    for level in (0.05, 0.2):
+        found = np.mean(np.array(chances) < level)
+        assert found <= 1.35 * level
+        assert found >= 0.65 * level or pictures != looked_at  # an exponential tail is longer than a normal's: careful, not exact
+
+
+def test_how_sure_a_picture_is_follows_the_published_bound():
+    assert [surely(p) for p in (1.0, 0.5, 1 / np.e)] == [0.0, 0.0, pytest.approx(0.5)]
+    assert surely(0.05) == pytest.approx(0.711, abs=0.001)  # odds of 2.46 to 1: Sellke et al., table 1
+    assert surely(0.01) == pytest.approx(0.889, abs=0.001)
+    assert surely(0.0) == 1.0
+
+
+def test_of_one_or_two_pictures_nothing_is_known():
+    assert surely(accident(f32(0.3))) == surely(accident(f32(0.3, 0.1))) == pytest.approx(0.5)
 
 
 def test_clip_leaves_the_order_when_no_picture_stands_out():

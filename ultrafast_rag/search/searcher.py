@@ -7,6 +7,7 @@ ranks hide how sure a leg is; it stays as an option.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import time
@@ -28,8 +29,7 @@ from ultrafast_rag.ports import ChunkReader, FileNames, ImageEncoder, LexicalInd
 from ultrafast_rag.types import DESCRIBES, MODALITIES, Chunk, ChunkIds, Hit, Hits, Mask, Ranking, moments_of
 
 CANDIDATES = 100  # a leg at least; fusion is exact over the union
-VISUAL_WEIGHT = 0.45  # of a picture that surely stands out, beside the text legs
-FEW_PICTURES, SURE_OF_FEW = 8, 0.4  # among so few, standing out means little
+FEW_PICTURES = 3  # of fewer, nothing is known of how their cosines scatter
 DUPLICATE_OVERLAP = 0.9  # Jaccard of word sets from which two passages are the same
 
 # Share of a question's letters that the encoder's vocabulary knows, from which meaning has its full weight; below, in proportion.
@@ -136,7 +136,8 @@ class Searcher:
         else:
             scores = convex(cosines, bm25, alpha=trusted(alpha, encoder.known_share(query)) if encoder is not None else alpha)
         if seen:
-            scores = add_visual(scores, seen[1](ids), seen[0].scores, alpha=alpha)
+            every = len(seen[0].chunk_ids) < pool
+            scores = add_visual(scores, seen[1](ids), seen[0].scores, alpha=alpha, all_seen=every)
         if named is not None:
             scores = add_named(scores, named[np.minimum(ids, len(named) - 1)])
         order = np.argsort(-scores, kind="stable")
@@ -302,21 +303,48 @@ def rrf(ids: ChunkIds, rankings: Sequence[Ranking], *, rrf_k: int) -> Floats:
     return scores
 
 
-def add_visual(scores: Floats, visual: Floats, seen: Floats, *, alpha: float) -> Floats:
+def add_visual(scores: Floats, visual: Floats, seen: Floats, *, alpha: float, all_seen: bool = True) -> Floats:
     """Raise the pictures that stand out to CLIP, by how far and how surely they do.
 
-    scores: fused scores of the candidates, (n,). visual: their CLIP cosines, NaN for what is no picture.
-    seen: cosines of all pictures that were looked at. CLIP cosines of text and picture lie in a narrow
-    band of their own, so only the rise over the mean picture is used, relative to the best one's, and
-    the best one's distance in standard deviations says whether the question is about a picture at all:
-    on the samples 2.4 to 3.6 for questions about pictures, 1.4 to 2.7 for others.
+    scores: fused scores of the candidates, (n,). visual: their CLIP cosines, NaN for what is no picture. seen: cosines of
+    the pictures that were looked at; all_seen: False where they are only the best of more. CLIP cosines of text and picture
+    lie in a narrow band of their own, different in each model, so only the rise over the mean picture is used, relative to
+    the best one's, and `surely`. A picture has no words: one that surely stands out is given what all words of the question
+    weigh, 1 - alpha, so that it ranks with the best passage there could be.
     """
-    mean, top, spread = float(seen.mean()), float(seen.max()), float(seen.std())
-    sure = SURE_OF_FEW if len(seen) < FEW_PICTURES else float(np.clip((top - mean) / max(spread, 1e-6) - 2, 0, 1))
+    mean, top = float(seen.mean()), float(seen.max())
     rise = np.clip((np.nan_to_num(visual, nan=mean) - mean) / max(top - mean, 1e-6), 0, 1)
     own = np.where(np.isnan(visual), 0, alpha * (1 + rise) / 2)  # what the picture would get for meaning alone
-    raised: Floats = (np.maximum(scores, own) + VISUAL_WEIGHT * sure * rise).astype(np.float32)
+    raised: Floats = (np.maximum(scores, own) + (1 - alpha) * surely(accident(seen, all_seen=all_seen)) * rise).astype(np.float32)
     return raised
+
+
+def accident(seen: Floats, *, all_seen: bool = True) -> float:
+    """Chance that the best of these cosines comes so far from the others though the question is about none of the pictures.
+
+    1/e, which says nothing either way, for fewer than FEW_PICTURES. Of all pictures: a normal's largest against the others
+    (Grubbs 1950; t's tail by Wallace 1959). Of the best of more: an exponential tail's largest (Pickands
+    1975), which is careful: a normal's tail is shorter.
+    """
+    n, best = len(seen), float(seen.max())
+    if n < FEW_PICTURES:
+        return 1 / math.e
+    others = np.sort(seen.astype(np.float64))[:-1]
+    if not all_seen:
+        excess = (best - others[0]) / max(float((others - others[0]).mean()), 1e-9)
+        return min(1.0, n * (1 + excess / (n - 1)) ** (1 - n))
+    free = n - 2
+    t = (best - others.mean()) / max(float(others.std(ddof=1)) * math.sqrt(1 + 1 / (n - 1)), 1e-9)
+    normal = math.sqrt(free * math.log1p(t * t / free)) * (8 * free + 1) / (8 * free + 3)
+    return min(1.0, n * math.erfc(normal / math.sqrt(2)) / 2)
+
+
+def surely(p: float) -> float:
+    """How sure a chance of p makes one that it was none, 0 to 1: at most so, one half being believed before.
+
+    0 from 1/e on, where p is no evidence.  Source: Sellke, Bayarri, Berger, "Calibration of p Values", 2001.
+    """
+    return 1 / (1 - math.e * p * math.log(p)) if 0 < p <= 1 / math.e else float(p <= 0)
 
 
 def union(*ids: ChunkIds) -> ChunkIds:
