@@ -171,6 +171,33 @@ def test_each_piece_of_a_table_has_all_its_heads_and_no_row_twice():
     assert [line for c in chunks for line in c.text.splitlines()[3:]] == STATEMENT[3:]
 
 
+def pages(*elements_of):
+    chunker = Chunker(Config(), WordTokenizer()).start()
+    return [chunker.chunk(Part(number, tuple(elements))) for number, elements in enumerate(elements_of)]
+
+
+HEADED = Element("table", "in millions | 2018 | 2017\nNet sales | 5 | 6\nCosts | 7 | 8")
+REST = Element("table", "Taxes | 1 | 2\nNet income | 3 | 4")
+
+
+def test_a_table_that_goes_on_over_pages_keeps_its_heads():
+    _, (_, second), (third,) = pages([HEADED], [Element("text", "Page 2"), REST], [REST])
+    assert second.text == third.text == f"in millions | 2018 | 2017\n{REST.text}"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ([HEADED, Element("text", "Sales rose. " * 10)], [REST]),
+        ([HEADED], [Element("text", "Sales rose. " * 10), REST]),
+        ([HEADED], [Element("table", "Taxes | 1\nNet income | 3")]),
+        ([HEADED], [Element("table", " | 2018 | 2016\nTaxes | 1 | 2\nNet income | 3 | 4")]),
+    ],
+)
+def test_another_table_on_the_next_page_keeps_its_own_heads_or_none(before, after):
+    assert "2017" not in pages(before, after)[1][-1].text
+
+
 def test_a_row_of_data_is_not_taken_for_the_head_of_a_table_without_one():
     rows = [f"Line {n} | {n},765 | {n},657" for n in range(30)]
     chunks = chunk([Element("table", "\n".join(rows))], chunk_tokens=60)

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ultrafast_rag.config import Config
-from ultrafast_rag.language.rows import head_lines
+from ultrafast_rag.language.rows import CELL, head_lines
 from ultrafast_rag.language.sentences import split_sentences
 from ultrafast_rag.ports import Tokenizer
 from ultrafast_rag.types import MOMENTS, PAGE_HEAD, BBox, Chunk, Element, ElementKind, Modality, Part, Vectors
@@ -35,6 +35,7 @@ CONTEXT_SHARE = 0.25  # of a chunk's budget at most
 MOST_HEADINGS = 4  # directly after one another are all kept as a path; more are a list, and a passage of their own
 
 HEAD_SHARE = 0.4  # of a piece of a table, at most, are its column heads
+PAGE_LINE = 80  # characters: a shorter text between two pieces of a table is a page number, or "(continued)"
 
 _PIECE = re.compile(r"\s*\S+")
 _ALONE: frozenset[ElementKind] = frozenset({"heading", "table", "image", "frame"})
@@ -76,6 +77,7 @@ class DocumentChunker:
         self._title = title
         self._speech: Modality = "video" if film else "audio"
         self._headings: list[tuple[int, str]] = [(level, name) for level, name in enumerate(section.split(" > "), 1) if name]
+        self._open: tuple[int, list[str]] = (-1, [])  # the part that ended with a table, and that table's heads
 
     @property
     def section(self) -> str:
@@ -89,7 +91,9 @@ class DocumentChunker:
             self._headings = []
         chunks: list[Chunk] = []
         run: list[Element] = []
-        for group in _groups(part.elements):
+        elements = self._continued(part)
+        self._open = (part.number, _heads_at_the_end(elements))
+        for group in _groups(elements):
             if group[0].kind == "heading":
                 run += group
                 continue
@@ -98,6 +102,18 @@ class DocumentChunker:
             chunks.extend(self._chunk_group(group))
         chunks.extend(self._enter(run, last=True))
         return [replace(_headed(chunk, part.head), ordinal=n, part=part.number) for n, chunk in enumerate(chunks)]
+
+    def _continued(self, part: Part) -> Sequence[Element]:
+        """The part's elements; a table that goes on from the last page, with as many columns and no heads, gets that one's."""
+        at, heads = self._open
+        first = next((n for n, element in enumerate(part.elements) if _says_something(element)), None)
+        if not heads or part.number != at + 1 or first is None or part.elements[first].kind != "table":
+            return part.elements
+        lines = part.elements[first].text.split("\n")
+        if head_lines(lines) > 0 or lines[0].count(CELL) != heads[-1].count(CELL):
+            return part.elements
+        whole = replace(part.elements[first], text="\n".join([*heads, *lines]))
+        return [*part.elements[:first], whole, *part.elements[first + 1 :]]
 
     def _enter(self, run: Sequence[Element], *, last: bool = False) -> Iterator[Chunk]:
         """Take headings that directly follow one another into the path, every one of them.
@@ -282,6 +298,19 @@ def _headed(chunk: Chunk, head: str) -> Chunk:
     said = " ".join(f"{chunk.context} {chunk.text}".split())
     missing = [line for line in head.split("\n") if line and line not in said]
     return replace(chunk, metadata={**chunk.metadata, PAGE_HEAD: "\n".join(missing)}) if missing else chunk
+
+
+def _says_something(element: Element) -> bool:
+    return element.kind == "table" or len(element.text) > PAGE_LINE
+
+
+def _heads_at_the_end(elements: Sequence[Element]) -> list[str]:
+    """Column heads of the table that these elements end with; none where they end with something else."""
+    last = next((element for element in reversed(elements) if _says_something(element)), None)
+    if last is None or last.kind != "table":
+        return []
+    lines = last.text.split("\n")
+    return [line for line in lines[: head_lines(lines)] if CELL in line]
 
 
 def split_words(text: str) -> list[str]:
