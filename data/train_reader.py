@@ -211,8 +211,8 @@ def exchanged(question: str, text: str, answer: str, random: Random) -> str:
     return ""
 
 
-def framed(tokenizer: Tokenizer, example: Example, first: str = "") -> Row | None:
-    """An example in tokens; None where truncation took its answer."""
+def framed(tokenizer: Tokenizer, example: Example, asked: str = "") -> Row | None:
+    """An example in tokens; None where truncation took its answer. asked: the question of its group."""
     question = example.question
     passage = f"{example.lead}\n{example.text}" if example.lead else example.text
     encoding = tokenizer.encode(question, passage)
@@ -228,7 +228,7 @@ def framed(tokenizer: Tokenizer, example: Example, first: str = "") -> Row | Non
         if not inside:
             return None
         start, end = inside[0], inside[-1]
-    return Row(encoding.ids, encoding.type_ids, start, end, int(example.start >= 0), question == first)
+    return Row(encoding.ids, encoding.type_ids, start, end, int(example.start >= 0), question == asked)
 
 
 def tensors(rows: list[Row]) -> tuple[torch.Tensor, ...]:

@@ -23,6 +23,12 @@ def test_sentences_keep_their_place_in_the_text():
     assert held.place == (0, 2)
 
 
+def test_a_caption_is_quoted_whole_but_the_text_around_a_picture_by_sentences_without_the_one_cut_off():
+    assert [unit.shown for unit in units_of(hit("A red boat. At sea", "image"))] == ["A red boat. At sea"]
+    around = "Ada Holm built the lamp house. " * 7 + "It was finished in the year of"
+    assert {unit.shown for unit in units_of(hit(around, "image"))} == {"Ada Holm built the lamp house."}
+
+
 def test_list_numbers_and_bullets_go():
     assert [unit.shown for unit in units_of(hit("• Close the valve. "))] == ["Close the valve."]
     assert [unit.shown for unit in units_of(hit("(b) Open the valve slowly"))] == ["Open the valve slowly"]

@@ -30,6 +30,7 @@ _LEANING = re.compile(
 _LINE_END = re.compile(r"\s*\n\s*")
 _ENDED = re.compile(r"[.!?:;…。！？।؟][\"'”’»)\]]*$")
 _ITEM = re.compile(r"[•▪◦‣–*·-]\s|\(?(?:\d{1,2}|[a-z]|[ivx]{1,4})[.)]\s")
+_CAPTION = 200  # characters: a longer text of a picture is what stands around it on the page
 _WRAPPED = 60  # characters: a longer line without an end is text that was wrapped, a shorter one may be a heading
 _TERM = re.compile(r"\w+")
 _YEAR = re.compile(r"(?:19|20)\d\d")
@@ -57,7 +58,7 @@ def units_of(hit: Hit, rank: int = 0) -> list[Unit]:
     """Everything quotable of a hit, in reading order."""
     if hit.modality == "table":
         return _rows(hit, rank)
-    if hit.modality == "image" or "language" in hit.metadata:  # a caption, or source code: whole or not at all
+    if "language" in hit.metadata or (hit.modality == "image" and len(hit.text) <= _CAPTION):  # whole or not at all
         return [Unit(hit, hit.text, 0, len(hit.text), (rank, 0))] if hit.text.strip() else []
     units = list[Unit]()
     for start, end in _paragraphs(hit.text):
@@ -67,7 +68,8 @@ def units_of(hit: Hit, rank: int = 0) -> list[Unit]:
             shown = _LIST_NUMBER.sub("", " ".join(sentence.split()))
             units.append(Unit(hit, shown, at, at + len(sentence), (rank, len(units))))
             at += len(sentence)
-    return units
+    # what is kept of the text around a picture breaks off somewhere: its last sentence may lack the fact
+    return units[:-1] if hit.modality == "image" and not _ENDED.search(hit.text.rstrip()) else units
 
 
 def is_evidence(text: str) -> bool:
