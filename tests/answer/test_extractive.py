@@ -110,3 +110,9 @@ def test_without_a_reader_sentences_are_chosen_by_meaning_and_words(rag, tmp_pat
         plain.add_texts(STORY.split("\n\n"))
         assert "Bosun" in plain.query("What is the keeper's dog called?").text
         assert not plain.query("Which vitamins does a kiwi fruit contain?").supported
+
+
+def test_without_a_reader_the_best_row_comes_first_and_names_its_cell(rag):
+    answerer = ExtractiveAnswerer(rag._models.text, rag._lexical)
+    question = "What was the goodwill in 2017?"
+    assert answerer.answer(question, rag.search(question)).text.startswith("Goodwill, 2017: 1090 (in millions) [1]")

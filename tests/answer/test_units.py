@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ultrafast_rag.answer.units import cell_named, is_evidence, leans_back, units_of
+from ultrafast_rag.answer.units import cell_named, dates_shared, is_evidence, leans_back, units_of
 from ultrafast_rag.types import PAGE_HEAD, Hit
 
 TABLE = "in millions | 2018 | 2017\nNet sales | 32,765 | 31,657\nCost of sales | (1,200) | 980"
@@ -72,6 +72,17 @@ def test_the_head_of_the_page_gives_the_unit_but_not_of_what_counts_by_the_share
     )
     assert cell_named(units[0], "net sales 2018") == "Net sales, 2018: 5 (In millions)"
     assert cell_named(units[1], "earnings per share 2018") == "Earnings per share, 2018: 2.31"
+
+
+@pytest.mark.parametrize("asked", ["7 January 2024", "7th Jan. 2024", "January 7, 2024", "2024-01-07"])
+def test_a_date_is_the_same_however_it_is_written(asked):
+    assert dates_shared(f"What was sold on {asked}?", "Widget C: 2024-01-07 (Date), 15 (Quantity)") == asked
+    assert dates_shared(f"What was sold on {asked}?", "Widget C: 2024-01-17 (Date), 7 (Quantity)") == ""
+
+
+def test_a_cell_of_nothing_but_a_colon_is_left_out():
+    (unit,) = units_of(hit("Location | : | Indoor", "table"))
+    assert unit.shown == "Location: Indoor"
 
 
 def test_a_later_row_of_years_names_the_columns_below_it():

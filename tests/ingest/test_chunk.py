@@ -171,6 +171,11 @@ def test_each_piece_of_a_table_has_all_its_heads_and_no_row_twice():
     assert [line for c in chunks for line in c.text.splitlines()[3:]] == STATEMENT[3:]
 
 
+def test_a_first_row_of_names_over_a_column_of_figures_is_a_head_though_a_name_has_a_figure():
+    assert head_lines(["Index | Name | Phone 1", "1 | Roy Berry | 539-402", "2 | Linda Olsen | 001-808"]) == 1
+    assert head_lines(["Tide 1 | low | 5", "Tide 2 | high | 6", "Tide 3 | low | 7"]) == 0
+
+
 def pages(*elements_of):
     chunker = Chunker(Config(), WordTokenizer()).start()
     return [chunker.chunk(Part(number, tuple(elements))) for number, elements in enumerate(elements_of)]

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ultrafast_rag.answer.units import Unit, cell_named, is_evidence, leans_back, units_of
+from ultrafast_rag.answer.units import Unit, cell_named, dates_shared, is_evidence, leans_back, units_of
 from ultrafast_rag.errors import EncodingError
 from ultrafast_rag.language.terms import detect, words_of
 from ultrafast_rag.ports import Reader, TextEncoder, WordWeights
@@ -195,7 +195,7 @@ class ExtractiveAnswerer:
 
     def _coverage(self, question: str, unit: Unit) -> float:
         wanted = self._words.weights(question)
-        held = self._words.weights(f"{unit.hit.title} {unit.hit.section} {unit.shown}")
+        held = self._words.weights(f"{unit.hit.title} {unit.hit.section} {unit.shown} {dates_shared(question, unit.shown)}")
         total = sum(wanted.values())
         return sum(weight for term, weight in wanted.items() if term in held) / total if total else 0.0
 
@@ -237,14 +237,13 @@ class _Quote:
 
 
 def _chosen(question: str, scored: Sequence[Scored], best: float, found: Candidate | None) -> list[_Quote]:
-    """The reader's sentence first, led in by the one before where it leans on it; then what sentences score best."""
+    """The reader's sentence, else the best, led in by the one before where it leans on it; then the next best as they stand."""
     others = [s for s in sorted(scored, key=lambda s: -s.score) if s.score >= NEAR_BEST * best][:MAX_SENTENCES]
-    if found is None:
-        return [_Quote(s.unit, s.unit.shown) for s in sorted(others, key=lambda s: s.unit.place)]
-    chosen = [_Quote(found.unit, cell_named(found.unit, question) or found.unit.shown)]
-    if found.unit.hit.modality != "table" and leans_back(found.unit.shown) and (before := _before(found.unit)) is not None:
-        chosen[0].said = f"{found.unit.shown} (before it: “{_clipped(before.shown)}”)"
-    rest = [s.unit for s in others if s.unit.place != found.unit.place][: MAX_SENTENCES - 1]
+    first = found.unit if found else others[0].unit
+    chosen = [_Quote(first, cell_named(first, question) or first.shown)]
+    if first.hit.modality != "table" and leans_back(first.shown) and (before := _before(first)) is not None:
+        chosen[0].said = f"{first.shown} (before it: “{_clipped(before.shown)}”)"
+    rest = [s.unit for s in others if s.unit.place != first.place][: MAX_SENTENCES - 1]
     return chosen + [_Quote(unit, unit.shown) for unit in sorted(rest, key=lambda unit: unit.place)]
 
 

@@ -40,6 +40,14 @@ _UNIT = re.compile(
     r"|\b(?:thousands|millions|billions)\s+of\s+(?:U\.?S\.?\s+)?(?:dollars|euros?|pounds|yen|francs)\b",
     re.I,
 )
+_MONTHS = "janfebmaraprmayjunjulaugsepoctnovdec"
+_MONTH = r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*"
+_DATE = re.compile(
+    r"\b(?:(?P<year>\d{4})-(?P<month>\d\d)-(?P<day>\d\d)"
+    rf"|(?P<day1>\d{{1,2}})(?:st|nd|rd|th)?\s+(?P<name1>{_MONTH})\.?,?\s+(?P<year1>\d{{4}})"
+    rf"|(?P<name2>{_MONTH})\.?\s+(?P<day2>\d{{1,2}})(?:st|nd|rd|th)?,?\s+(?P<year2>\d{{4}}))\b",
+    re.I,
+)
 _MIN_WORDS = 3
 
 
@@ -116,6 +124,20 @@ def _columns_named(header: list[str], question: str) -> list[int]:
     return [n for n, name in enumerate(header) if n and (words := set(_TERM.findall(name.casefold()))) and words <= asked]
 
 
+def dates_shared(question: str, text: str) -> str:
+    """The question's full dates, as it writes them, that the text has in some form: "7 January 2024" for 2024-01-07."""
+    held = {day for _, day in _dates(text)}
+    return " ".join(written for written, day in _dates(question) if day in held)
+
+
+def _dates(text: str) -> Iterator[tuple[str, tuple[int, int, int]]]:
+    """Each full date as it is written, and as year, month, day."""
+    for found in _DATE.finditer(text):
+        part = {name.rstrip("12"): value for name, value in found.groupdict().items() if value}
+        month = _MONTHS.index(part["name"][:3].casefold()) // 3 + 1 if "name" in part else int(part["month"])
+        yield found[0], (int(part["year"]), month, int(part["day"]))
+
+
 def _years(text: str) -> set[str]:
     return {*_YEAR.findall(text), *(f"20{year}" for year in _SHORT_YEAR.findall(text))}
 
@@ -147,8 +169,8 @@ def _rows(hit: Hit, rank: int) -> list[Unit]:
 
 
 def _row_in_words(cells: list[str], header: list[str]) -> str:
-    """Reads as "Net sales: 32,765 (2018), 25,938 (2017)"; no pasted bars."""
-    row = [cell.strip() for cell in cells]
+    """Reads as "Net sales: 32,765 (2018), 25,938 (2017)"; no pasted bars, no cell of nothing but a colon."""
+    row = [cell.strip(" :") and cell.strip() for cell in cells]
     if len(row) < 2:
         return row[0]
     cells = [f"{cell} ({name})" if name and name != cell else cell for cell, name in zip(row[1:], header[1:]) if cell]

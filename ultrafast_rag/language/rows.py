@@ -49,6 +49,14 @@ def is_data(cells: Sequence[str]) -> bool:
     )
 
 
+def _names_figures(rows: Sequence[Sequence[str]]) -> bool:
+    """Whether the first row has a word wherever it has anything, and one of them over nothing but figures: "Index | Phone 1"."""
+    if len(rows) < 3 or any(is_figure(cell) or is_period(cell) for cell in rows[0]):
+        return False
+    columns = [column for column in zip(*rows) if len(column) == len(rows) and column[0]]
+    return any(all(map(is_figure, column[1:])) for column in columns)
+
+
 def head_lines(lines: Sequence[str]) -> int:
     """How many of the first lines are caption and column heads; 0 where the first line is a row of data already.
 
@@ -59,7 +67,7 @@ def head_lines(lines: Sequence[str]) -> int:
     data = [is_data(row) for row in rows]
     first = next((n for n, is_one in enumerate(data) if is_one), len(data))
     if first == 0:
-        return caption
+        return caption + _names_figures(rows)
     body = sum(any(row[1:]) for row in rows[first:])
     if first == len(rows) or sum(data) * 2 < body:
         return caption + 1
