@@ -8,6 +8,7 @@ from PIL import Image
 from ultrafast_rag import UltraFastRAG
 from ultrafast_rag.answer.extractive import ExtractiveAnswerer
 from ultrafast_rag.errors import EncodingError
+from ultrafast_rag.types import Hit, Hits
 
 TABLE = "in millions,2018,2017\nNet sales,32765,31657\nInterest expense,310,287\nGoodwill,1120,1090\n"
 STORY = """The lamp house of Skerry Rock was built by Ada Holm. It was finished in 1874 after three summers of work.
@@ -110,6 +111,15 @@ def test_without_a_reader_sentences_are_chosen_by_meaning_and_words(rag, tmp_pat
         plain.add_texts(STORY.split("\n\n"))
         assert "Bosun" in plain.query("What is the keeper's dog called?").text
         assert not plain.query("Which vitamins does a kiwi fruit contain?").supported
+
+
+def test_of_rows_alike_the_one_whose_label_is_asked_for_is_it(rag):
+    rows = "View of FUNCTION_USAGE | Data type\nFUNCTION_ID | VARCHAR(30)\nUSAGE | VARCHAR(7)\nUSER_NAME | VARCHAR(10)"
+    hits = Hits([Hit(1, "d", "manual.pdf", "table", rows, 0.9)])
+    answerer = ExtractiveAnswerer(rag._models.text, rag._lexical)
+    scored, _ = answerer.weigh("Which type is the USAGE column of FUNCTION_USAGE?", hits, [])
+    assert max(scored, key=lambda s: s.order).unit.shown == "USAGE: VARCHAR(7) (Data type)"
+    assert [s.named for s in scored] == [False, True, False]
 
 
 def test_without_a_reader_the_best_row_comes_first_and_names_its_cell(rag):
