@@ -332,7 +332,7 @@ def accident(seen: Floats, *, all_seen: bool = True) -> float:
     others = np.sort(seen.astype(np.float64))[:-1]
     if not all_seen:
         excess = (best - others[0]) / max(float((others - others[0]).mean()), 1e-9)
-        return min(1.0, n * (1 + excess / (n - 1)) ** (1 - n))
+        return min(1.0, n * math.pow(1 + excess / (n - 1), 1 - n))
     free = n - 2
     t = (best - others.mean()) / max(float(others.std(ddof=1)) * math.sqrt(1 + 1 / (n - 1)), 1e-9)
     normal = math.sqrt(free * math.log1p(t * t / free)) * (8 * free + 1) / (8 * free + 3)
