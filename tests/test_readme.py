@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from ultrafast_rag.extract.detect import SUPPORTED
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SAMPLES_IN_EXAMPLE = ("larkholm_handbook.pdf", "letters_from_the_crew.md", "balloon_ascents.html")
@@ -115,6 +117,10 @@ def test_numbers_are_of_the_machine_the_table_names():
         machine = json.loads((ROOT / "data" / "benchmarks" / name).read_text(encoding="utf-8"))["machine"]
         if isinstance(machine, dict):
             assert (machine["cpu"], machine["cores"], machine["gpus"]) == ("AMD EPYC", 2, []), what
+
+
+def test_every_format_that_is_read_is_named():
+    assert SUPPORTED in " ".join(README.split())
 
 
 def test_links_and_pictures_are_there():
