@@ -3,7 +3,9 @@
 Notebooks already run a loop, scripts do not, and clients, rate limiters and breakers must not be
 shared between loops. So there is one, made at first use, and three doors to it: `run` (blocking),
 `arun` (await from any loop) and `stream`/`astream` (iterate). Patching the notebook's own loop to
-be re-entrant was the alternative; it breaks other libraries.
+be re-entrant was the alternative; it breaks other libraries. anyio's BlockingPortal was tried in place of `_Thread` and `_Call`:
+22 of 218 lines fewer for one more dependency of the core, and 6 of the 17 tests of this file failed (a cancelled call is over
+before its task is, an interrupt leaves a task, a forked child waits for ever).
 """
 
 from __future__ import annotations
