@@ -23,7 +23,7 @@ import numpy as np
 from ultrafast_rag.errors import ConfigError, require
 
 WINDOW = 1000  # values of each name that percentiles are taken over
-_LAST_ERRORS = 20
+_LAST_ERRORS = 20  # a screenful
 _log = logging.getLogger("ultrafast_rag")
 F = TypeVar("F", bound=Callable[..., Any])
 

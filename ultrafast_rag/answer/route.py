@@ -21,7 +21,7 @@ from ultrafast_rag.ports import Generator
 from ultrafast_rag.remote.limits import metering
 from ultrafast_rag.types import Answer, Hit, Hits
 
-COMPLEX = 0.5
+COMPLEX = 0.5  # the middle of `complexity`'s range
 _HARD = re.compile(
     r"\b(why|how\s+(?:do|does|did|is|are|can|could|would|should)|compar\w+|differen\w+|differ|versus|vs|explain|summari[sz]e|"
     r"relationship|trade-?offs?|implications?|warum|wieso|weshalb|vergleich\w*|unterschied\w*|erkläre?|pourquoi|expliqu\w+|"

@@ -48,7 +48,7 @@ _DATE = re.compile(
     rf"|(?P<name2>{_MONTH})\.?\s+(?P<day2>\d{{1,2}})(?:st|nd|rd|th)?,?\s+(?P<year2>\d{{4}}))\b",
     re.I,
 )
-_MIN_WORDS = 3
+_MIN_WORDS = 3  # chosen: subject, verb, object
 
 
 @dataclass(frozen=True, slots=True)

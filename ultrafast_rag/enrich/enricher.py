@@ -33,7 +33,7 @@ keywords (up to eight, with names and synonyms a reader may search for), questio
 answers). Write no links, addresses or HTML."""
 OUTPUT_TOKENS = 180  # of a filled form; thinking, where the model does it, comes on top
 REQUEST_S = 2.0  # assumed of a reply of so many tokens; only the plan's minutes hang on it
-IMAGE_TOKENS = 1120
+IMAGE_TOKENS = 1120  # Gemini 3's count for a picture at its default, high resolution
 FAILURES_IN_A_ROW = 5  # of different passages: then the provider, not the passage, is at fault
 
 

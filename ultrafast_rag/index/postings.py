@@ -20,7 +20,7 @@ from ultrafast_rag.errors import IndexCorruptError
 from ultrafast_rag.files import open_inside, write_whole
 from ultrafast_rag.types import ChunkIds
 
-_ALIGN = 64
+_ALIGN = 64  # bytes, a cache line: what numpy maps must begin on its own
 _DTYPES = {
     name: np.dtype(kind)
     for name, kind in (

@@ -25,8 +25,8 @@ from ultrafast_rag.index.database import Database, plain_errors
 from ultrafast_rag.index.vectors import SpaceView, checksum, grown_view, nothing, open_map
 from ultrafast_rag.types import Chunk, Document, Mask, Stat
 
-_MASKS_KEPT = 16
-_SECTION_CHUNKS = 4
+_MASKS_KEPT = 16  # filters asked again in one session
+_SECTION_CHUNKS = 4  # either way, of a section: about 1 000 tokens around a hit
 
 
 class _Alive(NamedTuple):

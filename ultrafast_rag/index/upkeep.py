@@ -22,7 +22,7 @@ from ultrafast_rag.index.rows import ADVICE, RowChunks, Space
 from ultrafast_rag.index.vectors import BYTES_PER_VALUE, checksum, open_map, row_sums
 from ultrafast_rag.types import Mask
 
-ROWS_AT_ONCE = 16_384
+ROWS_AT_ONCE = 16_384  # 12 MB of fp16 rows of 384 values
 _SPACES = "SELECT name, dim, rows, file FROM spaces"
 _PARTIAL = re.compile(r"(dense|lexical)[A-Za-z0-9._-]*\.partial")
 

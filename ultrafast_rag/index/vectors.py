@@ -25,7 +25,7 @@ from ultrafast_rag.types import Mask, Vectors
 
 HalfVectors = npt.NDArray[np.float16]
 """float16 (n, d), rows of unit length to within rounding."""
-BYTES_PER_VALUE = 2
+BYTES_PER_VALUE = 2  # fp16
 _CHECK_BYTES = 16 << 20  # compared at once
 _FACTOR = 0x9E3779B97F4A7C15  # odd, so that a change of one word always changes the sum; its powers are the weights
 _SIGN_AND_VALUE = np.int32(-0x70002000)  # bits 31 and 13 to 27

@@ -28,8 +28,8 @@ from ultrafast_rag.types import Chunk, Element, IngestReport, Part, PartCommit, 
 PARTS_AHEAD = 24  # parts read but not yet encoded
 GROUPS_AHEAD = 2  # groups encoded but not yet committed
 GROUP_TOKENS = 16_384  # encoded and committed together: sorted by length, 64 k encode a tenth faster than 8 k, and lose more
-GROUP_PICTURES = 32
-NOTES_SHOWN = 20
+GROUP_PICTURES = 32  # encoded and committed together: a few seconds of work on two cores
+NOTES_SHOWN = 20  # a screenful
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from ultrafast_rag.types import ProgressState
 
-LINE_EVERY_S = 10.0
+LINE_EVERY_S = 10.0  # where no bar can be drawn
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 A = TypeVar("A")
 B = TypeVar("B")
 LULL_S = 0.02  # an empty queue for so long is told to the middle step, so that it need not wait for more
-POLL_S = 0.1
+POLL_S = 0.1  # how late an error in another step is noticed at most
 
 
 class _End:

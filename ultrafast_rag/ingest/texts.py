@@ -12,7 +12,7 @@ from ultrafast_rag.language.safetext import unstorable
 from ultrafast_rag.ports import DocumentWriter, Tokenizer
 from ultrafast_rag.types import PartCommit, Passage
 
-AT_ONCE = 1024
+AT_ONCE = 1024  # passages a transaction
 
 
 def check_passages(texts: Sequence[str], ids: Sequence[str] | None, metadata: Sequence[Mapping[str, Any]] | None) -> None:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 
 CELL = " | "
-MOST_HEAD_ROWS = 5
+MOST_HEAD_ROWS = 5  # chosen: title, unit, years, quarter, and one more
 _FIGURE = re.compile(
     r"^[(\[<>~≈±+−–-]*\s*(?:[A-Z]{2,3}\s?)?[$€£¥₹%]?\s*[(−–+-]*\s*"  # sign and currency
     r"(?:\d{1,3}(?:[,.'’ \u202f]\d{3})+|\d+)?(?:[.,]\d+)?"

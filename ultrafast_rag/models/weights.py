@@ -33,7 +33,7 @@ _KAGGLE_ROOT = Path("/kaggle/input")
 _CONFIGS = ("config.json", "open_clip_config.json")
 _WANTED = ["*.json", "*.txt", "*.safetensors"]
 _UNWANTED = ["onnx/*", "openvino/*", "*.onnx.json"]
-_HUB_TIMEOUT_S = 5.0
+_HUB_TIMEOUT_S = 5.0  # a hub that answers does within one
 _HUB_REST_S = 300.0  # after a failure, how long the hub is not asked again by this process
 
 _hub_failed_at: dict[str, float] = {}

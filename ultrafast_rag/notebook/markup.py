@@ -21,7 +21,7 @@ _HUES = ("76,141,214", "224,145,58", "87,167,115", "178,121,199", "201,96,91", "
 _LINE = "rgba(128,128,128,.3)"
 MUTED = "opacity:.7;font-size:12px"
 _UNSHOWABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
-_MAX_PIXELS = 50_000_000
+_MAX_PIXELS = 50_000_000  # 200 MB decoded; a page at 600 dpi has 35 million
 _SMALL_SHARE = 0.01  # of the whole: stages below it are shown together
 
 

@@ -21,7 +21,7 @@ from typing import Any, Generic, TypeVar
 from ultrafast_rag.errors import TimedOutError
 
 T = TypeVar("T")
-CANCEL_GRACE_S = 10.0
+CANCEL_GRACE_S = 10.0  # a request in flight ends within its own timeout's step; then the caller goes on without it
 PIECES_AHEAD = 64  # of a stream, held for a slow reader
 
 

@@ -16,10 +16,10 @@ from ultrafast_rag.errors import UltraFastRAGError
 from ultrafast_rag.ports import DocumentReader
 from ultrafast_rag.types import Evidence, Hit
 
-CROP_PX = 760
+CROP_PX = 760  # the width of a card
 SOUND_S, FILM_S = 15.0, 5.0  # of a recording or film at most
 CLIP_BYTES = 30_000  # what a card of three pieces of evidence has room for
-STILL_PX = 480
+STILL_PX = 480  # two thirds of a card's width: a film's frame needs no more
 SOUND_BYTES, LEAST_SOUND_S = 2_000, 2.0  # a second of speech at the least rate that stays clear (and 1 kB for the container)
 
 

@@ -35,7 +35,7 @@ _RECIPE = 2  # raise when conversion changes what comes out
 _TEXT_STEP = 8  # lengths are padded to multiples: kernels are prepared for each shape
 _MOST_PICTURES = 24  # a request; more at once is no faster
 _MIN_COSINE = 0.9999  # converted, in float32, against torch
-_PROBES = 6
+_PROBES = 6  # inputs that a converted tower is compared on
 _DRAWN = 48  # pictures to calibrate int8 on, and as many others to judge it by
 _MIN_COSINE_INT8 = 0.99  # on average; where the quantized layers suit the weights it is 0.999
 

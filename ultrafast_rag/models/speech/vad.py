@@ -23,8 +23,8 @@ import numpy.typing as npt
 RATE = 16_000
 HOP = RATE // 50  # a frame every 20 ms
 _WIDTH = RATE // 20  # 50 ms: three periods of a deep voice
-_FFT = 2048
-_PITCH_HZ = (65, 400)
+_FFT = 2048  # bins of 8 Hz
+_PITCH_HZ = (65, 400)  # from a deep man's voice to a child's
 _PERIODIC = 0.55  # autocorrelation at the period, of 1
 _GLIDE = (0.005, 0.1)  # octaves a frame: less is a held note, more a jump
 _RICH, _RICH_DB = 5, 40.0  # bands of nine, not this far below the strongest: a whistle, a flute, a kettledrum have fewer
@@ -35,10 +35,10 @@ _RANGE_DB, _FAINT_DB = 30.0, -60.0  # below the loudest frames; below full scale
 _EDGE = RATE // 5  # kept of the silence at both ends
 _LEAST = 25  # loud frames; of fewer (half a second) nothing is said
 _AROUND, _TALK = 50, 0.05  # a voice has this share of the frames within a second, and a third of its usual one
-_NEAR = 15
+_NEAR = 15  # 0.3 s in frames
 _OTHER, _TURN_DB = 125, 20.0  # 2.5 s of other sound, no more than 20 dB fainter, are a piece by themselves
 _BANDS_HZ = np.array([100, 300, 500, 800, 1200, 1700, 2400, 3400, 5000])
-_TOP_HZ = 7600
+_TOP_HZ = 7600  # what decoders leave of 8 000
 
 Sound = npt.NDArray[np.float32]
 Frames = npt.NDArray[np.bool_]

@@ -32,7 +32,7 @@ from ultrafast_rag.models.speech.vad import Voice
 from ultrafast_rag.ports import Transcriber
 from ultrafast_rag.types import Segment
 
-RATE = 16_000
+RATE = 16_000  # Hz, Whisper's own
 FASTER = "faster-whisper:"
 _HOP = 160  # samples a mel frame
 _TICK_S = 0.02  # of a timestamp token

@@ -20,7 +20,7 @@ from ultrafast_rag.models.quantize import bits_options
 from ultrafast_rag.models.weights import Weights, resolve
 
 _CPU_BATCH_TOKENS = 1024  # as for passages
-_GPU_BATCH_TOKENS = 16_384
+_GPU_BATCH_TOKENS = 16_384  # as the text encoder's on a GPU; halved where memory runs out
 _MAX_TOKENS = 512  # pairs are cut to it, or to the model's own limit where that is lower
 
 

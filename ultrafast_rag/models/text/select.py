@@ -24,7 +24,7 @@ from ultrafast_rag.models.text.tokens import EncoderSpec, WordPieces
 from ultrafast_rag.types import Vectors
 
 MIN_GAIN = 1.1  # a less exact engine must be this much faster than a more exact one
-_REPEATS = 2
+_REPEATS = 2  # one more than none: the first is disturbed more often than both
 _EXACTNESS = ("f32", "f16", "bf16", "int8", "8bit", "4bit")
 
 
