@@ -120,6 +120,8 @@ def test_of_rows_alike_the_one_whose_label_is_asked_for_is_it(rag):
     scored, _ = answerer.weigh("Which type is the USAGE column of FUNCTION_USAGE?", hits, [])
     assert max(scored, key=lambda s: s.order).unit.shown == "USAGE: VARCHAR(7) (Data type)"
     assert [s.named for s in scored] == [False, True, False]
+    scored, _ = answerer.weigh("Which type is the USER_NAME column of FUNCTION_USAGE?", hits, [])
+    assert [s.named for s in scored] == [False, False, True]
 
 
 def test_without_a_reader_the_best_row_comes_first_and_names_its_cell(rag):

@@ -15,9 +15,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ultrafast_rag.answer.units import Unit, cell_named, dates_shared, is_evidence, leans_back, units_of
+from ultrafast_rag.answer.units import Unit, cell_named, dates_shared, is_evidence, label_asked, leans_back, units_of
 from ultrafast_rag.errors import EncodingError
-from ultrafast_rag.language.rows import CELL
 from ultrafast_rag.language.terms import detect, words_of
 from ultrafast_rag.ports import Reader, TextEncoder, WordWeights
 from ultrafast_rag.types import Answer, Citation, Hit, Hits, Reading, Vectors
@@ -173,15 +172,9 @@ class ExtractiveAnswerer:
         asked: Vectors = encoder.encode_queries([question])
         cosines = np.clip(encoder.encode(shown) @ asked[0], 0, 1)
         return [
-            Scored(unit, float(cosine), self._coverage(question, unit), self._is_named(question, unit))
+            Scored(unit, float(cosine), self._coverage(question, unit), label_asked(unit, question))
             for unit, cosine in zip(units, cosines)
         ]
-
-    def _is_named(self, question: str, unit: Unit) -> bool:
-        if unit.hit.modality != "table":
-            return False
-        label = self._words.weights(unit.hit.text[unit.start : unit.end].split(CELL)[0]).keys()
-        return bool(label) and label <= self._words.weights(question).keys()
 
     def _not_found(self, question: str, hits: Hits, found: Candidate | None) -> str:
         """What was nearest, and why it was not enough."""

@@ -124,6 +124,15 @@ def _columns_named(header: list[str], question: str) -> list[int]:
     return [n for n, name in enumerate(header) if n and (words := set(_TERM.findall(name.casefold()))) and words <= asked]
 
 
+def label_asked(unit: Unit, question: str) -> bool:
+    """Whether the question says every word of a row's label, as a word of its own: USAGE is not asked for by FUNCTION_USAGE."""
+    if unit.hit.modality != "table":
+        return False
+    label = unit.hit.text[unit.start : unit.end].split(CELL)[0]
+    words = set(_TERM.findall(label.casefold()))
+    return bool(_WORD.search(label)) and words <= set(_TERM.findall(question.casefold()))
+
+
 def dates_shared(question: str, text: str) -> str:
     """The question's full dates, as it writes them, that the text has in some form: "7 January 2024" for 2024-01-07."""
     held = {day for _, day in _dates(text)}
