@@ -28,7 +28,7 @@ from ultrafast_rag.types import Vectors
 
 VERSION = 2
 _KINDS = ("ivfpq", "rabitq", "sq8")
-_MOST_CELLS = 16_384  # chosen: enough for 16 million rows by 4 x root(rows); more make the coarse search the dear part
+_MOST_CELLS = 16_384  # two roots of 67 million rows, which is more than fits the memory we are made for
 RECALL_GOAL = 0.99  # promised: of the exact ten best, at most one in a hundred is missed
 _ROWS_AT_ONCE = 16_384  # 25 MB of float32 rows of 384 values
 _POINTS_PER_CELL = 40  # FAISS warns under 39

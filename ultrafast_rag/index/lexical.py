@@ -32,7 +32,7 @@ _MANIFEST = "lexical.json"
 _VERSION = f"2.{analysis.VERSION}"  # of the files, and of what makes terms of texts
 _BATCH = 2_000  # chunks analysed before they are turned into a segment: some 6 MB of terms
 _LANGUAGE_SHARE = 0.03  # languages rarer than this in the collection are not tried for a question that shows none
-_HASHES_KEPT = 1_000_000  # words, about 100 MB: a vocabulary larger than any collection's we met
+_HASHES_KEPT = 1_000_000  # words, some 150 MB: a vocabulary larger than any collection's we met
 _SAMPLE_STEP = 16  # a sixteenth tells the k-th best score well enough to start from
 
 TermLists = tuple[Segment, Vectors, list[tuple[np.float32, slice]]]

@@ -41,7 +41,7 @@ from ultrafast_rag.models.weights import Weights
 from ultrafast_rag.types import Vectors
 
 NAMES = ("openvino-f32", "openvino-bf16", "openvino-int8")
-BATCH_TOKENS = 1024  # fits the caches: 1.6 times the speed of 16 k tokens on two cores (data/benchmarks/encode.json)
+BATCH_TOKENS = 1024  # the fastest of 256 to 16 384 where it was measured (data/benchmarks/encode.json)
 # lengths are padded to multiples, and the last batch's rows to a power of two: kernels are prepared and kept for each
 # shape, some 1 to 3 MB of memory each, and a shape unlike the last one costs a question 0.4 ms. Steps of 32 would save 27 MB
 # of a long run and cost 6 % of its speed; with steps of 4 a question takes 1.3 ms, with these 1.2
