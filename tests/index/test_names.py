@@ -41,6 +41,13 @@ def best(store: Store, owner: dict[int, str], question: str) -> set[str]:
     return set() if named is None else {owner[n] for n in np.flatnonzero(named == named.max()).tolist()}
 
 
+def test_a_word_that_the_folder_repeats_is_still_one_word(store):
+    sources = ["004-pdflatex-4-pages/pdflatex-4-pages.pdf", *(f"{n}-notes/notes.pdf" for n in range(8)), "wiki/wiki.pdf"]
+    owner = put(store, sources)
+    assert best(store, owner, "How do I see which pages point to another?") == set()
+    assert best(store, owner, "What does pdflatex-4-pages say of sales?") == {sources[0]}
+
+
 @pytest.mark.parametrize(
     ("name", "pieces"),
     [

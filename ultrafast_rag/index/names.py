@@ -99,7 +99,10 @@ def _read(generation: int, files: Mapping[int, str]) -> _Names:
             for gram, at, count in grams(pieces):
                 places[gram].append((file, first + at, count))
             first += len(pieces)
-        names.idf.append([0.0 if piece in COMMON else _idf(len(cut), frequency[piece]) for pieces in fields for piece in pieces])
+        # a word of the name that its folder has too is said once by a question, not twice
+        pieces = [piece for pieces in fields for piece in pieces]
+        once = [piece not in COMMON and piece not in pieces[:at] for at, piece in enumerate(pieces)]
+        names.idf.append([_idf(len(cut), frequency[piece]) if counts else 0.0 for piece, counts in zip(pieces, once)])
     names.places = dict(places)
     names.single = sorted(frequency)
     return names
