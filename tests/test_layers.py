@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+from functools import cache
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "ultrafast_rag"
@@ -28,11 +29,13 @@ MOST_ROOT_FILES = 12
 FOLDERS = {path.parent.name for path in PACKAGE.glob("*/*.py")}
 
 
+@cache
 def modules() -> dict[str, Path]:
     """Dotted name below the package -> file."""
     return {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}
 
 
+@cache
 def imports(path: Path) -> set[str]:
     """Dotted names below the package that a file imports, wherever in the file; '' is the package root."""
     found: set[str] = set()
@@ -52,6 +55,7 @@ def imports(path: Path) -> set[str]:
     return found
 
 
+@cache
 def known_rooms() -> set[str]:
     return {name.split(".")[0] for name in modules()}
 

@@ -32,7 +32,8 @@ from ultrafast_rag.doctor import examine
 from ultrafast_rag.enrich.enricher import Enricher, EnrichPlan, EnrichReport
 from ultrafast_rag.enrich.indexing import ENRICHED, index_enrichments, unenriched
 from ultrafast_rag.errors import ConfigError, IndexStateError, did_you_mean
-from ultrafast_rag.extract.detect import discover, media_type
+from ultrafast_rag.extract.detect import media_type
+from ultrafast_rag.extract.discover import discover
 from ultrafast_rag.extract.sandbox.pool import Sandbox
 from ultrafast_rag.index.archive import export_archive, restore_archive
 from ultrafast_rag.index.dense import DenseIndex

@@ -8,7 +8,8 @@ import pytest
 
 from ultrafast_rag.config import Config
 from ultrafast_rag.errors import CorruptError, EncryptedError, ExtractionError, UnsupportedError
-from ultrafast_rag.extract.detect import detect, discover, media_type, open_extractor
+from ultrafast_rag.extract.detect import detect, media_type, open_extractor
+from ultrafast_rag.extract.discover import discover
 
 OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + b"\0" * 64
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 20

@@ -15,7 +15,8 @@ from small_index import add_document, make_index, rows_for
 from ultrafast_rag import UltraFastRAG
 from ultrafast_rag.config import Config
 from ultrafast_rag.errors import StorageError
-from ultrafast_rag.extract.detect import discover, media_type
+from ultrafast_rag.extract.detect import media_type
+from ultrafast_rag.extract.discover import discover
 from ultrafast_rag.files import sha256_of
 from ultrafast_rag.index.lexical import LexicalIndex
 from ultrafast_rag.index.store import Store

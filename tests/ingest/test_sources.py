@@ -5,7 +5,8 @@ import os
 
 import pytest
 
-from ultrafast_rag.extract.detect import discover, media_type
+from ultrafast_rag.extract.detect import media_type
+from ultrafast_rag.extract.discover import discover
 from ultrafast_rag.index.store import Store
 from ultrafast_rag.ingest.sources import find_sources
 
