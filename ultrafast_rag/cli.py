@@ -71,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     ingest = _command(commands, "ingest", _ingest, "read files and folders into the index")
     ingest.add_argument("sources", nargs="+", help="files and folders")
     ingest.add_argument("--time-budget", type=float, metavar="SECONDS", help="stop in good order; run again to go on")
+    ingest.add_argument("--no-wait", action="store_true", help="with --set encode=progressive: do not wait until all is refined")
 
     for name, run, text in (("search", _search, "the best passages"), ("query", _query, "an answer with citations")):
         ask = _command(commands, name, run, f"{text} for a question")
@@ -138,7 +139,12 @@ def _doctor(arguments: argparse.Namespace) -> Table | Repair:
 
 def _ingest(arguments: argparse.Namespace) -> IngestReport:
     with _open(arguments, must_exist=False) as rag:
-        return rag.ingest(*arguments.sources, time_budget_s=arguments.time_budget)
+        start = time.monotonic()
+        report = rag.ingest(*arguments.sources, time_budget_s=arguments.time_budget)
+        if rag.config.encode != "progressive" or arguments.no_wait:
+            return report
+        left = None if arguments.time_budget is None else max(0.0, arguments.time_budget - (time.monotonic() - start))
+        return dataclasses.replace(report, refined=rag.refine(time_budget_s=left))
 
 
 def _asked(arguments: argparse.Namespace) -> dict[str, Any]:

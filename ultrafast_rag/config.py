@@ -123,6 +123,8 @@ class Config:
     cache_embeddings: bool = True
     cache_dir: Path = dataclasses.field(default_factory=default_cache_dir)
     cache_size_gb: Positive = 4.0
+    # when passages get their vectors: all before ingest returns; in the background, what is asked for first; only that
+    encode: Literal["first", "progressive", "on_demand"] = "first"
     index: Literal["auto", "exact", "ivfpq", "rabitq", "sq8"] = "auto"
     pipelined: bool = True  # read, encode and commit at once
     streaming: bool = True  # False: a whole document in memory before the first chunk; the ablation's baseline
@@ -205,8 +207,8 @@ class Config:
 
     @classmethod
     def extreme(cls, **changes: Any) -> Config:
-        """Fastest settings that still pass the quality gate: no overlap, larger batches of readers."""
-        return cls().replace(**{"chunk_overlap": 0, "max_workers": max(2, os.cpu_count() or 2), **changes})
+        """Fastest settings that still pass the quality gate: no overlap, more readers, only what is asked for encoded."""
+        return cls().replace(**{"chunk_overlap": 0, "encode": "on_demand", "max_workers": max(2, os.cpu_count() or 2), **changes})
 
     def replace(self, **changes: Any) -> Config:
         """A copy with some fields changed; an unknown field is a ConfigError that names the nearest one."""

@@ -15,7 +15,7 @@ from ultrafast_rag.index.store import Store
 from ultrafast_rag.models.pool import ModelUse
 from ultrafast_rag.models.registry import FINGERPRINTS, Models
 from ultrafast_rag.monitor import peak_rss_mb, rss_mb
-from ultrafast_rag.types import Table
+from ultrafast_rag.types import TEXT_SPACE, Table
 
 # and the extra that holds each; "" is the core
 LIBRARIES = {
@@ -49,6 +49,9 @@ def examine(config: Config, store: Store, models: Models, *, index_info: dict[st
         for space, made_by in store.get_meta(FINGERPRINTS, {}).items()
     ]
     rows += [(f"index {name}", _words(info), str(info.get("reason", ""))) for name, info in index_info.items()]
+    if left := store.count_without(TEXT_SPACE):
+        share = 1 - left / max(store.counts()["chunks"], 1)
+        rows.append(("refined", f"{share:.0%}", f"{left} passages get their vectors later: rag.refine() does it now"))
     rows += [_library(name, extra) for name, extra in LIBRARIES.items()]
     rows += [(tool, shutil.which(tool) or "missing", "" if shutil.which(tool) else why) for tool, why in TOOLS.items()]
     rows += [_memory(), _disk("index", store.folder), _disk("cache", config.cache_dir)]

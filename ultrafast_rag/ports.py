@@ -27,6 +27,7 @@ from ultrafast_rag.types import (
     Record,
     Segment,
     Stat,
+    Unencoded,
     Vectors,
 )
 
@@ -89,6 +90,37 @@ class TextEncoder(Tokenizer, Protocol):
         ...
 
 
+class StaticEncoder(Protocol):
+    """Tokens -> vectors without a network: rough, and at once."""
+
+    space: str
+    """Name of the vector space in an index; another table has another."""
+
+    def encode_tokens(self, token_ids: Sequence[Sequence[int]]) -> Vectors:
+        """float32 (n, dim), unit rows; zeros for a text without tokens."""
+        ...
+
+
+class Refinement(Protocol):
+    """Passages that can be found, but have no vector of the sentence encoder yet."""
+
+    def first(self) -> int:
+        """Id of the first of them: all later ones have none either; 0 when there is none."""
+        ...
+
+    def encode(self, chunk_ids: Sequence[int]) -> None:
+        """Encode these now and keep their vectors at hand."""
+        ...
+
+    def encoded(self, first: int) -> tuple[ChunkIds, Vectors]:
+        """Ids from `first` on whose vectors are at hand, rising, and their vectors."""
+        ...
+
+    def resume(self) -> None:
+        """Go on with the others in the background, where that is wanted."""
+        ...
+
+
 class ImageEncoder(Protocol):
     """Pictures and texts -> one space."""
 
@@ -148,6 +180,34 @@ class VectorIndex(Protocol):
 
     def score(self, vector: Vectors, chunk_ids: ChunkIds) -> Vectors:
         """Exact cosine of the query with each chunk, float32 (n,); NaN where a chunk has no vector here."""
+        ...
+
+
+class PartialLeg(VectorIndex, Protocol):
+    """A dense leg that lacks the vectors of some passages."""
+
+    first: int
+    """A chunk before this one has no score only where it has no words; one from it on, where its turn has not come."""
+
+
+class PartialDense(Protocol):
+    """Makes the dense leg for a question while some passages have no vector."""
+
+    def leg(
+        self,
+        query: str,
+        encoder: TextEncoder,
+        words: Ranking,
+        named: Vectors | None,
+        *,
+        alpha: float,
+        k: int,
+        allowed: Mask | None,
+    ) -> PartialLeg | None:
+        """A leg that knows the likeliest of them, encoded now; None when all have vectors.
+
+        words: the lexical leg's ranking. named: as `FileNames.named` gives it.
+        """
         ...
 
 
@@ -245,6 +305,38 @@ class DocumentWriter(Protocol):
 
     def fail(self, document_key: int) -> None:
         """Give up a document that cannot be read."""
+        ...
+
+
+class VectorWriter(Protocol):
+    """What refinement needs of the store: passages without a vector come after all that have one."""
+
+    def first_without(self, space: str) -> int:
+        """The first chunk with words that has no vector in this space; 0 when all have."""
+        ...
+
+    def last_with(self, space: str) -> int:
+        """The last chunk that has one; 0 when none has."""
+        ...
+
+    def passages_without(self, space: str, limit: int) -> list[Unencoded]:
+        """The first of those without, in order, those not yet visible too."""
+        ...
+
+    def passages(self, chunk_ids: Sequence[int]) -> list[Unencoded]:
+        """These, in the order of their ids; those without words, or gone, are left out."""
+        ...
+
+    def add_vectors(self, space: str, chunk_ids: Sequence[int], vectors: Vectors) -> int:
+        """Give stored chunks their vectors; returns how many were kept: not those that are gone or have one."""
+        ...
+
+    def spaces(self) -> list[str]:
+        """Names of the vector spaces."""
+        ...
+
+    def drop_vectors(self, space: str, *, up_to: int) -> None:
+        """Forget a space's vectors of the chunks up to this one."""
         ...
 
 

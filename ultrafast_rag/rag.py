@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import shutil
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Hashable, Mapping, Sequence
@@ -47,7 +48,8 @@ from ultrafast_rag.index.store import Store
 from ultrafast_rag.ingest.chunk import Chunker
 from ultrafast_rag.ingest.embed import Embedder
 from ultrafast_rag.ingest.pipeline import Pipeline, Ports
-from ultrafast_rag.ingest.progress import progress_bar
+from ultrafast_rag.ingest.progress import progress_bar, refine_bar
+from ultrafast_rag.ingest.refine import Refiner
 from ultrafast_rag.ingest.sources import PathLike, find_sources
 from ultrafast_rag.ingest.texts import AT_ONCE as TEXTS_AT_ONCE
 from ultrafast_rag.ingest.texts import check_passages, commit_passages
@@ -55,7 +57,7 @@ from ultrafast_rag.language.safetext import unstorable
 from ultrafast_rag.models.batch_embedder import BatchEmbedder
 from ultrafast_rag.models.registry import Models
 from ultrafast_rag.monitor import PerformanceMonitor, StageClock, peak_rss_mb, rss_mb
-from ultrafast_rag.ports import ImageEncoder, ResultTier, TextEncoder
+from ultrafast_rag.ports import ImageEncoder, ResultTier, StaticEncoder, TextEncoder
 from ultrafast_rag.remote import event_loop
 from ultrafast_rag.remote.prices import cost_usd
 from ultrafast_rag.remote.redis_tier import RedisTier
@@ -64,6 +66,7 @@ from ultrafast_rag.search.optimizer import QueryOptimizer
 from ultrafast_rag.search.query_cache import QueryCache, normalised
 from ultrafast_rag.search.searcher import Searcher, check_query, read_query
 from ultrafast_rag.search.semantic_cache import SemanticCache
+from ultrafast_rag.search.unrefined import Unrefined
 from ultrafast_rag.types import (
     TEXT_SPACE,
     VISUAL_SPACE,
@@ -195,6 +198,32 @@ class UltraFastRAG:
         return LexicalIndex(self._store, folder=self._store.folder)
 
     @cached_property
+    def _refiner(self) -> Refiner:
+        return Refiner(
+            self._store,
+            lambda: Chunker(self.config, self._models.text()),
+            asking=lambda: Embedder(self._models.text, lambda: None, self._cache, StageClock()),
+            writing=lambda: Embedder(self._writing_text, lambda: None, self._cache, StageClock(self.monitor, prefix="refine: ")),
+            background=self.config.encode == "progressive",
+            on_end=self._index_refined,
+        )
+
+    @cached_property
+    def _unrefined(self) -> Unrefined:
+        return Unrefined(
+            self._store,
+            self._lexical,
+            self._dense,
+            sketches=lambda: self._sketches,
+            static=self._models.static,
+            refinement=self._refiner,
+        )
+
+    @cached_property
+    def _sketches(self) -> DenseIndex:
+        return DenseIndex(self._store, self._models.static().space, kind=self.config.index, folder=self._store.folder)
+
+    @cached_property
     def _evidence(self) -> EvidenceFinder:
         return EvidenceFinder(self._store, lambda function, **about: self._sandbox.call(function, **about))
 
@@ -224,6 +253,7 @@ class UltraFastRAG:
                 image_encoder=self._models.picture,
                 names=NameIndex(self._store),
                 reranker=self._models.reranker,
+                unrefined=self._unrefined,
                 monitor=self.monitor,
             )
         return self._searchers[pictures]
@@ -236,6 +266,14 @@ class UltraFastRAG:
         encoder = self._models.text()
         self._models.bind(TEXT_SPACE, encoder.space)
         return encoder
+
+    def _writing_static(self) -> StaticEncoder:
+        self._writing_text()  # an index is bound to it though its vectors come later
+        return self._models.static()
+
+    def _embedder(self, clock: StageClock, picture: Callable[[], ImageEncoder | None]) -> Embedder:
+        static = None if self.config.encode == "first" else self._writing_static
+        return Embedder(self._writing_text, picture, self._cache, clock, static=static)
 
     def _writing_picture(self) -> ImageEncoder | None:
         encoder = self._models.picture()
@@ -271,8 +309,10 @@ class UltraFastRAG:
         start, clock = time.perf_counter(), StageClock(self.monitor, prefix="ingest: ")
         deadline = None if time_budget_s is None else time.monotonic() + time_budget_s
         with self._ingesting:
-            self._stop = stop = stop or threading.Event()
+            self._stop = stop = halt = stop or threading.Event()
             self._remember_config()
+            if not self._catch_up(lambda: halt.is_set() or (deadline is not None and time.monotonic() > deadline)):
+                return IngestReport(complete=False, refined=self._refined(), seconds=time.perf_counter() - start)
             with clock.stage("discover"):
                 found = find_sources(self._store, sources, discover=discover, media_type=media_type)
             with progress_bar(quiet=self.config.quiet or on_progress is not None or not found.todo) as bar:
@@ -291,6 +331,8 @@ class UltraFastRAG:
                     pipeline.run(found.todo)
             with clock.stage("index"):
                 self._index()
+        if self.config.encode == "progressive":
+            self._refiner.start()
         report = pipeline.stats.report(clock.seconds(), time.perf_counter() - start)
         for _, why in (*found.failed, *report.failed):
             self.monitor.record_error("ingest", why)
@@ -299,6 +341,7 @@ class UltraFastRAG:
             unchanged=found.unchanged + report.unchanged,
             failed=(*found.failed, *report.failed),
             notes=(*report.notes, *self._models.notes.values()),
+            refined=self._refined(),
         )
 
     def ingest_document(self, source: PathLike, **options: Any) -> IngestReport:
@@ -313,7 +356,48 @@ class UltraFastRAG:
             picture=self._writing_picture,
             speech=self._models.speech,
             cache=self._cache,
+            static=None if self.config.encode == "first" else self._writing_static,
         )
+
+    def _catch_up(self, stopping: Callable[[], bool] = lambda: False) -> bool:
+        """Where vectors come first, passages that an earlier session left without get theirs before any new one does."""
+        if self.config.encode != "first" or not self._refiner.first():
+            return True
+        return self._refiner.run(stopping, patient=False)
+
+    def _index_refined(self) -> None:
+        with self._ingesting:
+            self._unindexed = True
+            self._index()
+
+    def _refined(self) -> float:
+        """Share of the passages that have their vectors, 0 to 1."""
+        left = self._store.count_without(TEXT_SPACE)
+        return 1 - left / max(self._store.counts()["chunks"], 1) if left else 1.0
+
+    def refine(self, *, wait: bool = True, time_budget_s: float | None = None) -> float:
+        """Give every passage its vector; returns the share that has one, 0 to 1.
+
+        Only `Config(encode="progressive")` and "on_demand" leave any without. wait: False goes on in the background, and
+        returns at once. time_budget_s: stop in good order after so many seconds; the next call goes on. Questions go first
+        meanwhile. Raises StorageError, EncodingError, and IndexLockedError when another process is writing.
+        """
+        if time_budget_s is not None and not time_budget_s >= 0:
+            raise ConfigError(f"time_budget_s is in seconds and must be at least 0, not {time_budget_s}")
+        if not wait:
+            self._refiner.start()
+            return self._refined()
+        self._refiner.stop()
+        deadline = None if time_budget_s is None else time.monotonic() + time_budget_s
+        with self._ingesting:
+            self._stop = stop = threading.Event()
+            with refine_bar(self._store.count_without(TEXT_SPACE), quiet=self.config.quiet) as on_batch:
+                whole = self._refiner.run(
+                    lambda: stop.is_set() or (deadline is not None and time.monotonic() > deadline), on_batch=on_batch
+                )
+            if whole:
+                self._index_refined()
+        return self._refined()
 
     def _index(self) -> None:
         """Bring the derived FAISS and BM25 files up to what is committed, when anything was."""
@@ -349,13 +433,17 @@ class UltraFastRAG:
         ]
         with self._ingesting:
             self._remember_config()
-            embedder = Embedder(self._writing_text, self._writing_picture, self._cache, clock)
+            self._catch_up()
+            embedder = self._embedder(clock, self._writing_picture)
             added = commit_passages(self._store, embedder, self._models.text, passages)
             self._unindexed = self._unindexed or added > 0
             if added >= TEXTS_AT_ONCE:  # after a few texts, closing is soon enough
                 with clock.stage("index"):
                     self._index()
+        if self.config.encode == "progressive":
+            self._refiner.start()
         return IngestReport(
+            refined=self._refined(),
             documents=added,
             chunks=added,
             embedded=embedder.embedded,
@@ -394,7 +482,7 @@ class UltraFastRAG:
         key = ("search", self._store.generation, asked, k, alpha, _frozen(modality), _frozen(filters), again, neighbours)
         if self.config.query_cache and (known := self.query_cache.get(key)) is not None:
             return Hits(known, query=known.query, notes=known.notes, evidence=self._evidence)
-        with self.monitor.measure("search"):
+        with self.monitor.measure("search"), self._refiner.asking():
             hits = self._searcher().search(
                 query, k=k, alpha=alpha, modality=modality, filters=filters, rerank=again, neighbours=neighbours
             )
@@ -555,7 +643,8 @@ class UltraFastRAG:
         """`enrich` for a running event loop."""
         with closing(self._enricher()) as enricher:
             run = enricher.run(unenriched(self._store), limit_usd=limit_usd, time_budget_s=time_budget_s)
-            embedder = Embedder(self._writing_text, lambda: None, self._cache, StageClock(self.monitor, prefix="enrich: "))
+            await asyncio.to_thread(self._catch_up)
+            embedder = self._embedder(StageClock(self.monitor, prefix="enrich: "), lambda: None)
             commit = partial(commit_passages, self._store, embedder, self._models.text)
             await event_loop.arun(index_enrichments(self._store, run, commit))
             return run.report
@@ -592,6 +681,7 @@ class UltraFastRAG:
         """Counts, sizes, latencies, models in memory, and what was chosen for the index."""
         return {
             **self._store.counts(),
+            "refined": self._refined(),
             "size_mb": self._store.size_bytes() / 1e6,
             "models": self._models.loaded(),
             "memory": [asdict(use) for use in self._models.use()],
@@ -617,6 +707,7 @@ class UltraFastRAG:
 
     def clear_memory(self) -> None:
         """Give cached memory back to the device and the system; the models stay loaded."""
+        self._refiner.forget()
         self._models.clear_memory()
 
     def compact(self) -> int:
@@ -727,6 +818,9 @@ class UltraFastRAG:
         """
         if self._stop is not None:
             self._stop.set()
+        if "_refiner" in self.__dict__:
+            self._refiner.stop()
+            self._say_what_is_left()
         with self._ingesting, ExitStack() as closing:
             closing.callback(self._store.close)  # called last
             closing.callback(self._models.close)
@@ -737,6 +831,10 @@ class UltraFastRAG:
             while self._searchers:
                 closing.callback(self._searchers.popitem()[1].close)
             self._index()
+
+    def _say_what_is_left(self) -> None:
+        if self.config.encode == "progressive" and not self.config.quiet and (refined := self._refined()) < 1:
+            sys.stderr.write(f"{self._store.folder}: searchable, {refined:.0%} refined; the next session goes on\n")
 
     def __enter__(self) -> UltraFastRAG:
         return self

@@ -181,6 +181,15 @@ class Record:
         return self.document_id or hashlib.sha256(self.source.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
+class Unencoded(NamedTuple):
+    """What is encoded of a stored chunk. ready_made: it came as a passage (`add_texts`), not out of a file."""
+
+    id: int
+    context: str
+    text: str
+    ready_made: bool
+
+
 Passage = tuple[Record, Chunk]
 """A document of one chunk; the record's content hash tells whether it changed."""
 
@@ -412,6 +421,7 @@ class IngestReport:
 
     complete: False when a time budget or an interrupt left work for the next `ingest`.
     embedded counts vectors computed now, cache_hits those found in the embedding cache.
+    refined: share of the index's passages that have their vectors, 0 to 1; the others can be found too (`Config.encode`).
     """
 
     documents: int = 0
@@ -425,6 +435,7 @@ class IngestReport:
     seconds: float = 0.0
     stage_seconds: Mapping[str, float] = field(default_factory=dict)
     complete: bool = True
+    refined: float = 1.0
 
     @property
     def pages_per_minute(self) -> float:
@@ -438,6 +449,8 @@ class IngestReport:
             f"{self.cache_hits} from the cache, {self.unchanged} documents unchanged"
         )
         state = [] if self.complete else ["not complete: run the same ingest again to go on"]
+        if self.refined < 1:
+            state.append(f"searchable in {self.seconds:.2f} s; {self.refined:.0%} refined")
         failed = [visible(f"failed: {source}: {why}") for source, why in self.failed]
         return "\n".join([head, *state, *failed, *(f"note: {visible(note)}" for note in self.notes)])
 

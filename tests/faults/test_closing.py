@@ -26,7 +26,7 @@ from ultrafast_rag.monitor import StageClock
 from ultrafast_rag.types import Chunk, PartCommit
 
 pytestmark = pytest.mark.fault
-NO_PORTS = SimpleNamespace(text=None, picture=None, cache=None)
+NO_PORTS = SimpleNamespace(text=None, picture=None, cache=None, static=None)
 WORDS_ONLY = {"image_model": None, "speech_model": None, "quiet": True}
 
 

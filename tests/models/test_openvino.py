@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,15 @@ def test_streams_and_single_requests_give_the_same_vectors(exact):
     one_by_one = np.concatenate([encoder.encode([text]) for text in TEXTS[:20]])
     assert (many[:20] * one_by_one).sum(1).min() > 0.9999
     assert (many * meanwhile).sum(1).min() > 0.9999
+
+
+def test_a_question_does_not_wait_for_the_batches_of_another_thread():
+    engine = open_text_encoder(config(engine="openvino-f32")).engine
+    with engine._batches:  # as while a thousand passages are encoded
+        asked = threading.Thread(target=engine.run, args=([[101, 2054, 102]],), daemon=True)
+        asked.start()
+        asked.join(60)
+        assert not asked.is_alive()
 
 
 def test_streams_that_cannot_be_compiled_are_an_error_and_no_silence(monkeypatch):

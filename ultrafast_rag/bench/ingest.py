@@ -24,6 +24,7 @@ from ultrafast_rag.types import Table
 PUBLIC_PDF = "pdf_varied/pypdf-sample-files/009-pdflatex-geotopo/GeoTopo-komprimiert.pdf"
 PAGES = (200, 2000)
 MEMORY_TARGET_MB = 150
+QUESTION, MOST_QUESTIONS = "What is the main result?", 1000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,9 +48,11 @@ def run(arguments: argparse.Namespace) -> Result:
     rows = []
     for source in sources:
         say(f"{source.name} ...")
-        rows.append(row_of(source.name, median_run([str(source)], settings, repeats=arguments.repeats)))
+        row = row_of(source.name, median_run([str(source)], settings, repeats=arguments.repeats))
+        rows.append(row | progressive_row(str(source), settings, repeats=arguments.repeats))
     notes = [
         "seconds by stage overlap; each process began with an empty embedding cache and had ingested one other page (load s)",
+        "searchable, refined: with encode=progressive, from the start of ingest until it can be asked, and until all is encoded",
         "again: the same files, unchanged. cached: the same files into another index",
         "peak: this process; with readers: and its reader processes, pages they share counted for each",
     ]
@@ -123,6 +126,40 @@ def measure(sources: list[str], settings: dict[str, Any]) -> dict[str, Any]:
         "cached_s": cached.seconds,
         "cache_hits": cached.cache_hits,
         "model": model,
+    }
+
+
+def progressive_row(source: str, settings: dict[str, Any], *, repeats: int) -> dict[str, Any]:
+    """Columns of a source with encode=progressive: medians of fresh processes."""
+    runs = [
+        call("ultrafast_rag.bench.ingest:measure_progressive", {"source": source, "settings": settings}) for _ in range(repeats)
+    ]
+    return {name: sorted(run.value[name] for run in runs)[len(runs) // 2] for name in runs[0].value}
+
+
+def measure_progressive(source: str, settings: dict[str, Any]) -> dict[str, float]:
+    """Seconds until a source can be searched, of questions while it is refined, and until all of it is encoded."""
+    with tempfile.TemporaryDirectory(prefix="ultrafast_rag-progressive-") as folder:
+        config = config_of({"cache_dir": fresh_cache(Path(folder, "cache")), **settings, "encode": "progressive"})
+        with UltraFastRAG(Path(folder, "index"), config=config) as rag:
+            rag.ingest(write_pdf(Path(folder, "page.pdf"), 1, seed=1))
+            rag.refine()
+            rag.search(QUESTION)
+            moments = [time.perf_counter()]
+            rag.ingest(source)
+            moments.append(time.perf_counter())
+            while rag.stats()["refined"] < 1 and len(moments) < MOST_QUESTIONS:
+                begin = time.perf_counter()
+                rag.search(f"{QUESTION} {len(moments)}")
+                moments.append(time.perf_counter() - begin)
+            rag.refine()
+            refined_s = time.perf_counter() - moments[0]
+    start, searchable, *asked = moments
+    return {
+        "searchable s": searchable - start,
+        "first question s": asked[0] if asked else 0.0,
+        "refining, question p95 s": sorted(asked)[int(0.95 * len(asked))] if asked else 0.0,
+        "refined s": refined_s,
     }
 
 

@@ -23,7 +23,7 @@ from ultrafast_rag.index import filters as filter_sql
 from ultrafast_rag.index import records, rows, totals, upkeep
 from ultrafast_rag.index.database import Database, plain_errors
 from ultrafast_rag.index.vectors import SpaceView, checksum, grown_view, nothing, open_map
-from ultrafast_rag.types import Chunk, Document, Mask, Stat
+from ultrafast_rag.types import Chunk, Document, Mask, Stat, Unencoded
 
 _MASKS_KEPT = 16  # filters asked again in one session
 _SECTION_CHUNKS = 4  # either way, of a section: about 1 000 tokens around a hit
@@ -212,6 +212,43 @@ class Reading:
         held = self.alive()
         if (missing & held[: len(missing)] if len(held) >= len(missing) else missing[: len(held)] & held).any():
             raise IndexCorruptError(f"passages are lost from {self.folder}. {rows.ADVICE}")
+
+    def first_without(self, space: str) -> int:
+        """The first chunk with words that has no vector in this space yet; 0 when all have.
+
+        Vectors lie in the order of their chunks, so what has none comes after the last that has: nothing else is kept of it.
+        """
+        query = "SELECT id FROM chunks WHERE trim(text, ?) <> '' AND id > ? ORDER BY id LIMIT 1"
+        with plain_errors(self.folder), self._db.snapshot() as reader:
+            row = reader.execute(query, (rows.SPACES, rows.last_owner(reader, space))).fetchone()
+        return rows.integer(row[0], "a passage's id", 1, rows.MOST_CHUNKS) if row else 0
+
+    def last_with(self, space: str) -> int:
+        """The last chunk that has a vector in this space; 0 when none has."""
+        with plain_errors(self.folder), self._db.reading() as reader:
+            return rows.last_owner(reader, space)
+
+    def count_without(self, space: str) -> int:
+        """How many searchable chunks with words have no vector in this space yet."""
+        query = (
+            "SELECT count(*) FROM chunks c JOIN documents d ON d.key = c.document "
+            "WHERE d.visible AND trim(c.text, ?) <> '' AND c.id > ?"
+        )
+        with plain_errors(self.folder), self._db.snapshot() as reader:
+            return int(reader.execute(query, (rows.SPACES, rows.last_owner(reader, space))).fetchone()[0])
+
+    def passages_without(self, space: str, limit: int) -> list[Unencoded]:
+        """The first chunks with words that have no vector in this space, in order, those not yet visible too."""
+        query = rows.select_passages(self._db.format) + "AND c.id > ? ORDER BY c.id LIMIT ?"
+        with plain_errors(self.folder), self._db.snapshot() as reader:
+            found = reader.execute(query, (rows.SPACES, rows.last_owner(reader, space), limit)).fetchall()
+        return [rows.to_passage(row) for row in found]
+
+    def passages(self, chunk_ids: Sequence[int]) -> list[Unencoded]:
+        """What is encoded of these chunks, in the order of their ids; those without words, or gone, are left out."""
+        query = rows.select_passages(self._db.format) + "AND c.id IN (SELECT value FROM json_each(?)) ORDER BY c.id"
+        found = self._all(query, (rows.SPACES, json.dumps([int(number) for number in chunk_ids])))
+        return [rows.to_passage(row) for row in found]
 
     def alive(self) -> Mask:
         """Mask of the chunks a search may return; read-only, kept until the next commit."""

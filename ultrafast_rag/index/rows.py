@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ultrafast_rag.errors import IndexCorruptError, IndexStateError
-from ultrafast_rag.types import MODALITIES, PAGE_HEAD, Chunk, Document
+from ultrafast_rag.types import MODALITIES, PAGE_HEAD, Chunk, Document, Unencoded
 
 RowChunks = npt.NDArray[np.int32]
 """chunk id of each row of a vector file, int32: 4 of the bytes that a vector costs in memory."""
@@ -127,6 +127,31 @@ def to_text(row: Sequence[Any]) -> tuple[int, str]:
     fields = _chunk(row)
     head = mapping(fields["metadata"], "a chunk's metadata").get(PAGE_HEAD) if PAGE_HEAD in fields["metadata"] else None
     return fields["id"], "\n".join(str(words) for words in (fields["context"], head, fields["text"]) if words)
+
+
+def select_passages(version: int) -> str:
+    """Every chunk `c` with words, visible or not, with what `to_passage` needs; the first value is `SPACES`."""
+    ready = "(SELECT d.media_type = '' FROM documents d WHERE d.key = c.document)"
+    return f"SELECT {_columns('c', _CHUNK, version)}, {ready} FROM chunks c WHERE trim(c.text, ?) <> '' "
+
+
+def to_passage(row: Sequence[Any]) -> Unencoded:
+    """A row of `select_passages`."""
+    fields = _chunk(row[:-1])
+    return Unencoded(fields["id"], fields["context"], fields["text"], bool(row[-1]))
+
+
+SPACES = "".join(map(chr, filter(lambda code: chr(code).isspace(), range(1, 0x3001))))  # what `str.strip` takes for blank
+
+
+def last_owner(reader: sqlite3.Connection, space: str) -> int:
+    """Id of the chunk that the last row of a space belongs to, 0 without rows: chunks after it have no vector there."""
+    row = reader.execute("SELECT chunk_ids FROM blocks WHERE space = ? ORDER BY first_row DESC LIMIT 1", (space,)).fetchone()
+    if row is None:
+        return 0
+    if not isinstance(row[0], bytes) or len(row[0]) < 4:
+        raise damaged("the description of vectors", row[0])
+    return integer(int.from_bytes(row[0][-4:], "little"), "a passage's id", 1, MOST_CHUNKS)
 
 
 def _chunk(row: Sequence[Any]) -> dict[str, Any]:

@@ -21,6 +21,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ultrafast_rag.errors import IndexCorruptError, IndexStateError
 from ultrafast_rag.files import sync
 from ultrafast_rag.index import records, rows, totals, upkeep
@@ -29,7 +31,7 @@ from ultrafast_rag.index.lock import WriterLock
 from ultrafast_rag.index.reading import Reading
 from ultrafast_rag.index.rows import RowChunks
 from ultrafast_rag.index.vectors import HalfVectors, VectorFile, row_sums, to_half
-from ultrafast_rag.types import PartCommit, Progress, Record, Stat
+from ultrafast_rag.types import PartCommit, Progress, Record, Stat, Vectors
 
 _COMPACT_ABOVE = 1 / 3  # dead share of a vector file that makes rewriting it worth the bytes
 
@@ -43,6 +45,7 @@ class Store(Reading):
         self._lock = WriterLock(folder, "writer.lock")
         self._writing = threading.RLock()
         self._files: dict[str, VectorFile] = {}
+        self._keeps_lock = False
 
     @classmethod
     def open(cls, folder: Path | str | None, *, write: bool = True) -> Store:
@@ -92,8 +95,11 @@ class Store(Reading):
     # ---- writing
 
     @contextlib.contextmanager
-    def _transaction(self, *, visible: bool = True) -> Iterator[sqlite3.Connection]:
-        """One durable transaction of the only writer; visible=True moves `generation` on."""
+    def _transaction(self, *, visible: bool = True, brief: bool = False) -> Iterator[sqlite3.Connection]:
+        """One durable transaction of the only writer; visible=True moves `generation` on.
+
+        brief: the lock goes back at the end, unless another transaction has kept it.
+        """
         if not self._write:
             raise IndexStateError(f"the index in {self.folder} was opened for reading only")
         with self._writing, plain_errors(self.folder):
@@ -101,6 +107,7 @@ class Store(Reading):
                 raise IndexStateError(f"the index in {self.folder} is closed. Open it again.")
             fresh = not self._lock.held
             self._lock.acquire()
+            self._keeps_lock = self._keeps_lock or not brief
             if fresh:
                 self._db.check_format()  # another process may have upgraded it
             writer = self._db.writer()
@@ -120,6 +127,9 @@ class Store(Reading):
                 with contextlib.suppress(sqlite3.Error):  # SQLite has rolled back by itself after a full disk
                     writer.execute("ROLLBACK")
                 raise
+            finally:
+                if not self._keeps_lock:
+                    self._lock.release()
 
     def begin(
         self,
@@ -173,6 +183,32 @@ class Store(Reading):
                     records.finish(writer, part.document_key)
         return ids
 
+    def add_vectors(self, space: str, chunk_ids: Sequence[int], vectors: Vectors) -> int:
+        """Give stored chunks their vectors, in one durable transaction; returns how many were kept.
+
+        chunk_ids: rising, and all after those that have vectors. What was deleted meanwhile, or has got a vector from
+        another process, is left out. The lock is not kept: a process that only asks does not keep others from writing.
+        """
+        half = to_half(vectors, space)
+        with self._transaction(brief=True) as writer:
+            last = rows.last_owner(writer, space)
+            wanted = json.dumps([int(number) for number in chunk_ids])
+            found = writer.execute("SELECT id FROM chunks WHERE id IN (SELECT value FROM json_each(?))", (wanted,))
+            known = {row[0] for row in found}
+            keep = [n for n, number in enumerate(chunk_ids) if number > last and number in known]
+            if keep:
+                self._append(writer, space, half[keep], np.asarray(chunk_ids, dtype="<i4")[keep])
+        return len(keep)
+
+    def drop_vectors(self, space: str, *, up_to: int) -> None:
+        """Forget a space's vectors of the chunks up to this one, and with them those of chunks that are gone."""
+        if not (self.vectors(space).chunk_ids <= up_to).any():
+            return
+        with self._transaction(brief=True) as writer:
+            upkeep.compact_space(writer, self.folder, space, after=up_to)
+        with plain_errors(self.folder), self._db.reading() as reader:
+            upkeep.sweep(reader, self.folder)
+
     def _append(self, writer: sqlite3.Connection, name: str, vectors: HalfVectors, owners: RowChunks) -> None:
         dim = vectors.shape[1]
         row = writer.execute("SELECT name, dim, rows, file FROM spaces WHERE name = ?", (name,)).fetchone()
@@ -184,8 +220,7 @@ class Store(Reading):
             raise IndexStateError(f"space {name!r} holds vectors of {space.dim} values, these have {dim}: another encoder's")
         if not len(vectors):
             return
-        last = writer.execute("SELECT chunk_ids FROM blocks WHERE space = ? ORDER BY first_row DESC LIMIT 1", (name,)).fetchone()
-        if last and (not isinstance(last[0], bytes) or int.from_bytes(last[0][-4:], "little") >= owners[0]):
+        if rows.last_owner(writer, name) >= owners[0]:
             raise IndexCorruptError(f"{self.folder} has forgotten which passages it numbered. {rows.ADVICE}")
         file = self._files.get(name)
         if file is None or file.name != space.file:

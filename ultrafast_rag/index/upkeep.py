@@ -171,13 +171,13 @@ def dead_share(reader: sqlite3.Connection, chunk_ids: RowChunks) -> float:
     return 1 - float(_exists(reader, chunk_ids).mean()) if len(chunk_ids) else 0.0
 
 
-def compact_space(writer: sqlite3.Connection, folder: Path, name: str) -> None:
-    """Write the living rows to a new file and describe it; the old one goes with `sweep`, after the commit."""
+def compact_space(writer: sqlite3.Connection, folder: Path, name: str, *, after: int = 0) -> None:
+    """Write the living rows, of chunks after this one, to a new file and describe it; the old one goes with `sweep`."""
     space = rows.to_space(writer.execute(f"{_SPACES} WHERE name = ?", (name,)).fetchone())
     found = rows.to_blocks(writer.execute(rows.select_blocks(2), (name, 0)).fetchall(), 0, space.rows)
     ids = np.concatenate([np.empty(0, "<i4"), *(block.chunk_ids for block in found)])
     sums = np.concatenate([np.empty(0, "<u4"), *(block.sums for block in found if block.sums is not None)])
-    keep = np.flatnonzero(_exists(writer, ids))
+    keep = np.flatnonzero(_exists(writer, ids) & (ids > after))
     source, target = open_map(folder, space), rows.file_name(name, rows.file_version(name, space.file) + 1)
     writer.execute("DELETE FROM blocks WHERE space = ?", (name,))
     fd = open_inside(folder, target, os.O_WRONLY | os.O_CREAT)

@@ -64,6 +64,23 @@ class Chunker:
         self.budget = min(config.chunk_tokens, tokenizer.max_tokens - SPECIAL_TOKENS)
         self.embed = embed
 
+    def tokens(self, passages: Sequence[tuple[str, str]]) -> list[tuple[int, ...]]:
+        """Of stored passages (context, text): the tokens they were chunked with, where the vocabulary is of word pieces."""
+        texts = self.tokenizer.tokenize([text for _, text in passages])
+        contexts = {context: self.fit_context(context) for context in dict.fromkeys(context for context, _ in passages)}
+        return [(*contexts[context], *ids)[: self.budget] for (context, _), ids in zip(passages, texts)]
+
+    def fit_context(self, context: str) -> tuple[int, ...]:
+        """Tokens of the innermost headings that fit, outermost first; a heading too long by itself is cut."""
+        room = min(CONTEXT_TOKENS, int(self.budget * CONTEXT_SHARE))
+        names = context.split(" > ") if context else []
+        kept: list[int] = []
+        for ids in reversed(self.tokenizer.tokenize(names)):
+            if kept and len(ids) + len(kept) > room:
+                break
+            kept = [*ids, *kept][:room]
+        return tuple(kept)
+
     def start(self, *, title: str = "", section: str = "", film: bool = False) -> DocumentChunker:
         """A chunker for one document; `section` is where an interrupted one had got to."""
         return DocumentChunker(self, title=title, section=section, film=film)
@@ -144,14 +161,14 @@ class DocumentChunker:
     def _listed(self, run: Sequence[Element]) -> Iterator[Chunk]:
         """A run of headings as a passage of its own, in pieces that fit the encoder."""
         context = self._context()
-        context_ids = self._fit_context(context)
+        context_ids = self._chunker.fit_context(context)
         budget = self._chunker.budget - len(context_ids)
         for window in self._windows(list(self._sentences(run, budget)), budget, "heading"):
             yield self._make(window, context, context_ids, "text")
 
     def _chunk_group(self, group: Sequence[Element]) -> Iterator[Chunk]:
         context = self._context()
-        context_ids = self._fit_context(context)
+        context_ids = self._chunker.fit_context(context)
         budget = self._chunker.budget - len(context_ids)
         kind = group[0].kind
         modality = self._modality(kind)
@@ -186,17 +203,6 @@ class DocumentChunker:
         if kind == "speech":
             return self._speech
         return _MODALITY_OF.get(kind, "text")
-
-    def _fit_context(self, context: str) -> tuple[int, ...]:
-        """Tokens of the innermost headings that fit, outermost first; a heading too long by itself is cut."""
-        room = min(CONTEXT_TOKENS, int(self._chunker.budget * CONTEXT_SHARE))
-        names = context.split(" > ") if context else []
-        kept: list[int] = []
-        for ids in reversed(self._chunker.tokenizer.tokenize(names)):
-            if kept and len(ids) + len(kept) > room:
-                break
-            kept = [*ids, *kept][:room]
-        return tuple(kept)
 
     def _sentences(self, group: Sequence[Element], budget: int) -> Iterator[_Sentence]:
         """Every sentence of the group with its tokens; one longer than the budget is cut at words."""

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from ultrafast_rag.errors import CorruptError
 from ultrafast_rag.monitor import StageClock
-from ultrafast_rag.ports import EmbeddingCache, ImageEncoder, TextEncoder
+from ultrafast_rag.ports import EmbeddingCache, ImageEncoder, StaticEncoder, TextEncoder
 from ultrafast_rag.types import TEXT_SPACE, VISUAL_SPACE, Chunk, Vectors
 
 REMEMBERED = 20_000  # vectors of this run kept for content that repeats before the cache has it
@@ -49,7 +49,10 @@ class Embedded:
 
 
 class Embedder:
-    """Encodes chunks batch by batch, counting what was computed and what was known."""
+    """Encodes chunks batch by batch, counting what was computed and what was known.
+
+    static: gives passages its vectors, in its own space, in place of the sentence encoder's, which are added later.
+    """
 
     def __init__(
         self,
@@ -57,8 +60,10 @@ class Embedder:
         picture: Callable[[], ImageEncoder | None],
         cache: EmbeddingCache,
         clock: StageClock,
+        *,
+        static: Callable[[], StaticEncoder] | None = None,
     ) -> None:
-        self._text, self._picture, self._cache, self._clock = text, picture, cache, clock
+        self._text, self._picture, self._cache, self._clock, self._static = text, picture, cache, clock, static
         self._recent: OrderedDict[tuple[str, bytes], Vectors] = OrderedDict()
         self.embedded = self.cache_hits = 0
 
@@ -66,7 +71,9 @@ class Embedder:
         """Vectors of the chunks in their order; a picture that cannot be decoded is left out, with a note."""
         result = Embedded()
         worded = [n for n, chunk in enumerate(chunks) if chunk.text.strip()]
-        if worded:
+        if worded and self._static is not None:
+            self._sketch(self._static(), [chunks[n] for n in worded], worded, result)
+        elif worded:
             self._embed_texts([chunks[n] for n in worded], worded, result)
         pictured = {n: chunk.data for n, chunk in enumerate(chunks) if chunk.data and chunk.modality in ("image", "video")}
         image_encoder = self._picture() if pictured else None
@@ -89,6 +96,12 @@ class Embedder:
         with self._clock.stage("encode"):
             vectors = self._lookup(encoder.fingerprint, keys, encode, result)
         result.vectors[TEXT_SPACE], result.rows[TEXT_SPACE] = vectors, np.array(numbers, np.int64)
+
+    def _sketch(self, static: StaticEncoder, chunks: Sequence[Chunk], numbers: list[int], result: Embedded) -> None:
+        with self._clock.stage("sketch"):
+            vectors = static.encode_tokens([chunk.token_ids for chunk in chunks])
+        known = np.flatnonzero(vectors.any(axis=1))  # without a token there is nothing to find but its words
+        result.vectors[static.space], result.rows[static.space] = vectors[known], np.array(numbers, np.int64)[known]
 
     def _embed_pictures(self, image_encoder: ImageEncoder, pictures: dict[int, bytes], result: Embedded) -> None:
         def encode(missing: list[int]) -> Vectors:

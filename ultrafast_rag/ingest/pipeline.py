@@ -22,7 +22,7 @@ from ultrafast_rag.ingest.embed import Embedded, Embedder
 from ultrafast_rag.ingest.sources import Source
 from ultrafast_rag.ingest.stages import Overlap
 from ultrafast_rag.monitor import StageClock, rss_mb
-from ultrafast_rag.ports import DocumentWriter, EmbeddingCache, ImageEncoder, TextEncoder, Transcriber
+from ultrafast_rag.ports import DocumentWriter, EmbeddingCache, ImageEncoder, StaticEncoder, TextEncoder, Transcriber
 from ultrafast_rag.types import Chunk, Element, IngestReport, Part, PartCommit, ProgressState, Record, Segment
 
 PARTS_AHEAD = 24  # parts read but not yet encoded
@@ -36,7 +36,7 @@ NOTES_SHOWN = 20  # a screenful
 class Ports:
     """What the pipeline needs of the stages. The models are callables: an unchanged folder loads none.
 
-    picture and speech give None where no model can be had; the report then says what stays unread.
+    picture and speech give None where no model can be had; the report then says what stays unread. static: see `Embedder`.
     """
 
     extract: Callable[[Path, int], Iterator[Part]]
@@ -45,6 +45,7 @@ class Ports:
     picture: Callable[[], ImageEncoder | None]
     speech: Callable[[], Transcriber | None]
     cache: EmbeddingCache
+    static: Callable[[], StaticEncoder] | None = None
 
 
 @dataclass(slots=True)
@@ -148,7 +149,7 @@ class Pipeline:
         self._started = time.perf_counter()
         self._sources: Sequence[Source] = ()
         self._opened: set[str] = set()
-        self._embedder = Embedder(ports.text, ports.picture, ports.cache, clock)
+        self._embedder = Embedder(ports.text, ports.picture, ports.cache, clock, static=ports.static)
         self._totals: dict[int, int] = {}
         self._read_parts: dict[int, int] = {}
         self.stats = IngestStats()

@@ -33,6 +33,19 @@ def progress_bar(*, quiet: bool, label: str = "ingest") -> Iterator[Callable[[Pr
         yield draw
 
 
+@contextmanager
+def refine_bar(passages: int, *, quiet: bool) -> Iterator[Callable[[int], object] | None]:
+    """A callback that counts passages as they get their vectors; None when quiet or when none is left."""
+    if quiet or not passages:
+        yield None
+        return
+    from tqdm.auto import tqdm
+
+    watched = (sys.stderr.isatty() or "ipykernel" in sys.modules) and not os.environ.get("CI")
+    with tqdm(desc="refine", unit="passage", total=passages, dynamic_ncols=True, leave=False, disable=not watched) as bar:
+        yield bar.update
+
+
 class _Lines:
     """A line now and then, for logs."""
 

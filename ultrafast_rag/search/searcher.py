@@ -25,7 +25,17 @@ from ultrafast_rag.errors import ConfigError, did_you_mean
 from ultrafast_rag.language.safetext import unstorable
 from ultrafast_rag.language.sentences import closest
 from ultrafast_rag.monitor import PerformanceMonitor
-from ultrafast_rag.ports import ChunkReader, FileNames, ImageEncoder, LexicalIndex, Reranker, TextEncoder, VectorIndex
+from ultrafast_rag.ports import (
+    ChunkReader,
+    FileNames,
+    ImageEncoder,
+    LexicalIndex,
+    PartialDense,
+    PartialLeg,
+    Reranker,
+    TextEncoder,
+    VectorIndex,
+)
 from ultrafast_rag.types import DESCRIBES, MODALITIES, Chunk, ChunkIds, Hit, Hits, Mask, Ranking, moments_of
 
 CANDIDATES = 100  # a leg at least; fusion is exact over the union
@@ -60,11 +70,12 @@ class Searcher:
         image_encoder: Callable[[], ImageEncoder | None] = lambda: None,
         names: FileNames | None = None,
         reranker: Callable[[], Reranker | None] = lambda: None,
+        unrefined: PartialDense | None = None,
         monitor: PerformanceMonitor | None = None,
     ) -> None:
         self._reader, self._lexical, self._dense, self._visual = reader, lexical, dense, visual
         self._text_encoder, self._image_encoder, self._reranker = text_encoder, image_encoder, reranker
-        self._names = names
+        self._names, self._unrefined = names, unrefined
         self._config = config
         self._monitor = monitor or PerformanceMonitor()
         # the model encodes there while the words are looked up here; the other way round, the words, which hold the
@@ -99,7 +110,7 @@ class Searcher:
         if isinstance(query, bytes):
             ids, scores, dense, lexical = self._by_picture(query, pool, allowed)
         else:
-            ids, scores, dense, lexical = self._by_text(query, pool, alpha, allowed)
+            ids, scores, dense, lexical = self._by_text(query, k, pool, alpha, allowed)
         asked = frozenset(_WORD.findall(query.lower())) if isinstance(query, str) else frozenset()
         hits = self._hits(ids, scores, dense, lexical, 3 * k if rerank else k, asked=asked, neighbours=neighbours)
         if rerank and isinstance(query, str):
@@ -113,21 +124,31 @@ class Searcher:
             wanted["modality"] = [modality] if isinstance(modality, str) else list(modality)
         return self._reader.allowed(wanted) if wanted else None
 
-    def _by_text(self, query: str, pool: int, alpha: float, allowed: Mask | None) -> tuple[ChunkIds, Floats, Floats, Floats]:
+    def _by_text(
+        self, query: str, k: int, pool: int, alpha: float, allowed: Mask | None
+    ) -> tuple[ChunkIds, Floats, Floats, Floats]:
         encoder = self._text_encoder() if alpha > 0 else None
         asked = self._beside.submit(self._encoded, encoder, query) if encoder is not None else None
         with self._monitor.measure("search: words"):
             lexical = self._lexical.search(query, pool, allowed=allowed) if alpha < 1 else _nothing()
         named = self._names.named(query) if self._names is not None and alpha < 1 else None
         vector = asked.result()[0] if asked is not None else None
+        partial: PartialLeg | None = None
+        if encoder is not None and self._unrefined is not None:
+            with self._monitor.measure("search: refine"):
+                partial = self._unrefined.leg(query, encoder, lexical, named, alpha=alpha, k=k, allowed=allowed)
+        leg: VectorIndex = partial or self._dense
         with self._monitor.measure("search: meaning"):
-            dense = self._dense.search(vector, pool, allowed=allowed) if vector is not None else _nothing()
+            dense = leg.search(vector, pool, allowed=allowed) if vector is not None else _nothing()
         seen = self._see(query, pool, allowed) if alpha > 0 else None
-        inside = self._inside(query, vector, pool, named, allowed)
+        inside = self._inside(query, leg, vector, pool, named, allowed)
         ids = union(lexical.chunk_ids, dense.chunk_ids, *inside, *([seen[0].chunk_ids] if seen else []))
         cosines = np.full(len(ids), np.nan, np.float32)
         if vector is not None:
-            cosines = known_or(dense, ids, lambda missing: self._dense.score(vector, missing))
+            cosines = known_or(dense, ids, lambda missing: leg.score(vector, missing))
+        if partial is not None:  # fused by those alone that meaning has judged; and what CLIP sees
+            ready = (ids < partial.first) | ~np.isnan(cosines) | np.isin(ids, seen[0].chunk_ids if seen else [])
+            ids, cosines = ids[ready], cosines[ready]
         bm25 = np.zeros(len(ids), np.float32)
         if alpha < 1:
             bm25 = known_or(lexical, ids, lambda missing: self._lexical.score(query, missing))
@@ -148,7 +169,7 @@ class Searcher:
             return encoder.encode_queries([query])
 
     def _inside(
-        self, query: str, vector: Floats | None, pool: int, named: Floats | None, allowed: Mask | None
+        self, query: str, leg: VectorIndex, vector: Floats | None, pool: int, named: Floats | None, allowed: Mask | None
     ) -> tuple[ChunkIds, ...]:
         """The best of the files that the question names, however many others fit as well."""
         if named is None:
@@ -156,7 +177,7 @@ class Searcher:
         visible = (named > 0) & (self._reader.allowed({}) if allowed is None else allowed)[: len(named)]
         legs = [self._lexical.search(query, pool, allowed=visible)]
         if vector is not None:
-            legs.append(self._dense.search(vector, pool, allowed=visible))
+            legs.append(leg.search(vector, pool, allowed=visible))
         return tuple(leg.chunk_ids for leg in legs)
 
     def _see(self, query: str, pool: int, allowed: Mask | None) -> tuple[Ranking, Callable[[ChunkIds], Floats]] | None:

@@ -10,6 +10,7 @@ always trace (seen with transformers 5).
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -89,7 +90,8 @@ class OpenVINOEngine:
         self.widths = padded_widths(spec.max_tokens, step=_LENGTH_STEP)
         folder = converted(spec, "int8" if name == "openvino-int8" else "f32", config.cache_dir, progress=progress)
         openvino = require("openvino", extra="cpu")
-        self._openvino, self._lock = openvino, threading.Lock()
+        self._openvino = openvino
+        self._batches, self._questions = threading.Lock(), threading.Lock()
         self._core = openvino.Core()
         self._model = self._core.read_model(str(folder / "model.xml"))
         self._precision = "f32" if name == "openvino-f32" or not plan.cpu.bf16 else "bf16"
@@ -106,17 +108,19 @@ class OpenVINOEngine:
         budget = min(self._budget, max(_QUESTION_TOKENS, sum(lengths) // self._cores))  # work for every core
         plan = list(batches(lengths, budget=budget, max_rows=self._max_rows, padded=self._padded))
         inputs = (self._inputs(rows, token_ids, self._padded(lengths[rows[0]]), budget) for rows in plan)
-        with self._lock:
+        is_question = sum(lengths) <= _QUESTION_TOKENS  # it goes beside batches, or between two of them, and not after all
+        with contextlib.nullcontext() if is_question else self._batches:
             try:
                 self._tokens_run += sum(lengths)
-                few = sum(lengths) <= _QUESTION_TOKENS or self._tokens_run <= _TOKENS_BEFORE_STREAMS
+                few = is_question or self._tokens_run <= _TOKENS_BEFORE_STREAMS
                 for rows, batch in zip(plan, inputs):
                     queue = None if few or self._cores == 1 else self._streams()
                     if queue is None:
-                        vectors[rows] = self._request.infer(batch, share_inputs=True, share_outputs=True)[0][: len(rows)]
+                        with self._questions:
+                            vectors[rows] = self._request.infer(batch, share_inputs=True, share_outputs=True)[0][: len(rows)]
                     else:
                         queue.start_async(batch, (vectors, rows, batch), share_inputs=True)
-                if self._queue is not None:
+                if self._queue is not None and not is_question:
                     self._queue.wait_all()
             except RuntimeError as error:
                 raise EncodingError(f"{self.name} failed: {str(error).splitlines()[0]}") from error
