@@ -221,7 +221,8 @@ async def test_breaker_opens_after_lasting_faults_and_probes_later():
     now = [0.0]
     breaker = CircuitBreaker(failures=2, recovery_s=30, clock=lambda: now[0])
     with Server(schedule=lambda number, body: "500" if number < 8 else None) as server:
-        model = generator(server, gate={"breaker": breaker})
+        model = generator(server)
+        model.gate.breaker = breaker
         for _ in range(2):
             with pytest.raises(UnavailableError):
                 await ask(model)

@@ -62,8 +62,8 @@ def test_every_command_has_options_and_help():
         parser = argparse.ArgumentParser()
         command.add_arguments(parser)
         assert command.help
-        # the provider's stand-in of `enrich` has no models, so nothing of Config to set
-        assert ("--set" in parser.format_help()) == (command.name not in ("enrich", "faults"))
+        # these take no Config: a provider's stand-in without models, damaged files, models of random weights
+        assert ("--set" in parser.format_help()) == (command.name not in ("enrich", "faults", "parity"))
         assert callable(importlib.import_module(f"ultrafast_rag.bench.{command.name}").run)
 
 
