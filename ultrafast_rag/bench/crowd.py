@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from ultrafast_rag.errors import IndexLockedError, UltraFastRAGError
+from ultrafast_rag.files import write_whole
 from ultrafast_rag.index.archive import export_archive, restore_archive
 from ultrafast_rag.index.dense import DenseIndex
 from ultrafast_rag.index.lexical import LexicalIndex
@@ -105,9 +106,7 @@ def _process(folder: Path, scratch: Path, process: int, seconds: float, seed: in
                 one.start()
             for one in work:
                 one.join()
-    partial = scratch / f"ledger-{process}.partial"
-    partial.write_text(json.dumps({"done": done, "kept": kept}))
-    partial.replace(scratch / f"ledger-{process}.json")
+    write_whole(scratch, f"ledger-{process}.json", [json.dumps({"done": done, "kept": kept}).encode()])
 
 
 def _thread(
