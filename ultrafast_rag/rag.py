@@ -40,6 +40,7 @@ from ultrafast_rag.index.archive import export_archive, restore_archive
 from ultrafast_rag.index.dense import DenseIndex
 from ultrafast_rag.index.embedding_cache import open_embedding_cache
 from ultrafast_rag.index.filters import FIELDS
+from ultrafast_rag.index.home import is_home, settle
 from ultrafast_rag.index.lexical import LexicalIndex
 from ultrafast_rag.index.names import NameIndex
 from ultrafast_rag.index.repair import Repair, repair
@@ -225,7 +226,11 @@ class UltraFastRAG:
 
     @cached_property
     def _evidence(self) -> EvidenceFinder:
-        return EvidenceFinder(self._store, lambda function, **about: self._sandbox.call(function, **about))
+        return EvidenceFinder(
+            self._store,
+            lambda function, **about: self._sandbox.call(function, **about),
+            own=lambda: is_home(self._store, self.config.cache_dir),
+        )
 
     @cached_property
     def _extractive(self) -> ExtractiveAnswerer:
@@ -411,6 +416,7 @@ class UltraFastRAG:
         self._unindexed = False
 
     def _remember_config(self) -> None:
+        settle(self._store, self.config.cache_dir)
         if self._store.get_meta(CONFIG) is None:
             self._store.set_meta(CONFIG, self.config.identity())
 

@@ -28,7 +28,7 @@ from ultrafast_rag.errors import ConfigError, IndexCorruptError, IndexStateError
 from ultrafast_rag.files import sha256_of
 from ultrafast_rag.index import records, rows, upkeep
 from ultrafast_rag.index.database import DATABASE, FORMAT, plain_errors
-from ultrafast_rag.index.store import Store
+from ultrafast_rag.index.store import HOME, Store
 
 MANIFEST = "manifest.json"
 _ARCHIVE_FORMAT = 2
@@ -84,16 +84,20 @@ def _prepare(snapshot: Path, *, paths: bool) -> None:
         copy.execute("BEGIN")
         if copy.execute("SELECT format FROM state").fetchone()[0] < FORMAT:
             upkeep.upgrade(copy, snapshot)
+        records.drop_meta(copy, HOME)
         if not paths:
-            sources = dict(copy.execute("SELECT key, source FROM documents").fetchall())
+            sources = dict(map(rows.check_document, copy.execute(rows.select_documents(FORMAT)).fetchall()))
             short = _short_names(list(sources.values()))
             for key, source in sources.items():
                 copy.execute("UPDATE documents SET source = ?, size = 0, mtime_ns = 0 WHERE key = ?", (short[source], key))
                 rows.seal_document(copy, key)
-            kept = copy.execute("SELECT value FROM meta WHERE key = 'config'").fetchone()
-            if kept:
-                identity = {name: value for name, value in json.loads(kept[0]).items() if name in IDENTITY}
+            kept = copy.execute("SELECT key, value, sum FROM meta WHERE key = 'config'").fetchone()
+            settings = rows.to_json_value(kept, "the settings of the index") if kept else None
+            if isinstance(settings, dict):
+                identity = {name: value for name, value in settings.items() if name in IDENTITY}
                 records.set_meta(copy, "config", json.dumps(identity))
+            elif kept:
+                raise rows.damaged("what the index keeps as its settings", settings)
         copy.execute("COMMIT")
         copy.execute("VACUUM")
     with (snapshot / DATABASE).open("rb") as written:

@@ -210,6 +210,13 @@ def set_meta(writer: sqlite3.Connection, key: str, value: str) -> None:
     totals.add(writer, "all_meta", checksum((key, value)) - sealed_as(old and old[0]))
 
 
+def drop_meta(writer: sqlite3.Connection, key: str) -> None:
+    """Forget a JSON text."""
+    old = writer.execute("SELECT sum FROM meta WHERE key = ?", (key,)).fetchone()
+    writer.execute("DELETE FROM meta WHERE key = ?", (key,))
+    totals.add(writer, "all_meta", -sealed_as(old and old[0]))
+
+
 def _check_texts(whose: str, *texts: str) -> None:
     for text in texts:
         if why := unstorable(text):

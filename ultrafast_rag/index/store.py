@@ -33,6 +33,7 @@ from ultrafast_rag.index.rows import RowChunks
 from ultrafast_rag.index.vectors import HalfVectors, VectorFile, row_sums, to_half
 from ultrafast_rag.types import PartCommit, Progress, Record, Stat, Vectors
 
+HOME = "home"  # meta: the machine whose files the sources are, see `home.py`
 _COMPACT_ABOVE = 1 / 3  # dead share of a vector file that makes rewriting it worth the bytes
 
 
@@ -290,6 +291,7 @@ class Store(Reading):
             for (key,) in writer.execute("SELECT key FROM documents WHERE size <> 0 OR mtime_ns <> 0").fetchall():
                 writer.execute("UPDATE documents SET size = 0, mtime_ns = 0 WHERE key = ?", (key,))
                 rows.seal_document(writer, key)
+            records.drop_meta(writer, HOME)
 
     def add_feedback(self, question: str, chunk_id: int | None, vote: int, *, at: float | None = None) -> None:
         """Keep a vote (+1, 0, -1) on a hit; at: seconds since 1970, None for now."""

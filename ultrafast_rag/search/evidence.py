@@ -27,10 +27,11 @@ class EvidenceFinder:
     """Called with a hit; remembers nothing.
 
     call: runs `module.function` of the extractors with JSON arguments in a worker process, and gives back its bytes.
+    own: whether the index was made on this machine: of another's only what is stored is shown, no file that it names.
     """
 
-    def __init__(self, store: DocumentReader, call: Callable[..., bytes]) -> None:
-        self._store, self._call = store, call
+    def __init__(self, store: DocumentReader, call: Callable[..., bytes], *, own: Callable[[], bool] = lambda: True) -> None:
+        self._store, self._call, self._own = store, call, own
 
     def __call__(self, hit: Hit) -> Evidence | None:
         """What to show for a hit, or None; never raises for a file that is gone or broken."""
@@ -38,8 +39,11 @@ class EvidenceFinder:
             if hit.modality == "image":
                 return self._asset(hit)
             path = Path(hit.source)
+            if not self._own():
+                return self._gone(hit, path, "was read on another machine (ingest it here to see it)")
             if not self._unchanged(hit, path):
-                return self._gone(hit, path)
+                there = path.is_absolute() and path.exists()
+                return self._gone(hit, path, "has changed since it was read" if there else "is not here any more")
             if hit.page is not None:
                 document = self._store.document(hit.document_id)
                 return self._crop(hit, path) if document and document.media_type == "application/pdf" else None
@@ -59,12 +63,11 @@ class EvidenceFinder:
             return False
         return self._store.unchanged(hit.source, (stat.st_size, stat.st_mtime_ns))
 
-    def _gone(self, hit: Hit, path: Path) -> Evidence | None:
+    def _gone(self, hit: Hit, path: Path, what: str) -> Evidence | None:
         """What was stored of a file that moved or changed since, and words that say so; None for text without a file."""
         stored = self._asset(hit)
         if stored is None and not path.suffix:
             return None  # a passage given as text: nothing is missing
-        what = "has changed since it was read" if path.is_absolute() and path.exists() else "is not here any more"
         shown = "this is what was stored of it" if stored else "the text above is what was stored of it"
         words = f"{hit.where}: {path.name} {what}; {shown}"
         return replace(stored, caption=words) if stored else Evidence("text/plain", b"", caption=words)
