@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> Result:
         "crowd": ("4 processes of 4 threads at once", lambda: crowd.run(300 if long else 10, seed)),
         "files": ("a damaged file is read", lambda: fuzz.files(5000 if long else 100, seed, samples=arguments.samples)),
     }
-    rows = _recorded(arguments)
+    rows, details = _recorded(arguments)
     for key in arguments.only or FAULTS:
         name, trial = trials[key]
         say(name)
@@ -79,18 +79,21 @@ def run(arguments: argparse.Namespace) -> Result:
         found = trial()
         count = found.get("trials", sum(value for value in found.values() if isinstance(value, int)))
         made = {"seed": seed, "date": datetime.now(UTC).date().isoformat(), "load": round(os.getloadavg()[0], 1)}
-        rows[name] = {"fault": name, "trials": count, **found, **made, "seconds": round(time.perf_counter() - start, 1)}
+        details[name] = {part: value for part, value in found.items() if isinstance(value, dict)}
+        plain = {part: value for part, value in found.items() if not isinstance(value, dict)}
+        rows[name] = {"fault": name, "trials": count, **plain, **made, "seconds": round(time.perf_counter() - start, 1)}
     note = "none may be wrong, raw, lost, doubled or hung; with 0 of n, the rate is below 3/n at 95 % (rule of three)"
     table = Table(rows.values(), "Faults", notes=(note, "load: of the machine when it was run; seconds are to be read with it"))
-    return Result(table, {"long": long})
+    return Result(table, {"long": long, "details": {name: about for name, about in details.items() if about}})
 
 
-def _recorded(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """With --only: the rows that the record holds already."""
-    path = arguments.out or FOLDER / "faults.json"
+def _recorded(arguments: argparse.Namespace) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+    """With --only: the rows that the record holds already, and their details."""
+    path = getattr(arguments, "out", None) or FOLDER / "faults.json"
     if not arguments.only or not path.exists():
-        return {}
-    return {row["fault"]: row for row in json.loads(path.read_text(encoding="utf-8"))["rows"]}
+        return {}, {}
+    record = json.loads(path.read_text(encoding="utf-8"))
+    return {row["fault"]: row for row in record["rows"]}, dict(record.get("details", {}))
 
 
 # ---- an index to damage
