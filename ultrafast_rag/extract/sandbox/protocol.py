@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, get_args
 
 from ultrafast_rag.types import BBox, Element, ElementKind, Part
 
-MAX_JSON = 64 << 20  # a part of text is some 300 kB, of a sheet with full cells some MB
+MAX_JSON = 32 << 20  # a part of text is some 300 kB, of a sheet with full cells some MB, of HTML at most html.MAX_CHARS
 MAX_BYTES = 512 << 20  # a page of many pictures is some MB, 26 s of sound 0.8 MB
 MAX_BLOBS = 10_000  # pictures and sounds of one part
 _HEADER = struct.Struct("<II")
