@@ -62,7 +62,9 @@ COMMANDS = {
         Command("ablation", "from the basic settings to the default, one change at a time"),
         Command("enrich", "enrichment one at a time against many at once, on a loopback stand-in"),
         Command("gpu", "GPU switches one by one: tokens/s, pictures/s, TFLOP/s against the ceiling, peak memory"),
-        Command("faults", "damaged files, refused writes, kills, a crowd, hostile documents: what is lost, wrong or raw; --long for all"),
+        Command(
+            "faults", "damaged files, refused writes, kills, a crowd, hostile documents: what is lost or raw; --long for all"
+        ),
         Command("support", "when an extractive answer is supported: right and wrong rates by threshold"),
     )
 }
