@@ -705,6 +705,13 @@ class UltraFastRAG:
         self._dense.refresh()
         return examine(self.config, self._store, self._models, index_info={TEXT_SPACE: dict(self._dense.info)})
 
+    def tune(self, *, limit_s: float = 30.0) -> Table:
+        """Find the fastest batch budget of this machine's text encoder, remember it, and say what it gained.
+
+        The engine was measured at first use already. Nothing is remembered while other work slows the machine down.
+        """
+        return self._models.tune(limit_s)
+
     def warmup(self) -> None:
         """Load the text encoder and the index now rather than at the first question."""
         self._models.text().encode(["warm"])

@@ -65,6 +65,7 @@ COMMANDS = {
         Command(
             "faults", "damaged files, refused writes, kills, a crowd, hostile documents: what is lost or raw; --long for all"
         ),
+        Command("cache", "exact hits by tier, batches, shared executions, consolidation, monitoring; false hits by meaning"),
         Command("support", "when an extractive answer is supported: right and wrong rates by threshold"),
     )
 }

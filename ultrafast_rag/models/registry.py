@@ -20,10 +20,12 @@ from ultrafast_rag.models.pool import ModelPool, ModelUse, estimate_bytes
 from ultrafast_rag.models.proxies import ImageProxy, ReaderProxy, RerankProxy, SpeechProxy, TextProxy
 from ultrafast_rag.models.text.encoder import SentenceEncoder, open_text_encoder
 from ultrafast_rag.models.text.reference import Reference
+from ultrafast_rag.models.text.select import is_busy
 from ultrafast_rag.models.text.static import StaticEncoder, open_static
 from ultrafast_rag.models.text.tokens import same_space
+from ultrafast_rag.models.tune import tune, tuned_tokens
 from ultrafast_rag.ports import Facts, ImageEncoder, Reader, Reranker, Transcriber
-from ultrafast_rag.types import TEXT_SPACE, VISUAL_SPACE
+from ultrafast_rag.types import TEXT_SPACE, VISUAL_SPACE, Table
 
 FINGERPRINTS = "fingerprints"  # space -> what its vectors are; until version 0.2 the engine stood in it too
 REFERENCE = "reference"  # texts and float32 vectors that an engine is held to, on whatever machine
@@ -154,6 +156,33 @@ class Models:
         made_by: str | None = self._facts.get_meta(FINGERPRINTS, {}).get(space)
         return made_by
 
+    def tune(self, limit_s: float) -> Table:
+        """Find and remember the text encoder's fastest batch budget here; it holds from the next batch on."""
+        config, text = self._config, self.text()
+
+        def opened(batch_tokens: int | None) -> SentenceEncoder:
+            return open_text_encoder(config.replace(batch_tokens=batch_tokens), self.plan)
+
+        table = tune(
+            self._tuned_name(),
+            config.cache_dir,
+            opened,
+            lambda encoder: encoder.close(),
+            limit_s=limit_s,
+            busy=is_busy(self.plan),
+        )
+        text.close()  # loaded again, with what was found, when next used
+        return table
+
+    def _tuned_name(self) -> str:
+        """The encoder on this machine, by what decides its speed."""
+        cpu, gpus = self.plan.cpu, (gpu.name for gpu in self.plan.gpus)
+        return " | ".join((self._config.text_model, self._config.engine, cpu.name, f"{cpu.cores} cores", *gpus))
+
+    def _text_config(self) -> Config:
+        tokens = self._config.batch_tokens or tuned_tokens(self._config.cache_dir, self._tuned_name())
+        return self._config.replace(batch_tokens=tokens)
+
     def _open_text(self) -> SentenceEncoder:
         recorded = self._recorded(TEXT_SPACE)
         stored = self._facts.get_meta(REFERENCE) if recorded is not None else None
@@ -163,7 +192,7 @@ class Models:
             raise IndexStateError(f"{error}: restore the index from an archive, or ingest again") from error
         options: dict[str, Any] = {"space": recorded, "reference": reference, "progress": self._announce}
         try:
-            return open_text_encoder(self._config, self.plan, **options)
+            return open_text_encoder(self._text_config(), self.plan, **options)
         except WeightsError as error:
             usual, asked = Config().text_model, self._config.text_model
             if recorded is None or not Path(asked).expanduser().is_absolute():

@@ -1,0 +1,314 @@
+"""What is not done twice, and what that costs: caches by tier, batches, one execution for many, memory, monitoring.
+
+Redis is a `redis-server` of this run on loopback, and left out with a note where there is none. Timings are medians and 99th
+percentiles of single calls; monitoring is told by alternating arms on the same index and questions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ultrafast_rag.answer.memory import MemoryConsolidator
+from ultrafast_rag.bench.result import Result, say
+from ultrafast_rag.bench.settings import TEXT_ONLY
+from ultrafast_rag.config import Config
+from ultrafast_rag.errors import ConfigError
+from ultrafast_rag.index.result_disk import DiskTier
+from ultrafast_rag.language.sameness import differs
+from ultrafast_rag.models.batch_embedder import BatchEmbedder
+from ultrafast_rag.monitor import PerformanceMonitor
+from ultrafast_rag.ports import ResultTier
+from ultrafast_rag.rag import UltraFastRAG
+from ultrafast_rag.remote.redis_tier import RedisTier
+from ultrafast_rag.search.optimizer import QueryOptimizer
+from ultrafast_rag.search.query_cache import QueryCache, normalised
+from ultrafast_rag.search.semantic_cache import LEAST_COSINE
+from ultrafast_rag.types import Hits, Table
+
+PAIRS = Path("data/questions/pairs.jsonl")
+QUESTION = "How deep is the harbour of  Kellow Point?"
+PASSAGES = [
+    f"Lamp number {n} of station {n % 7} burns {3 * n} litres of oil a year and was lit in {1800 + n}." for n in range(200)
+]
+TTL_S = 3600.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """How often, and which pairs."""
+    parser.add_argument("--calls", type=int, default=2000, help="cache hits timed for each tier")
+    parser.add_argument("--rounds", type=int, default=5, help="alternations of each comparison; the median is shown")
+    parser.add_argument("--pairs", type=Path, default=PAIRS, help="questions that are the same, or nearly and not")
+
+
+def run(arguments: argparse.Namespace) -> Result:
+    """One row a claim, with what it was to show."""
+    if arguments.calls < 1 or arguments.rounds < 1:
+        raise ConfigError("--calls and --rounds must be at least 1")
+    rows: list[dict[str, Any]] = []
+    notes: list[str] = []
+    with tempfile.TemporaryDirectory(prefix="ultrafast_rag-cache-") as folder, _index(Path(folder)) as rag:
+        hits = rag.search(QUESTION)
+        measured: tuple[tuple[str, Callable[[], list[dict[str, Any]]]], ...] = (
+            ("caches", lambda: _tiers(hits, Path(folder), arguments.calls, notes)),
+            ("batches", lambda: _batches(rag, arguments.rounds)),
+            ("shared executions", _shared),
+            ("memory", lambda: _consolidation(arguments.rounds)),
+            ("monitoring", lambda: _monitoring(rag, Path(folder), arguments.rounds)),
+            ("semantic cache", lambda: _pairs(rag, arguments.pairs, notes)),
+        )
+        for name, parts in measured:
+            say(f"{name} ...")
+            rows += parts()
+    return Result(Table(rows, "Never twice", notes=tuple(notes)), {"rows": rows})
+
+
+@contextlib.contextmanager
+def _index(folder: Path) -> Iterator[UltraFastRAG]:
+    settings = {**TEXT_ONLY, "quiet": True, "query_cache": False}
+    with UltraFastRAG(folder / "index", config=Config().replace(**settings)) as rag:
+        rag.add_texts(PASSAGES)
+        rag.warmup()
+        yield rag
+
+
+def _row(what: str, value: float, unit: str, target: str) -> dict[str, Any]:
+    return {"measured": what, "value": value, "unit": unit, "target": target}
+
+
+# ---- exact hits
+
+
+def _tiers(hits: Hits, folder: Path, calls: int, notes: list[str]) -> list[dict[str, Any]]:
+    memory = QueryCache()
+    memory.put(_key(), hits)
+    rows = _hit_rows("memory", _times(lambda: memory.get(_key()), calls, lambda: None), ("<= 5", "<= 20"))
+    rows += _tier_rows("disk", DiskTier(folder / "queries", ttl_s=TTL_S), hits, calls, ("", "<= 200"))
+    with _redis(folder) as url:
+        if url:
+            rows += _tier_rows("redis", RedisTier(url, ttl_s=TTL_S), hits, calls, ("<= 1000", ""))
+        else:
+            notes.append("no redis-server here: Redis was not measured")
+    return rows
+
+
+def _key() -> tuple[Any, ...]:
+    """As `rag.search` makes it, but for the index's generation."""
+    return ("search", 7, normalised(QUESTION), 10, 0.65, "null", "null", False, False)
+
+
+def _tier_rows(name: str, tier: ResultTier, hits: Hits, calls: int, targets: tuple[str, str]) -> list[dict[str, Any]]:
+    cache = QueryCache("bench", {name: tier})
+    cache.put(_key(), hits)
+    cache.flush()
+    times = _times(lambda: cache.get(_key()), calls, cache.memory.clear)
+    served = cache.get_stats()[f"{name}_hits"]
+    cache.close()
+    if served != calls:
+        raise ConfigError(f"only {served:.0f} of {calls} came from {name}")
+    return _hit_rows(name, times, targets)
+
+
+def _times(call: Callable[[], Any], calls: int, before: Callable[[], None]) -> list[float]:
+    """Microseconds of each call."""
+    times = []
+    for _ in range(calls):
+        before()
+        start = time.perf_counter()
+        found = call()
+        times.append(1e6 * (time.perf_counter() - start))
+        if found is None:
+            raise ConfigError("a cached result was not found again")
+    return times
+
+
+def _hit_rows(name: str, times: Sequence[float], targets: tuple[str, str]) -> list[dict[str, Any]]:
+    p50, p99 = np.percentile(times, [50, 99])
+    return [_row(f"exact hit, {name}, p{p}", v, "us", target) for p, v, target in zip((50, 99), (p50, p99), targets)]
+
+
+@contextlib.contextmanager
+def _redis(folder: Path) -> Iterator[str]:
+    """The address of a server of our own on loopback; "" where there is none."""
+    program = shutil.which("redis-server")
+    if program is None:
+        yield ""
+        return
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
+    server = subprocess.Popen([program, *options], stdout=subprocess.DEVNULL)
+    try:
+        for _ in range(500):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                break
+            time.sleep(0.02)
+        yield f"redis://127.0.0.1:{port}/0"
+    finally:
+        server.kill()
+        server.wait()
+
+
+# ---- batches
+
+
+def _batches(rag: UltraFastRAG, rounds: int) -> list[dict[str, Any]]:
+    ours = rag._models.text()
+    with UltraFastRAG(config=Config().replace(**{**TEXT_ONLY, "quiet": True, "engine": "torch-f32"})) as plain_rag:
+        plain = plain_rag._models.text()
+        plain.encode(["warm"])
+        one_by_one = _median(lambda n: [plain.encode([text]) for text in _fresh(n, 100)], rounds)
+    ours_one_by_one = _median(lambda n: [ours.encode([text]) for text in _fresh(n, 100)], rounds)
+    batch = _median(lambda n: asyncio.run(_embed_batch(ours, _fresh(n, 100))), rounds)
+    alone = _median(lambda n: asyncio.run(_concurrent(ours, _fresh(n, 64), background=False)), rounds)
+    waited: list[float] = []
+    queued = _median(lambda n: waited.append(asyncio.run(_concurrent(ours, _fresh(n, 64), background=True))), rounds)
+    single = _median(lambda n: ours.encode(_fresh(n, 1)), 20)
+    return [
+        _row("embed_batch of 100 against one by one, plain float32 encoder", one_by_one / batch, "times", ">= 10"),
+        _row("embed_batch of 100 against one by one, our encoder", ours_one_by_one / batch, "times", ""),
+        _row("64 concurrent requests, background queue against none", alone / queued, "times", ">= 5"),
+        _row("added by the queue to the slowest of 64", 1000 * (float(np.median(waited)) - single), "ms", "<= 100"),
+    ]
+
+
+def _fresh(round_: int, count: int) -> list[str]:
+    """Texts never seen before."""
+    stamp = f"{time.perf_counter_ns():x} {round_}"
+    return [f"Question {n} of {stamp}: how many litres of oil does lamp {n} burn in a year?" for n in range(count)]
+
+
+async def _embed_batch(encoder: Any, texts: list[str]) -> None:
+    embedder = BatchEmbedder(encoder)
+    await embedder.embed_batch(texts)
+    embedder.close()
+
+
+async def _concurrent(encoder: Any, texts: list[str], *, background: bool) -> float:
+    """Seconds until the slowest of all texts, asked for at once one by one, is answered."""
+    embedder = BatchEmbedder(encoder)
+    if background:
+        await embedder.start_background_processor()
+    start = time.perf_counter()
+    await asyncio.gather(*(embedder.embed_text(text) for text in texts))
+    seconds = time.perf_counter() - start
+    await embedder.stop_background_processor()
+    embedder.close()
+    return seconds
+
+
+def _median(work: Callable[[int], Any], rounds: int) -> float:
+    """Median seconds of `work(round)`, after one that is not counted."""
+    times = []
+    for n in range(rounds + 1):
+        start = time.perf_counter()
+        work(n)
+        times.append(time.perf_counter() - start)
+    return float(np.median(times[1:]))
+
+
+# ---- executions, memory, monitoring
+
+
+def _shared() -> list[dict[str, Any]]:
+    calls: list[int] = []
+
+    async def ask() -> None:
+        optimizer = QueryOptimizer()
+        await asyncio.gather(*(optimizer.execute_query("same", calls.append, n) for n in range(100)))
+
+    asyncio.run(ask())
+    return [_row("executions of 100 identical concurrent queries", len(calls), "", "1")]
+
+
+def _consolidation(rounds: int) -> list[dict[str, Any]]:
+    times = []
+    for _ in range(rounds):
+        now = [1e9]
+        with tempfile.TemporaryDirectory(prefix="ultrafast_rag-memory-") as folder:
+            memory = MemoryConsolidator(Path(folder, "memory.sqlite3"), clock=lambda now=now: now[0])  # type: ignore[misc]
+            for n in range(1000):
+                memory.remember(f"finding {n} about lamp {n % 50}", importance=(n % 10) / 10, kind="turn" if n % 3 else "note")
+            now[0] += 3600.0
+            times.append(memory.run_consolidation().seconds)
+            memory.close()
+    return [_row("1 000 memories consolidated", 1000 * float(np.median(times)), "ms", "<= 50")]
+
+
+class _Silent(PerformanceMonitor):
+    """Records nothing: the arm without monitoring."""
+
+    def measure(self, name: str) -> Any:
+        return contextlib.nullcontext()
+
+    def track_operation(self, name: str, seconds: float) -> None:
+        pass
+
+
+def _monitoring(rag: UltraFastRAG, folder: Path, rounds: int) -> list[dict[str, Any]]:
+    ask = [f"Which lamp burns {3 * n} litres of oil?" for n in range(100)]
+    monitors = {"on": PerformanceMonitor(), "off": _Silent()}
+    files = folder / "files"
+    files.mkdir()
+    for n, passage in enumerate(PASSAGES[:40]):
+        (files / f"{n}.md").write_text(passage * 20, encoding="utf-8")
+
+    def questions(_: int) -> None:
+        for question in ask:
+            rag.search(question)
+
+    def ingest(_: int) -> None:
+        rag.ingest(files)
+        for path in files.iterdir():
+            rag.delete(path)
+
+    def arm(work: Callable[[int], None], monitor: PerformanceMonitor) -> float:
+        rag.monitor = rag._searcher()._monitor = monitor
+        start = time.perf_counter()
+        work(0)
+        return time.perf_counter() - start
+
+    rows = []
+    for name, work in (("a query", questions), ("an ingest", ingest)):
+        arm(work, monitors["on"])
+        shares = []
+        for _ in range(4 * rounds):
+            seconds = {kind: arm(work, monitor) for kind, monitor in monitors.items()}
+            shares.append(seconds["on"] / seconds["off"] - 1)
+        rows.append(_row(f"monitoring's share of {name}, median of pairs", 100 * float(np.median(shares)), "%", "<= 0.2"))
+    return rows
+
+
+# ---- the same question in other words
+
+
+def _pairs(rag: UltraFastRAG, path: Path, notes: list[str]) -> list[dict[str, Any]]:
+    if not path.exists():
+        notes.append(f"{path} is not here: the semantic cache was not measured")
+        return []
+    pairs = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    encoder = rag._models.text()
+    first, second = (encoder.encode_queries([pair[side] for pair in pairs]) for side in ("asked", "then"))
+    near = (first * second).sum(axis=1) >= LEAST_COSINE
+    passed = [bool(close) and not differs(pair["asked"], pair["then"]) for close, pair in zip(near, pairs)]
+    rows = []
+    for name, half in (("all groups", (0, 1)), ("even groups, held out", (0,)), ("odd groups, tuned on", (1,))):
+        for same, what, target in ((True, "paraphrases that hit", ">= 50"), (False, "traps that hit", "<= 1")):
+            chosen = [ok for ok, pair in zip(passed, pairs) if pair["same"] is same and pair["group"] % 2 in half]
+            rows.append(_row(f"semantic cache, {what}, {name}", 100 * sum(chosen) / len(chosen), "%", target))
+    by_cosine = [bool(close) for close, pair in zip(near, pairs) if not pair["same"]]
+    rows.append(_row("traps that the cosine alone lets pass", 100 * sum(by_cosine) / len(by_cosine), "%", ""))
+    return rows
