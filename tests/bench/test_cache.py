@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 
+import pytest
+
 from ultrafast_rag.bench import run
 
 
+@pytest.mark.slow
 def test_every_claim_has_a_row(tmp_path):
     pairs = tmp_path / "pairs.jsonl"
     rows = [
