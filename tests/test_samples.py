@@ -164,3 +164,14 @@ def test_demo_clip_finds_the_samples_own_pictures(clip):
     wanted |= {row["question"]: row["source"] for row in QUESTIONS if row["modality"] == "image" and not row["answer"]}
     best = _similarity(clip, images, list(wanted)).argmax(1)
     assert [names[k] for k in best] == list(wanted.values())
+
+
+def test_recorded_replies_are_marked_as_ours_and_describe_passages_that_are_there():
+    recorded = json.loads((DATA / "recorded_replies.json").read_text(encoding="utf-8"))
+    assert "no model wrote them" in recorded["made_by"]
+    names = ("letters_from_the_crew.md", "garden_calendar.md")
+    texts = {name: " ".join((DATA / "samples" / name).read_text(encoding="utf-8").split()) for name in names}
+    for reply in recorded["replies"]:
+        assert sum(reply["starts"] in text for text in texts.values()) == 1, reply["starts"]
+    for row in recorded["questions"]:
+        assert row["answer"] in texts[row["source"]], row

@@ -13,7 +13,7 @@ FOLDER = Path(__file__).parent.parent.parent / "notebooks"
 PROJECT = tomllib.loads((FOLDER.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 NAMES = [
-    "01_quickstart", "02_ingestion", "03_querying", "04_profiling", "05_benchmarks", "06_enrichment",
+    "01_quickstart", "02_ingestion", "03_querying", "04_profiling", "05_benchmarks", "06_enrichment", "08_evaluation",
 ]  # fmt: skip
 MOST_BYTES = 200_000
 TAGS = {"nbval-skip", "nbval-check-output", "nbval-ignore-output"}
@@ -78,6 +78,82 @@ def test_it_sets_itself_up_and_asks_its_settings_in_one_cell(notebook):
     assert {*always.split(","), with_gpu, without} <= set(PROJECT["optional-dependencies"])
     assert cells[0]["metadata"]["tags"] == ["nbval-skip"]
     assert "# @param" in source_of(cells[1])
+
+
+def test_the_first_cell_works_for_a_clone_and_for_a_package_and_says_what_is_missing(notebook):
+    setup = source_of(cells_of(notebook)[0])
+    assert "git clone" in setup
+    assert 'else "ultrafast_rag"' in setup  # PyPI, where the repository cannot be reached
+    assert "not here and cannot be fetched" in setup
+    assert "find_samples()" in source_of(cells_of(notebook)[1])  # an error with the command to run, where there are none
+
+
+def test_metadata_asks_for_a_t4_on_colab_and_kaggle_and_hides_forms(notebook):
+    about = json.loads(notebook.read_text(encoding="utf-8"))["metadata"]
+    assert about["colab"]["gpuType"] == "T4"
+    assert about["kaggle"]["accelerator"] == "nvidiaTeslaT4"
+    assert about["kaggle"]["isInternetEnabled"]
+    for cell in cells_of(notebook):
+        assert (cell["metadata"].get("cellView") == "form") == source_of(cell).startswith("# @title"), source_of(cell)
+
+
+def test_it_says_what_is_next_what_to_do_if_something_fails_and_how_to_run_all(notebook):
+    told = "\n".join(source_of(cell) for cell in cells_of(notebook, "markdown"))
+    for part in (
+        "## Next steps",
+        "## If something fails",
+        "Internet on",
+        "T4 GPU",
+        "out of quota",
+        "out of disk",
+        "**Run all:**",
+    ):
+        assert part in told, part
+    for link in re.findall(r"\]\((\d\d_\w+\.ipynb)\)", told):
+        assert (FOLDER / link).is_file(), link
+
+
+def test_words_are_said_what_they_mean_before_they_are_used(notebook):
+    told = "\n".join(source_of(cell) for cell in cells_of(notebook, "markdown"))
+    for word in ("chunk", "embedding", "BM25", "nDCG"):
+        used = re.search(rf"\b{word}s?\b", told, re.IGNORECASE)
+        if used:
+            assert re.search(rf"\*+{word}(?:s|@10)?\*+", told, re.IGNORECASE), f"{word} is used and not set off where it is told"
+
+
+def test_one_exercise_checks_itself_and_says_not_yet_in_the_committed_run(notebook):
+    exercises = [cell for cell in cells_of(notebook) if "# @title Exercise" in source_of(cell)]
+    assert len(exercises) == 1
+    assert re.search(r"from ultrafast_rag.notebook.exercises import .*check_\w+", source_of(exercises[0]))
+    (shown,) = (output for output in exercises[0]["outputs"] if output["output_type"] == "execute_result")
+    assert "".join(shown["data"]["text/plain"]).startswith("not yet: ")
+
+
+def test_plots_have_an_alternative_text_and_tables_are_no_raw_dicts(notebook):
+    for cell in cells_of(notebook):
+        for output in cell["outputs"]:
+            assert "image/png" not in output.get("data", {}), "wrap it: Plot(figure, 'what it shows')"
+    for kind, text in outputs_of(notebook):
+        if kind == "text/html":
+            assert all(" alt=" in image for image in re.findall(r"<img[^>]*>", text))
+            assert not re.search(r"\{&#x27;\w+&#x27;:", text), text[:200]
+    pictures = re.findall(r"!\[([^\]]*)\]", "\n".join(source_of(cell) for cell in cells_of(notebook, "markdown")))
+    assert all(pictures)
+
+
+def test_notebooks_take_nothing_from_the_tests_and_watch_only_what_is_open(notebook):
+    code = "\n".join(source_of(cell) for cell in cells_of(notebook))
+    assert not re.search(r"^\s*(?:from|import) tests\b", code, re.MULTILINE)
+    if "MonitorWidget" in code or "rag.widget()" in code:
+        assert "\nrag.close()" not in code
+
+
+def test_ratios_of_times_are_refused_on_a_busy_machine():
+    for name in ("04_profiling", "05_benchmarks"):
+        printing = [
+            source_of(c) for c in cells_of(FOLDER / f"{name}.ipynb") if "times" in source_of(c) and "print(" in source_of(c)
+        ]
+        assert any("busy(" in code and "no ratio" in code for code in printing), name
 
 
 def test_outputs_are_small_and_quiet(notebook):

@@ -59,6 +59,17 @@ def machine() -> dict[str, Any]:
     }
 
 
+def busy(seconds: float = 1.0) -> float:
+    """Share of the processors that other processes use, 0 to 1, watched for so long while this one sleeps."""
+    psutil = require("psutil", extra="notebook")
+    own = psutil.Process()
+    family = [own, *own.children(recursive=True)]
+    before = sum(sum(process.cpu_times()[:2]) for process in family)
+    share = psutil.cpu_percent(interval=seconds) / 100
+    used = sum(sum(process.cpu_times()[:2]) for process in family if process.is_running()) - before
+    return float(max(0.0, share - used / seconds / (psutil.cpu_count() or 1)))
+
+
 def versions() -> dict[str, str]:
     """Version of each installed package that a measurement depends on."""
     found = {}

@@ -25,6 +25,19 @@ _HUB = ("huggingface.co", 443)
 _HUB_TIMEOUT_S = 2.0
 
 
+def find_samples() -> Path:
+    """The folder `data` of a clone around or beside the notebook. ConfigError that says how to get it where there is none."""
+    for place in (Path("../data"), Path("ufr/data"), Path("data")):
+        if (place / "samples").is_dir():
+            return place
+    raise ConfigError(
+        "the samples are not here: they come with the repository, not with the package. Run\n"
+        "    !git clone --depth 1 https://github.com/ultrafast-rag/ultrafast_rag ufr\n"
+        "and this cell again. On Kaggle this needs Settings > Internet on, which asks for a verified phone number; "
+        "without it, add the repository as an input. Your own files need no samples: rag.ingest('my_folder')."
+    )
+
+
 def choose_models(data: Path | str, which: Which | str = "auto") -> tuple[dict[str, Any], Table]:
     """Settings for `UltraFastRAG(**settings)`, and a table that says what was chosen and why.
 
