@@ -17,14 +17,13 @@ from typing import Any
 
 from ultrafast_rag.bench.metrics import compare, interval, per_query
 from ultrafast_rag.bench.questions import Question, judge, load_questions
-from ultrafast_rag.bench.result import say
 from ultrafast_rag.config import Config
 from ultrafast_rag.errors import ConfigError, require
 from ultrafast_rag.rag import UltraFastRAG
 from ultrafast_rag.types import Table
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Compared:
     """table: one row a setting.  values: setting -> question number -> value, for tests of one's own."""
 
@@ -34,6 +33,8 @@ class Compared:
 
     def __str__(self) -> str:
         return str(self.table)
+
+    __repr__ = __str__
 
     def _repr_html_(self) -> str:
         return self.table._repr_html_()
@@ -76,7 +77,6 @@ def compare_configs(
     values: dict[str, dict[str, float]] = {}
     rows: list[dict[str, Any]] = []
     for name, settings in configs.items():
-        say(f"{name} ...")
         config = base.replace(**settings)
         kept = index if config.identity() == base.identity() else None
         values[name], seconds = _ask(config, questions, sources, metric, k, kept)

@@ -33,7 +33,7 @@ from ultrafast_rag.types import Answer, Hits, Table
 METRICS = ("ndcg", "recall", "precision", "mrr", "map", "hit")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Evaluation:
     """retrieval: one row a metric, its mean and 95 % interval.  answers: one row a kind of question.  cost: time and money.
 

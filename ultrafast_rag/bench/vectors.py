@@ -162,7 +162,7 @@ def sparse(documents: Vectors, kept: int = KEPT) -> Form:
 def product(documents: Vectors, size: int) -> Form:
     """Product quantization by 8-bit codes, trained on the documents themselves. Source: Jégou et al., PAMI 2011."""
     quantizer = require("faiss", package="faiss-cpu").ProductQuantizer(documents.shape[1], size, 8)
-    quantizer.cp.seed = 1
+    quantizer.cp.seed, quantizer.cp.min_points_per_centroid = 1, 1  # small collections; a warning for each group else
     quantizer.train(documents)
     return Form(f"PQ, {size} bytes", size, quantizer.decode(quantizer.compute_codes(documents)))
 
