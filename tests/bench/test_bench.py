@@ -62,11 +62,7 @@ def test_every_command_has_options_and_help():
         parser = argparse.ArgumentParser()
         command.add_arguments(parser)
         assert command.help
-<<<<<<< HEAD
         # these take no Config: a provider's stand-in without models, damaged files, models of random weights
-=======
-        # `enrich` has a stand-in and no models, `parity` chooses its own: nothing of Config to set
->>>>>>> fe73570 (List the vectors record; parity has no settings to list)
         assert ("--set" in parser.format_help()) == (command.name not in ("enrich", "faults", "parity"))
         assert callable(importlib.import_module(f"ultrafast_rag.bench.{command.name}").run)
 
