@@ -23,7 +23,7 @@ import numpy as np
 
 from ultrafast_rag.answer.memory import MemoryConsolidator
 from ultrafast_rag.bench.result import Result, say
-from ultrafast_rag.bench.settings import TEXT_ONLY
+from ultrafast_rag.bench.settings import TEXT_ONLY, add_settings, settings_of
 from ultrafast_rag.config import Config
 from ultrafast_rag.errors import ConfigError
 from ultrafast_rag.index.result_disk import DiskTier
@@ -51,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--calls", type=int, default=2000, help="cache hits timed for each tier")
     parser.add_argument("--rounds", type=int, default=5, help="alternations of each comparison; the median is shown")
     parser.add_argument("--pairs", type=Path, default=PAIRS, help="questions that are the same, or nearly and not")
+    add_settings(parser)
 
 
 def run(arguments: argparse.Namespace) -> Result:
@@ -59,7 +60,10 @@ def run(arguments: argparse.Namespace) -> Result:
         raise ConfigError("--calls and --rounds must be at least 1")
     rows: list[dict[str, Any]] = []
     notes: list[str] = []
-    with tempfile.TemporaryDirectory(prefix="ultrafast_rag-cache-") as folder, _index(Path(folder)) as rag:
+    with (
+        tempfile.TemporaryDirectory(prefix="ultrafast_rag-cache-") as folder,
+        _index(Path(folder), settings_of(arguments.set)) as rag,
+    ):
         hits = rag.search(QUESTION)
         measured: tuple[tuple[str, Callable[[], list[dict[str, Any]]]], ...] = (
             ("caches", lambda: _tiers(hits, Path(folder), arguments.calls, notes)),
@@ -76,8 +80,8 @@ def run(arguments: argparse.Namespace) -> Result:
 
 
 @contextlib.contextmanager
-def _index(folder: Path) -> Iterator[UltraFastRAG]:
-    settings = {**TEXT_ONLY, "quiet": True, "query_cache": False}
+def _index(folder: Path, given: dict[str, Any]) -> Iterator[UltraFastRAG]:
+    settings = {**TEXT_ONLY, "quiet": True, "query_cache": False, **given}
     with UltraFastRAG(folder / "index", config=Config().replace(**settings)) as rag:
         rag.add_texts(PASSAGES)
         rag.warmup()
