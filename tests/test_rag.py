@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import html.parser
 import json
 import os
@@ -275,6 +276,103 @@ def test_an_answer_by_a_stand_in_is_not_cached_whatever_its_notes_say(rag):
     answer = rag.query("What do ships need?", generator=writer)
     assert (answer.text, answer.cached, answer.fallback) == ("Harbours [1].", False, False)
     assert rag.query("What do ships need?", generator=writer).cached
+
+
+def test_an_answer_streams_piece_by_piece_and_is_then_remembered(rag, sources):
+    rag.ingest(sources)
+
+    def writes(question, hits):
+        yield "It is "
+        yield "6.4 metres [1]."
+
+    asked = {"k": 3, "alpha": 0.4, "filters": {"source": "tides.md"}, "generator": writes}
+    *pieces, answer = rag.stream("How large is the range?", **asked)
+    assert "".join(pieces) == answer.text == "It is 6.4 metres [1]."
+    assert {hit.source.rsplit("/", 1)[-1] for hit in answer.hits} == {"tides.md"}
+    assert {"search", "answer"} <= set(answer.timings_s)
+    assert [piece.cached for piece in rag.stream("How large is the range?", **asked)] == [True]
+    assert rag.query("How large is the range?", **asked).cached
+
+    async def collect():
+        return [piece async for piece in rag.astream("Who kept the lamp?", alpha=0.5)]
+
+    assert asyncio.run(collect())[-1].text == rag.query("Who kept the lamp?", alpha=0.5).text
+
+
+def test_leaving_a_stream_early_ends_the_writer(rag, sources):
+    rag.ingest(sources)
+    ended = threading.Event()
+
+    async def endless(question, hits):
+        try:
+            while True:
+                yield "word "
+                await asyncio.sleep(0.01)
+        finally:
+            ended.set()
+
+    pieces = rag.stream("What is there?", generator=endless)
+    assert next(pieces) == "word "
+    pieces.close()
+    assert ended.wait(10)
+
+
+def test_a_page_is_shown_whole_with_its_passage_marked(rag, tmp_path):
+    import pymupdf
+
+    with pymupdf.open() as book:
+        for words in ("The first page is about cheese.", "The second page says that the mole is 300 metres long."):
+            book.new_page().insert_text((72, 400), words)
+        book.save(tmp_path / "book.pdf")
+    rag.ingest(tmp_path / "book.pdf")
+    hit = rag.search("How long is the mole?")[0]
+    yellow = {}
+    for number in (None, 1, 9):
+        leaf = rag.page(hit, number)
+        picture = pymupdf.Pixmap(leaf.evidence.data)
+        assert picture.height > picture.width > 900  # a whole A4 page
+        colours = picture.color_count(colors=True)
+        counted = sum(n for (r, g, b), n in ((tuple(c), n) for c, n in colours.items()) if r > 230 and g > 220 and b < 200)
+        yellow[leaf.number] = yellow.get(leaf.number, 0) + counted
+        assert leaf.of == 2
+    assert yellow[2] > 1000
+    assert yellow[1] == 0
+    rag.add_texts(["Texts have no pages, only words."], ids=["x"])
+    assert rag.page(rag.search("words without pages", filters={"document_id": "x"})[0]) == (None, 0, 0)
+
+
+def test_thumbs_are_lines_that_any_program_reads(rag, sources):
+    rag.ingest(sources)
+    hit = rag.search("How large is the range at spring tide?")[0]
+    rag.feedback("How large is the range?", hit.chunk_id, 1)
+    rag.feedback("Who\nkept it?", None, -1)
+    lines = [json.loads(line) for line in (rag._store.folder / "judgements.jsonl").read_text().splitlines()]
+    assert [(row["question"], row["verdict"]) for row in lines] == [("How large is the range?", 1), ("Who\nkept it?", -1)]
+    assert lines[0]["chunk"] == hashlib.sha256(hit.text.encode()).hexdigest()
+    assert lines[0]["source"] == hit.source
+    assert lines[1]["chunk"] is None
+    assert len(rag._store.feedback()) == 2
+
+
+def test_progress_never_runs_past_its_total_and_time_left_does_not_climb(rag, tmp_path):
+    import pymupdf
+
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for name, pages in (("a", 12), ("b", 2)):  # the large file has few pages: a byte says little
+        with pymupdf.open() as book:
+            for number in range(pages):
+                book.new_page().insert_text((72, 72), f"Page {number} of {name}.")
+            book.save(folder / f"{name}.pdf")
+    for number in range(20):
+        (folder / f"{number}.md").write_text(f"Note {number}.")
+    states = []
+    rag.ingest(folder, on_progress=states.append)
+    told = [state for state in states if state.parts_total is not None]
+    assert told
+    assert all(state.parts <= state.parts_total for state in told)
+    left = [state.eta_s for state in told]
+    assert left == sorted(left, reverse=True)
 
 
 def test_bad_settings_are_refused():

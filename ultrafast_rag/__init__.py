@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ultrafast_rag.answer.memory import MemoryConsolidator
     from ultrafast_rag.models.batch_embedder import BatchEmbedder
     from ultrafast_rag.monitor import PerformanceMonitor
+    from ultrafast_rag.notebook.widgets import IngestWidget, SearchWidget
     from ultrafast_rag.rag import UltraFastRAG
     from ultrafast_rag.search.optimizer import QueryOptimizer
 
@@ -26,17 +27,21 @@ __all__ = [
     "Hit",
     "Hits",
     "IngestReport",
+    "IngestWidget",
     "MemoryConsolidator",
     "PerformanceMonitor",
     "QueryOptimizer",
+    "SearchWidget",
     "UltraFastRAG",
 ]
 
 _LAZY = {
     "BatchEmbedder": "ultrafast_rag.models.batch_embedder",
+    "IngestWidget": "ultrafast_rag.notebook.widgets",
     "MemoryConsolidator": "ultrafast_rag.answer.memory",
     "PerformanceMonitor": "ultrafast_rag.monitor",
     "QueryOptimizer": "ultrafast_rag.search.optimizer",
+    "SearchWidget": "ultrafast_rag.notebook.widgets",
     "UltraFastRAG": "ultrafast_rag.rag",
 }
 
@@ -55,10 +60,10 @@ def __getattr__(name: str) -> Any:
     return value
 
 
-def _widget(rag: Any) -> Any:
+def _widget(rag: Any, generator: Any = None) -> Any:
     from ultrafast_rag.notebook.widgets import show
 
-    return show(rag)
+    return show(rag, generator=generator)
 
 
 def _make_testset(*asked: Any) -> Any:

@@ -15,7 +15,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Hashable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, replace
 from functools import cached_property, partial
@@ -24,6 +24,7 @@ from types import TracebackType
 from typing import Any
 
 from ultrafast_rag.answer.chat import Chat, as_hits
+from ultrafast_rag.answer.conversation import sample_questions
 from ultrafast_rag.answer.extractive import ExtractiveAnswerer
 from ultrafast_rag.answer.memory import FILE as MEMORY_FILE
 from ultrafast_rag.answer.memory import Memory, MemoryConsolidator
@@ -77,6 +78,7 @@ from ultrafast_rag.types import (
     Hit,
     Hits,
     IngestReport,
+    Leaf,
     Passage,
     ProgressState,
     Record,
@@ -523,30 +525,14 @@ class UltraFastRAG:
         generator: "extractive", "gemini", "local", or a function of (question, hits); by default
         Config.generator. One that fails is a note on an extractive answer, never an exception.
         """
-        asked: dict[str, Any] = {"k": k, "alpha": alpha, "modality": modality, "filters": filters, "rerank": rerank}
-        start = time.perf_counter()
-        check_query(question, k=k, alpha=self.config.alpha if alpha is None else alpha, modality=modality, filters=filters)
-        key = ("answer", self._store.generation, normalised(question), _frozen(asked), _writer(generator))
-        shared = not callable(generator)  # a function means something in this process only
-        answer: Answer | None = self.query_cache.get(key, shared=shared) if self.config.query_cache else None
-        if answer is not None:
-            answer.hits.evidence = self._evidence
-            took = {"cache": time.perf_counter() - start}
-            return replace(answer, question=question, cached=True, timings_s=took, cost_usd=0.0)
-        if shared and (alike := self._alike(question, key)) is not None:
-            return replace(alike, timings_s={"cache": time.perf_counter() - start})
-        hits = self.search(question, **asked, neighbours=True)
-        found = time.perf_counter()
+        options: dict[str, Any] = {"k": k, "alpha": alpha, "modality": modality, "filters": filters, "rerank": rerank}
+        asked = _Asked(self, question, options, generator)
+        if (known := asked.known()) is not None:
+            return known
+        hits = asked.search()
         with self.monitor.measure("answer"):
             answer = event_loop.run(self._generators.answerer(self._extractive, generator).answer(question, hits))
-        unread = () if answer.supported else self._unread()
-        notes = (*hits.notes, *answer.notes, *unread)
-        answer = replace(answer, timings_s={"search": found - start, **answer.timings_s}, notes=notes)
-        if self.config.query_cache and not answer.fallback:  # a passing failure must not outlive its cause
-            self.query_cache.put(key, answer, shared=shared)
-            if shared and self.config.semantic_cache and answer.supported:
-                self.semantic_cache.put(question, _but_question(key), answer)
-        return answer
+        return asked.finish(answer)
 
     def _alike(self, question: str, key: tuple[Hashable, ...]) -> Answer | None:
         """The answer to a question that means the same; a note says which, and how often that was wrong so far."""
@@ -580,14 +566,46 @@ class UltraFastRAG:
         answer: Answer = await self._flights.execute_query(key, self.query, question, **options)
         return answer
 
+    def stream(
+        self, question: str, *, k: int = 10, generator: GeneratorChoice | None = None, **options: Any
+    ) -> Iterator[str | Answer]:
+        """Pieces of the answer's text as they are written, then the whole `Answer`, whose text replaces them.
+
+        Arguments as in `query`; nothing is searched before the first piece is asked for. Leaving early stops the writer.
+        """
+        self._generators.look_for_key()
+        return self._stream(question, {"k": k, **options}, generator)
+
+    def _stream(self, question: str, options: dict[str, Any], generator: GeneratorChoice | None) -> Iterator[str | Answer]:
+        asked = _Asked(self, question, options, generator)
+        if (known := asked.known()) is not None:
+            yield known
+            return
+        hits = asked.search()
+        with self.monitor.measure("answer"):
+            for piece in event_loop.stream(self._generators.answerer(self._extractive, generator).stream(question, hits)):
+                yield asked.finish(piece) if isinstance(piece, Answer) else piece
+
     async def astream(
-        self, question: str, *, k: int = 10, generator: GeneratorChoice | None = None
+        self, question: str, *, k: int = 10, generator: GeneratorChoice | None = None, **options: Any
     ) -> AsyncIterator[str | Answer]:
-        """Pieces of the answer's text as they are written, then the whole `Answer`, whose text replaces them."""
-        hits = await asyncio.to_thread(self.search, question, k=k, neighbours=True)
-        answerer = self._generators.answerer(self._extractive, generator)
-        async for piece in event_loop.astream(answerer.stream(question, hits)):
-            yield piece
+        """`stream` for a running event loop."""
+        self._generators.look_for_key()
+        asked = _Asked(self, question, {"k": k, **options}, generator)
+        if (known := asked.known()) is not None:
+            yield known
+            return
+        hits = await asyncio.to_thread(asked.search)
+        async for piece in event_loop.astream(self._generators.answerer(self._extractive, generator).stream(question, hits)):
+            yield asked.finish(piece) if isinstance(piece, Answer) else piece
+
+    def page(self, hit: Hit, number: int | None = None) -> Leaf:
+        """The whole page that a hit is on, its passage marked, or another page of its document; see `Leaf`."""
+        return self._evidence.leaf(hit, number)
+
+    def sample_questions(self, n: int = 4) -> list[str]:
+        """At most n questions that this index has something about, from its headings; [] for an empty one."""
+        return sample_questions(self._store.sample(25 * n), n)
 
     # ---- conversation
 
@@ -818,9 +836,9 @@ class UltraFastRAG:
             compared: Table = EDGES["data_report"](self._store, earlier)
             return compared
 
-    def widget(self) -> Any:
-        """The search panel for a notebook."""
-        return EDGES["widget"](self)
+    def widget(self, *, generator: Callable[..., Any] | None = None) -> Any:
+        """The search panel for a notebook; a dialogue in text elsewhere. generator: a function that answers, as in `query`."""
+        return EDGES["widget"](self, generator)
 
     def close(self) -> None:
         """Stop workers, give memory back, release the index. Using the object afterwards is an error.
@@ -858,6 +876,49 @@ class UltraFastRAG:
     def __repr__(self) -> str:
         counts = self._store.counts()
         return f"UltraFastRAG({str(self._store.folder)!r}: {counts['documents']} documents, {counts['chunks']} chunks)"
+
+
+class _Asked:
+    """One question on its way to its answer: what is remembered of it, and what is kept."""
+
+    def __init__(self, rag: UltraFastRAG, question: str, options: dict[str, Any], generator: GeneratorChoice | None) -> None:
+        self._rag, self._question, self._start, self._took = rag, question, time.perf_counter(), 0.0
+        self._notes: tuple[str, ...] = ()
+        self._options = {"alpha": None, "modality": None, "filters": None, "rerank": None, **options}
+        checked = {name: self._options[name] for name in ("modality", "filters")}
+        alpha = self._options["alpha"]
+        check_query(question, k=self._options["k"], alpha=rag.config.alpha if alpha is None else alpha, **checked)
+        self._key = ("answer", rag._store.generation, normalised(question), _frozen(self._options), _writer(generator))
+        self._shared = not callable(generator)  # a function means something in this process only
+
+    def known(self) -> Answer | None:
+        """The answer to the same question, or to one that means the same, while the index has not changed."""
+        rag = self._rag
+        answer: Answer | None = rag.query_cache.get(self._key, shared=self._shared) if rag.config.query_cache else None
+        if answer is not None:
+            answer.hits.evidence = rag._evidence
+            answer = replace(answer, question=self._question, cached=True, cost_usd=0.0)
+        elif self._shared:
+            answer = rag._alike(self._question, self._key)
+        return None if answer is None else replace(answer, timings_s={"cache": time.perf_counter() - self._start})
+
+    def search(self) -> Hits:
+        """What the answer is made of."""
+        hits = self._rag.search(self._question, **self._options, neighbours=True)
+        self._took, self._notes = time.perf_counter() - self._start, hits.notes
+        return hits
+
+    def finish(self, answer: Answer) -> Answer:
+        """The answer with the search's time and notes, remembered."""
+        rag = self._rag
+        unread = () if answer.supported else rag._unread()
+        notes = (*self._notes, *answer.notes, *unread)
+        answer = replace(answer, timings_s={"search": self._took, **answer.timings_s}, notes=notes)
+        if rag.config.query_cache and not answer.fallback:  # a passing failure must not outlive its cause
+            rag.query_cache.put(self._key, answer, shared=self._shared)
+            if self._shared and rag.config.semantic_cache and answer.supported:
+                rag.semantic_cache.put(self._question, _but_question(self._key), answer)
+        return answer
 
 
 def _passage(name: str, text: str, about: Mapping[str, Any]) -> Passage:

@@ -263,6 +263,14 @@ def moments_of(metadata: Mapping[str, Any]) -> list[tuple[int, float]]:
     return sorted((int(first), float(second)) for first, second in rows)
 
 
+class Leaf(NamedTuple):
+    """A whole page to look at. number: 1-based, of: pages in the document; both 0 where it has none."""
+
+    evidence: Evidence | None
+    number: int = 0
+    of: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Hit:
     """A chunk that answers a query. Score is higher-is-better; dense_score is a cosine.

@@ -8,9 +8,9 @@ import time
 import pytest
 
 from ultrafast_rag.config import Config
-from ultrafast_rag.errors import ConfigError, StorageError
-from ultrafast_rag.notebook import watch, widgets
-from ultrafast_rag.types import Answer, Citation, Document, Hit, Hits, IngestReport, ProgressState
+from ultrafast_rag.errors import ConfigError, IndexStateError, StorageError
+from ultrafast_rag.notebook import ingest_panel, missing, watch, widgets
+from ultrafast_rag.types import Answer, Citation, Document, Evidence, Hit, Hits, IngestReport, Leaf, ProgressState
 
 ipywidgets = pytest.importorskip("ipywidgets")
 V7 = ipywidgets.__version__.startswith("7")
@@ -40,7 +40,7 @@ class SmallRag:
         scored = [
             Hit(n, source, source, "text", text, float(len(words & set(text.lower().split()))))
             for n, (source, text) in enumerate(self.texts.items(), 1)
-            if filters is None or filters["source"] == source
+            if filters is None or source in filters.get("source", [source])
         ]
         return Hits(sorted(scored, key=lambda h: -h.score)[:k], query=query)
 
@@ -48,6 +48,17 @@ class SmallRag:
         hits = self.search(question, k=k, **options)
         self.asked[-1]["generator"] = generator
         return Answer(question, f"{hits[0].text} [1]", hits, (Citation(1, hits[0], hits[0].text),))
+
+    def stream(self, question, *, generator=None, **options):
+        if callable(generator):
+            yield from generator(question, self.search(question, **options))
+        yield self.query(question, generator=None if callable(generator) else generator, **options)
+
+    def sample_questions(self, n=4):
+        return ["where is the lighthouse"][:n]
+
+    def page(self, hit, number=None):
+        return Leaf(Evidence("image/png", b"\x89PNG"), number or 2, 3)
 
     def feedback(self, question, chunk_id, vote):
         self.votes.append((question, chunk_id, vote))
@@ -73,6 +84,11 @@ def rag():
     return SmallRag({"docs/cape.md": "The lighthouse stands on the cape", "docs/boat.md": "The boat is blue & <b>small</b>"})
 
 
+def ask(panel):
+    panel.ask_button.click()
+    assert panel.wait(10)
+
+
 def press_enter(text):
     text._handle_string_msg(text, {"event": "submit"}, [])  # what the front end sends, in 7 and in 8
 
@@ -81,33 +97,36 @@ def test_enter_asks_and_shows_answer_with_evidence(rag):
     panel = widgets.SearchWidget(rag)
     panel.question.value = "where is the lighthouse"
     press_enter(panel.question)
+    assert panel.wait(10)
     assert "The lighthouse stands on the cape" in panel.result.value
     assert "cape.md" in panel.result.value
     assert panel.status.value == ""
-    assert panel.feedback_row.layout.display == "flex"
+    assert panel.shown.actions.layout.display == "flex"
 
 
 def test_filters_reach_the_query_as_they_are_set(rag):
     panel = widgets.SearchWidget(rag)
-    panel.question.value, panel.alpha.value, panel.k.value = "boat", 0.2, 1
-    panel.modality.value, panel.source.value, panel.generator.value = "image", "docs/boat.md", "extractive"
-    panel.ask_button.click()
+    at = panel.filters
+    panel.question.value, at.alpha.value, at.k.value, at.pages.value = "boat", 0.2, 1, "3 - 9"
+    at.modality.value, at.sources.value, at.generator.value = "text", ("docs/boat.md", "docs/cape.md"), "extractive"
+    ask(panel)
     asked = rag.asked[-1]
     assert asked == {
-        "query": "boat", "k": 1, "alpha": 0.2, "modality": "image", "filters": {"source": "docs/boat.md"},
+        "query": "boat", "k": 1, "alpha": 0.2, "modality": "text",
+        "filters": {"source": ["docs/boat.md", "docs/cape.md"], "page": [3, 9]},
         "generator": "extractive",
     }  # fmt: skip
     assert "&lt;b&gt;small&lt;/b&gt;" in panel.result.value
     panel.mode.value = "Passages"
-    panel.ask_button.click()
+    ask(panel)
     assert "1 hit for" in panel.result.value
 
 
 def test_defaults_are_the_configs(rag):
     panel = widgets.SearchWidget(rag)
-    assert panel.alpha.value == rag.config.alpha
+    assert panel.filters.alpha.value == rag.config.alpha
     panel.question.value = "boat"
-    panel.ask_button.click()
+    ask(panel)
     assert rag.asked[-1]["filters"] is None
     assert rag.asked[-1]["generator"] is None
 
@@ -122,19 +141,19 @@ def test_defaults_are_the_configs(rag):
 def test_errors_appear_in_the_panel_and_it_stays_usable(rag, error, words):
     panel = widgets.SearchWidget(rag)
     panel.question.value, rag.error = "boat", error
-    panel.ask_button.click()
+    ask(panel)
     assert words in panel.status.value
     assert "error" in panel.status.value
     assert not panel.ask_button.disabled
     rag.error = None
-    panel.ask_button.click()
+    ask(panel)
     assert panel.status.value == ""
     assert "boat is blue" in panel.result.value
 
 
 def test_empty_question_is_told(rag):
     panel = widgets.SearchWidget(rag)
-    panel.ask_button.click()
+    ask(panel)
     assert "Type a question first" in panel.status.value
     assert rag.asked == []
 
@@ -143,13 +162,13 @@ def test_history_shows_an_earlier_answer_without_asking_again(rag):
     panel = widgets.SearchWidget(rag)
     for question in ("where is the lighthouse", "which boat"):
         panel.question.value = question
-        panel.ask_button.click()
+        ask(panel)
     assert [label for label, _ in panel.history.options] == ["earlier questions", "2. which boat", "1. where is the lighthouse"]
     asked = len(rag.asked)
     panel.history.value = 1
     assert "stands on the cape" in panel.result.value.split("more passage")[0]
     assert len(rag.asked) == asked
-    panel.up.click()
+    panel.shown.up.click()
     assert rag.votes == [("where is the lighthouse", None, 1)]
 
 
@@ -157,7 +176,7 @@ def test_history_stays_bounded_and_points_at_the_right_answers(rag):
     panel = widgets.SearchWidget(rag)
     for number in range(widgets._HISTORY + 5):
         panel.question.value = f"boat {number}"
-        panel.ask_button.click()
+        ask(panel)
     assert len(panel.history.options) == widgets._HISTORY + 1
     panel.history.value = 1
     assert "boat 5" in panel.result.value
@@ -165,27 +184,155 @@ def test_history_stays_bounded_and_points_at_the_right_answers(rag):
 
 def test_thumbs_vote_on_the_answer_or_the_chosen_passage(rag):
     panel = widgets.SearchWidget(rag)
-    panel.up.click()
+    panel.shown.up.click()
     assert "Ask something first" in panel.status.value
     panel.question.value = "lighthouse"
-    panel.ask_button.click()
-    panel.up.click()
-    panel.about.value = 2
-    panel.down.click()
+    ask(panel)
+    panel.shown.up.click()
+    panel.shown.about.value = 2
+    panel.shown.down.click()
     assert rag.votes == [("lighthouse", None, 1), ("lighthouse", 2, -1)]
     assert "stored" in panel.status.value
 
 
 def test_new_documents_join_the_source_filter_and_a_choice_survives(rag):
-    panel = widgets.SearchWidget(rag)
-    panel.source.value = "docs/boat.md"
+    filters = widgets.SearchWidget(rag).filters
+    filters.sources.value = ("docs/boat.md",)
     rag.texts["docs/new.md"] = "new"
-    panel.refresh_sources()
-    assert ("new.md", "docs/new.md") in panel.source.options
-    assert panel.source.value == "docs/boat.md"
+    filters.refresh()
+    assert ("new.md", "docs/new.md") in filters.sources.options
+    assert filters.sources.value == ("docs/boat.md",)
     del rag.texts["docs/boat.md"]
-    panel.refresh_sources()
-    assert panel.source.value == ""
+    filters.refresh()
+    assert filters.sources.value == ()
+
+
+def test_a_changed_setting_asks_again_and_replaces_what_was_said(rag):
+    panel = widgets.SearchWidget(rag)
+    panel.filters.alpha.value = 0.1
+    assert rag.asked == []  # nothing was asked yet
+    panel.question.value = "boat"
+    ask(panel)
+    panel.filters.sources.value = ("docs/cape.md",)
+    assert panel.wait(10)
+    assert rag.asked[-1]["query"] == "boat"
+    assert "lighthouse stands" in panel.result.value
+    assert panel.thread_view.value == ""  # one turn, asked twice
+    panel.filters.pages.value = "some"
+    assert "pages are a number or a range" in panel.status.value
+
+
+def test_an_answer_of_a_model_grows_stale_instead(rag):
+    rag.query = lambda question, *, k=5, **options: Answer(question, "written", Hits(), generator="gemini:x")
+    panel = widgets.SearchWidget(rag)
+    panel.question.value = "boat"
+    ask(panel)
+    panel.filters.alpha.value = 0.1
+    assert not panel.running
+    assert "press Ask" in panel.status.value
+    assert "ufr-stale" in panel.result._dom_classes
+    ask(panel)
+    assert "ufr-stale" not in panel.result._dom_classes
+
+
+def test_stop_leaves_what_was_written(rag):
+    go = threading.Event()
+
+    def slow(question, hits):
+        yield "first "
+        go.wait(10)
+        yield "second"
+
+    panel = widgets.SearchWidget(rag, generator=slow)
+    panel.question.value = "boat"
+    panel.ask_button.click()
+    deadline = time.monotonic() + 10
+    while "first" not in panel.result.value and time.monotonic() < deadline:
+        time.sleep(0.01)
+    panel.start_again = panel.ask_button.disabled
+    panel.stop_button.click()
+    go.set()
+    assert panel.wait(10)
+    assert "first" in panel.result.value
+    assert "second" not in panel.result.value
+    assert "Stopped" in panel.status.value
+    assert panel.start_again
+    assert not panel.answers
+
+
+def test_follow_ups_lean_on_the_last_answer_until_a_new_conversation(rag):
+    panel = widgets.SearchWidget(rag)
+    panel.question.value = "where is the lighthouse"
+    ask(panel)
+    panel.question.value = "and who built it?"
+    ask(panel)
+    assert rag.asked[-1]["query"] == "and who built it? (lighthouse)"
+    assert "Understood as: and who built it? (lighthouse)" in panel.notice.value
+    assert "where is the lighthouse" in panel.thread_view.value
+    panel.new_button.click()
+    assert panel.thread_view.value == ""
+    ask(panel)
+    assert rag.asked[-1]["query"] == "and who built it?"
+
+
+def test_a_picture_is_searched_for_and_shown(rag):
+    import io
+
+    from PIL import Image
+
+    out = io.BytesIO()
+    Image.new("RGB", (3000, 20), (255, 0, 0)).save(out, "PNG")
+    panel = widgets.SearchWidget(rag)
+    rag.search = lambda query, **options: Hits(query="(picture)") if query.startswith(b"\xff\xd8") else None
+    put_upload(panel.picture, ("red.png", out.getvalue()))
+    assert panel.wait(10)
+    assert "the picture you asked with" in panel.result.value
+    put_upload(panel.picture, ("red.png", b"<svg/>"))
+    assert "not a picture that can be read" in panel.status.value
+    panel.picture.dropped.value = "data:image/jpeg;base64,!!"
+    assert "error" in panel.status.value
+
+
+def test_citations_open_pages_and_answers_are_saved_as_one_page(rag, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    panel = widgets.SearchWidget(rag)
+    panel.question.value = "where is the lighthouse"
+    ask(panel)
+    assert "ufr-open-1" in panel.result.value
+    panel.shown.opened.children[0].click()
+    pages = panel.shown.pages
+    assert pages.box.layout.display == ""
+    assert "page 2" in pages.view.value
+    assert "of 3 pages" in pages.view.value
+    pages.next.click()
+    assert pages.next.disabled
+    assert not pages.previous.disabled
+    for _ in range(2):
+        panel.shown.save_button.click()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "answer_where_is_the_lighthouse.html", "answer_where_is_the_lighthouse_2.html",
+    ]  # fmt: skip
+    assert "stands on the cape" in (tmp_path / "answer_where_is_the_lighthouse.html").read_text()
+    assert "download=" in panel.shown.saved.value
+
+
+def test_nothing_ingested_and_a_closed_index_are_said(rag):
+    rag.texts = {}
+    panel = widgets.SearchWidget(rag)
+    assert "Nothing is in this index yet" in panel.notice.value
+    rag.error = IndexStateError("the index in x is closed. Open it again.")
+    panel.question.value = "boat"
+    ask(panel)
+    assert "is closed. Open it again" in panel.status.value
+
+
+@pytest.mark.parametrize(
+    ("question", "language"),
+    [("Who founded it and when?", "english"), ("Wer hat die Station gegründet und wann?", "german"),
+     ("誰が灯台を建てた", "other"), ("kittiwakes", "")],
+)  # fmt: skip
+def test_the_language_of_a_question(question, language):
+    assert missing.language_of(question) == language
 
 
 # ---- ingestion
@@ -223,7 +370,7 @@ def test_uploads_are_kept_under_safe_names_and_ingested(rag, tmp_path):
 @pytest.mark.parametrize("value", ["7", "8"])
 def test_uploaded_files_reads_both_versions(value):
     records = {"7": {"a.txt": {"metadata": {}, "content": b"x"}}, "8": ({"name": "a.txt", "content": memoryview(b"x")},)}
-    assert list(widgets.uploaded_files(records[value])) == [("a.txt", b"x")]
+    assert list(ingest_panel.uploaded_files(records[value])) == [("a.txt", b"x")]
 
 
 HARD_NAMES = ("../x", "a/b\\c", "..", "", "/", "x" * 400 + ".pdf", "a\x00b.txt", "$(rm).md", "résumé.pdf", "שלום.pdf")
@@ -231,7 +378,7 @@ HARD_NAMES = ("../x", "a/b\\c", "..", "", "/", "x" * 400 + ".pdf", "a\x00b.txt",
 
 @pytest.mark.parametrize("name", HARD_NAMES)
 def test_safe_name_stays_inside_the_folder(tmp_path, name):
-    path = tmp_path / widgets._safe_name(name)
+    path = tmp_path / ingest_panel._safe_name(name)
     path.write_bytes(b"")
     assert path.parent == tmp_path
     assert path.resolve().parent == tmp_path.resolve()
@@ -275,9 +422,9 @@ def test_ingest_error_appears_in_the_panel(rag, tmp_path):
 
 
 def test_progress_words_say_how_far_how_fast_and_how_long():
-    words = widgets.progress_words(ProgressState("docs/a.pdf", 0, 1, 30, 120, 90, 10.0, 30.0, 512.4))
+    words = ingest_panel.progress_words(ProgressState("docs/a.pdf", 0, 1, 30, 120, 90, 10.0, 30.0, 512.4))
     assert words == "a.pdf · 30 of 120 parts, 90 chunks · 3.0 parts/s · 30.0 s left · 512 MiB of memory"
-    assert widgets.progress_words(ProgressState()) == "0 parts, 0 chunks"
+    assert ingest_panel.progress_words(ProgressState()) == "0 parts, 0 chunks"
 
 
 # ---- monitor and fallback

@@ -119,6 +119,11 @@ class Reading:
             fields, runs = rows.document_fields(row), self._seen(reader).runs
             return rows.to_document(fields, int(runs[runs[:, 0] == fields["key"], 2].sum()))
 
+    def sample(self, n: int) -> list[Chunk]:
+        """At most n searchable chunks, spread evenly over the index."""
+        ids = self.alive().nonzero()[0]
+        return self.chunks(ids[:: max(1, len(ids) // n)][:n].tolist()) if n > 0 else []
+
     def files(self) -> dict[int, str]:
         """Key -> source of every searchable document that came from somewhere; texts added under an id of their own did not."""
         with plain_errors(self.folder), self._db.snapshot() as reader:

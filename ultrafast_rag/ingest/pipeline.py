@@ -8,6 +8,7 @@ loses the parts still in the queues and nothing else, and the next run reads tho
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -152,6 +153,7 @@ class Pipeline:
         self._embedder = Embedder(ports.text, ports.picture, ports.cache, clock, static=ports.static)
         self._totals: dict[int, int] = {}
         self._read_parts: dict[int, int] = {}
+        self._shortest_s = math.inf
         self.stats = IngestStats()
 
     def run(self, sources: Sequence[Source]) -> IngestStats:
@@ -303,18 +305,26 @@ class Pipeline:
             chunks=self.stats.chunks,
             seconds=seconds,
             rss_mb=rss_mb(),
-            eta_s=seconds / done * (total - done) if total else None,
+            eta_s=self._time_left(seconds / done * (total - done)) if total else None,
         )
         self._on_progress(state)
 
     def _parts_total(self) -> int | None:
-        """Parts of all sources, supposing that a byte of those not opened yet holds as many as of those that are."""
+        """Parts of all sources, supposing that a byte of those not opened yet holds as many as of those that are.
+
+        At least the parts that are done: a source whose extractor knows no total counts as it is read.
+        """
         opened = sum(source.size for source in self._sources if source.name in self._opened)
         if not self._totals or not opened:
             return None
         left = sum(source.size for source in self._sources) - opened
         known = sum(self._totals.values())
-        return known + round(known / opened * left)
+        return max(known + round(known / opened * left), self.stats.parts)
+
+    def _time_left(self, seconds: float) -> float:
+        """The estimate, which never climbs: a person who was told two minutes is not told three."""
+        self._shortest_s = min(self._shortest_s, seconds)
+        return self._shortest_s
 
     # encoding and committing
 

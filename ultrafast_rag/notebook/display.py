@@ -181,22 +181,31 @@ def _passages(hits: Hits, citations: Sequence[Citation], budget: Budget, *, limi
     return "".join(drawn) + _more(ranked[full:], limit=limit // 3)
 
 
-def _inline(text: str, known: Mapping[int, str]) -> str:
-    """One line of an answer: escaped, citations as numbered pills, **bold** and `code`."""
+Mark = Callable[[int, str], str]
+"""How a citation is drawn in an answer's text: its number and where it points, as it reads -> HTML."""
+
+
+def pill(number: int, where: str) -> str:
+    """A citation as a number that tells where it points."""
+    style = f"font-size:11px;font-weight:700;padding:0 4px;border-radius:8px;background:rgba({COOL},.22);white-space:nowrap"
+    return f'<sup title="{escape(where)}" style="{style}">[{number}]</sup>'
+
+
+def _inline(text: str, known: Mapping[int, str], mark: Mark) -> str:
+    """One line of an answer: escaped, citations as `mark` draws them, **bold** and `code`."""
 
     def pills(match: re.Match[str]) -> str:
         numbers = [int(number) for number in match[2].split(",")]
         if not all(number in known for number in numbers):
             return match[0]
-        style = f"font-size:11px;font-weight:700;padding:0 4px;border-radius:8px;background:rgba({COOL},.22);white-space:nowrap"
         space = "&nbsp;" if match[1] else ""  # a citation stays on the line of what it supports
-        return space + "".join(f'<sup title="{escape(known[n])}" style="{style}">[{n}]</sup>' for n in numbers)
+        return space + "".join(mark(n, known[n]) for n in numbers)
 
     line = re.sub(r"\*\*([^*]+)\*\*", r"<b>\1</b>", escape(text))
     return _CITE.sub(pills, re.sub(r"`([^`]+)`", r"<code>\1</code>", line))
 
 
-def answer_text(text: str, citations: Sequence[Citation] = (), *, limit: int = 8000) -> str:
+def answer_text(text: str, citations: Sequence[Citation] = (), *, limit: int = 8000, mark: Mark = pill) -> str:
     """An answer's paragraphs and bullet points as HTML; everything else in it is shown as written."""
     known = {citation.number: clip(citation.hit.where, 120) for citation in citations}
     blocks: list[str] = []
@@ -205,24 +214,24 @@ def answer_text(text: str, citations: Sequence[Citation] = (), *, limit: int = 8
         lines: list[str] = []
         for line in paragraph.splitlines():
             if bullet := re.match(r"\s*[-*•]\s+(.*)", line):
-                points.append(f"<li>{_inline(bullet[1], known)}</li>")
+                points.append(f"<li>{_inline(bullet[1], known, mark)}</li>")
             elif points:
-                points.append(f"<div>{_inline(line, known)}</div>")
+                points.append(f"<div>{_inline(line, known, mark)}</div>")
             else:
-                lines.append(_inline(line, known))
+                lines.append(_inline(line, known, mark))
         blocks += [f'<p dir="auto" style="margin:6px 0">{"<br>".join(lines)}</p>'] if lines else []
         blocks += [f'<ul dir="auto" style="margin:4px 0;padding-inline-start:22px">{"".join(points)}</ul>'] if points else []
     return "".join(blocks)
 
 
-def _within(draw: Callable[[Budget, float], str], pieces: int) -> str:
+def _within(draw: Callable[[Budget, float], str], pieces: int, most_bytes: int = CARD_BYTES) -> str:
     """Draw the words, then once more with what is left for evidence; shorter words where those alone are too long."""
     drawn = ""
     for shorten in (1.0, 0.5, 0.25, 0.1, 0.03):
         words = draw(Budget(0, 0), shorten)
-        left = CARD_BYTES - len(words.encode()) - 1500  # 1500: frames, captions and highlights around the evidence
+        left = most_bytes - len(words.encode()) - 1500  # 1500: frames, captions and highlights around the evidence
         drawn = draw(Budget(left, pieces), shorten) if pieces and left > 4000 else words
-        if len(drawn.encode()) < CARD_BYTES:
+        if len(drawn.encode()) < most_bytes:
             return drawn
     return drawn
 
@@ -241,14 +250,14 @@ def hits_html(hits: Hits) -> str:
     return _within(draw, min(_WITH_EVIDENCE, len(hits)))
 
 
-def answer_html(answer: Answer) -> str:
+def answer_html(answer: Answer, *, mark: Mark = pill, most_bytes: int = CARD_BYTES) -> str:
     """An answer as a card: text with citations, who wrote it, its evidence, where the time went."""
     total = sum(answer.timings_s.values())
 
     def draw(budget: Budget, shorten: float) -> str:
         limit = int(300 * shorten) + 20
         question = f'<div dir="auto" style="{MUTED};font-size:13px">{escape(clip(answer.question, limit))}</div>'
-        text = answer_text(answer.text, answer.citations, limit=int(8000 * shorten) + 20)
+        text = answer_text(answer.text, answer.citations, limit=int(8000 * shorten) + 20, mark=mark)
         if not answer.supported:
             text = badge("Not supported by these documents", hue=WARN) + text
         marks = _support(answer.support)
@@ -263,7 +272,7 @@ def answer_html(answer: Answer) -> str:
         notes = tuple(dict.fromkeys((*answer.notes, *answer.hits.notes)))
         return card(body + markup.notes_html(notes, limit=limit), hue=GOOD if answer.supported else WARN)
 
-    return _within(draw, min(_WITH_EVIDENCE, max(len(answer.hits), len(answer.citations))))
+    return _within(draw, min(_WITH_EVIDENCE, max(len(answer.hits), len(answer.citations))), most_bytes)
 
 
 def hit_html(hit: Hit) -> str:

@@ -189,10 +189,11 @@ def _highlight(box: tuple[float, float, float, float]) -> str:
     return f'<div style="position:absolute;{place};{look};pointer-events:none"></div>'
 
 
-def evidence_html(evidence: Evidence, *, alt: str) -> str:
-    """A picture with its passage marked, or a player at its second; "" for a type no browser shows."""
+def evidence_html(evidence: Evidence, *, alt: str, tall: bool = False) -> str:
+    """A picture with its passage marked, or a player at its second; "" for a type no browser shows. tall: as high as it is."""
     if evidence.media_type in PICTURES:
-        style = "display:block;max-width:100%;max-height:260px;width:auto;height:auto;margin:0;border-radius:4px"
+        height = "none" if tall else "260px"
+        style = f"display:block;max-width:100%;max-height:{height};width:auto;height:auto;margin:0;border-radius:4px"
         picture = f'<img src="{_data_url(evidence)}" alt="{escape(clip(alt, 120))}" style="{style}">'
         mark = _highlight(evidence.highlight) if evidence.highlight else ""
         frame = "position:relative;display:inline-block;isolation:isolate;max-width:100%;background:#fff;border-radius:4px"

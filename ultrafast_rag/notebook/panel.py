@@ -13,6 +13,18 @@ import ultrafast_rag.notebook.display  # noqa: F401  registers the cards that pa
 from ultrafast_rag.errors import UltraFastRAGError, require
 from ultrafast_rag.notebook import markup
 
+STYLE = """<style>
+.ufr-panel{container-type:inline-size}
+.ufr-quiet>.widget-label,.ufr-quiet>label{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%);white-space:nowrap}
+.ufr-panel button{max-width:100%}
+.ufr-panel button:focus-visible,.ufr-panel input:focus-visible,.ufr-panel select:focus-visible,.ufr-panel summary:focus-visible,
+.ufr-panel a:focus-visible,.ufr-panel [tabindex]:focus-visible{outline:2px solid rgb(76,141,214);outline-offset:1px}
+.ufr-panel .ufr-cite{font-size:11px;font-weight:700;padding:0 5px;border-radius:8px;vertical-align:super;line-height:1.4;
+cursor:pointer;color:inherit;background:rgba(76,141,214,.22);border:1px solid rgba(76,141,214,.6)}
+.ufr-stale .widget-html-content{opacity:.5}
+.ufr-panel .widget-html-content{line-height:normal;overflow:visible}
+.ufr-panel .widget-html{height:auto;max-width:100%}
+</style>"""  # the one style sheet; where a front end drops it, everything still works
 WIDE = {"max_width": "980px", "width": "100%"}
 ROW = {"flex_flow": "row wrap", "align_items": "center"}
 _LAST_LETTERS_S = 0.15
@@ -37,7 +49,8 @@ class Panel:
     def say(self, text: str, *, failed: bool = False) -> None:
         """Show one line; `failed` marks it."""
         mark = markup.badge("error", hue=markup.BAD) if failed else ""
-        self.status.value = f'<div dir="auto">{mark}{markup.escape(text)}</div>' if text else ""
+        role = "alert" if failed else "status"  # what a screen reader says at once, and when it is done
+        self.status.value = f'<div dir="auto" role="{role}">{mark}{markup.escape(text)}</div>' if text else ""
 
     @contextmanager
     def telling(self) -> Iterator[None]:
@@ -60,6 +73,12 @@ class Panel:
         made.on_click(clicked)
         return made
 
+    def frame(self, *rows: Any) -> Any:
+        """The panel's box around its rows, with the style sheet."""
+        box = self.widgets.VBox([self.widgets.HTML(STYLE), *rows], layout=WIDE)
+        box.add_class("ufr-panel")
+        return box
+
     def _ipython_display_(self) -> None:
         from IPython.display import display
 
@@ -73,11 +92,18 @@ class Panel:
             self.box.close()
 
 
+def unseen_label(control: Any) -> Any:
+    """The same control, its description for screen readers only."""
+    control.add_class("ufr-quiet")
+    return control
+
+
 def on_enter(text: Any, act: Callable[[], None]) -> None:
     """Call `act` when Enter is pressed.
 
     ipywidgets 8 calls on_submit old; what it offers instead also fires when the box is left. The front
-    end sends the last letters typed after the key press itself, so in a running loop `act` waits for them.
+    end sends what was typed after the key press itself, so in a running loop `act` waits for it; letter by letter
+    (`continuous_update`) it would wait for the kernel between letters, and a busy one would read half a word.
     """
 
     def pressed(_: object) -> None:

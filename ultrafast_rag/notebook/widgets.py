@@ -1,120 +1,259 @@
-"""Panels for asking, ingesting and watching, from ipywidgets 7.7 or 8 and nothing else.
+"""The panel for asking, from ipywidgets 7.7 or 8 and nothing else; where no front end is, a dialogue in text.
 
-No scripts of our own: every panel is stock widgets, and its answers are `display.py`'s cards. What
-goes wrong appears in the panel in plain words, because a notebook hides what a callback raises.
-Where no front end is, `show` falls back to a text dialogue.
+Its controls are stock widgets, its answers are `display.py`'s cards. Three things that stock widgets cannot do are
+handlers inside HTML attributes (a click on a citation in the text, copying, dropping a picture); where a front end strips
+them, buttons beside them do the same. What goes wrong appears in the panel in plain words, because a notebook hides what a
+callback raises. Work runs in a thread, so that the notebook and the Stop button stay usable.
 """
 
 from __future__ import annotations
 
 import inspect
-import re
 import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing
+from functools import partial
+from typing import Any, cast
 
-from ultrafast_rag.errors import ConfigError, StorageError, UltraFastRAGError
+from ultrafast_rag.errors import ConfigError, UltraFastRAGError
 from ultrafast_rag.notebook import markup
-from ultrafast_rag.notebook.panel import ROW, WIDE, Panel, on_enter
+from ultrafast_rag.notebook.answer_view import AnswerView
+from ultrafast_rag.notebook.display import answer_text
+from ultrafast_rag.notebook.filters import Filters
+from ultrafast_rag.notebook.ingest_panel import IngestWidget
+from ultrafast_rag.notebook.missing import what_is_missing, why_so_little
+from ultrafast_rag.notebook.panel import ROW, Panel, on_enter, unseen_label
+from ultrafast_rag.notebook.picture_question import PictureQuestion, thumbnail
 from ultrafast_rag.notebook.platform import detect
+from ultrafast_rag.notebook.talk import Talk, Turn
 from ultrafast_rag.notebook.watch import MonitorWidget
-from ultrafast_rag.types import MODALITIES, Answer, Hits, IngestReport, ProgressState
+from ultrafast_rag.types import Answer, Hits
 
-__all__ = ["IngestWidget", "MonitorWidget", "SearchWidget", "progress_words", "show", "uploaded_files"]
+__all__ = ["IngestWidget", "MonitorWidget", "SearchWidget", "show"]
 
-_HISTORY, _SOURCES, _REFRESH_S = 50, 500, 0.25
+_HISTORY, _SAMPLES, _REFRESH_S = 50, 4, 0.1
 
 
 class SearchWidget(Panel):
-    """Question box, filters, answer with evidence, history, thumbs. Enter asks.
+    """Question box, filters, answer with evidence, follow-ups, history, thumbs. Enter asks.
 
-    rag: a UltraFastRAG. `answers` holds what was shown, oldest first, as (question, Answer or Hits).
+    rag: a UltraFastRAG. generator: who answers, where it is a function of one's own; see `rag.query`.
+    `answers` holds what was shown, oldest first, as (question, Answer or Hits).
     """
 
-    def __init__(self, rag: Any) -> None:
+    def __init__(self, rag: Any, *, generator: Callable[..., Any] | None = None) -> None:
         super().__init__()
-        self.rag = rag
+        self.rag, self._own_generator = rag, generator
         self.answers: deque[tuple[str, Answer | Hits]] = deque(maxlen=_HISTORY)
-        w, wide = self.widgets, {"description_width": "initial"}
-        self.question = w.Text(placeholder="Ask your documents, then press Enter", layout={"flex": "1 1 320px", "width": "auto"})
-        on_enter(self.question, self._submit)
-        self.ask_button = self.button("Ask", self.ask, style="primary", tooltip="Ask (Enter)")
-        self.mode = w.ToggleButtons(options=["Answer", "Passages"], style={"button_width": "84px"})
-        # "" and 0 stand for no choice: a Dropdown shows nothing at all for an option whose value is None
-        kinds = [("everything", ""), *((m, m) for m in MODALITIES)]
-        self.modality = w.Dropdown(options=kinds, description="Look in", style=wide)
-        self.source = w.Dropdown(options=[("every document", "")], description="Document", style=wide)
-        self.alpha = w.FloatSlider(
-            value=rag.config.alpha, min=0, max=1, step=0.05, description="words ↔ meaning", continuous_update=False, style=wide
-        )
-        self.k = w.BoundedIntText(value=5, min=1, max=100, description="Passages", style=wide, layout={"width": "140px"})
-        self.generator = w.Dropdown(options=["auto", "extractive", "gemini", "local"], description="Answered by", style=wide)
-        self.result = w.HTML()
-        self.history = w.Dropdown(options=[("earlier questions", 0)], layout={"width": "auto", "flex": "1 1 200px"})
-        self.history.observe(self._show_earlier, "value")
-        self.about = w.Dropdown(options=[("the whole answer", 0)], description="Feedback on", style=wide)
-        self.up = self.button("Helpful", lambda: self.vote(1), icon="thumbs-up")
-        self.down = self.button("Not helpful", lambda: self.vote(-1), icon="thumbs-down")
-        self._can_choose = _takes(rag.query, "generator")
         self._current: tuple[str, Answer | Hits] | None = None
+        self._turn: Turn | None = None
+        self.talk = Talk()
+        self._thread: threading.Thread | None = None
+        self._stopped, self._again = threading.Event(), False
+        self._controls()
+        self._result_controls()
         self._lay_out()
-        self.refresh_sources()
+        with self.telling():
+            self.filters.refresh()
+            self._welcome()
+
+    # ---- what it is made of
+
+    def _controls(self) -> None:
+        w = self.widgets
+        self.question = unseen_label(
+            w.Text(
+                description="Question",
+                continuous_update=False,
+                placeholder="Ask your documents, then press Enter",
+                layout={"flex": "1 1 240px", "width": "auto"},
+            )
+        )
+        on_enter(self.question, self._submit)
+        self.ask_button = self.button("Ask", self.start, style="primary", tooltip="Ask (Enter)")
+        self.stop_button = self.button("Stop", self.stop, tooltip="Stop writing this answer")
+        self.stop_button.disabled = True
+        self.mode = w.ToggleButtons(options=["Answer", "Passages"], style={"button_width": "84px"})
+        self.mode.observe(self._changed, "value")
+        own = self._own_generator is not None
+        self.filters = Filters(w, self.rag, self._changed, choose_generator=not own and _takes(self.rag.query, "generator"))
+        self.picture = PictureQuestion(w, self._picture_taken, lambda error: self.say(str(error), failed=True))
+        self.samples = w.HBox([], layout=ROW)
+        self.new_button = self.button("New conversation", self.forget, tooltip="Follow-ups no longer lean on what was asked")
+
+    def _result_controls(self) -> None:
+        w, wide = self.widgets, {"description_width": "initial"}
+        self.notice = w.HTML()
+        self.shown = AnswerView(self.rag, say=self.say)
+        self.result = self.shown.card
+        self.thread_view = w.HTML()
+        self.history = w.Dropdown(options=[("earlier questions", 0)], description="History", style=wide,
+                                  layout={"width": "auto", "flex": "1 1 200px", "min_width": "0"})  # fmt: skip
+        unseen_label(self.history)
+        self.history.observe(self._show_earlier, "value")
 
     def _lay_out(self) -> None:
-        w, row = self.widgets, ROW
-        filters = [self.modality, self.source, self.alpha, self.k, *([self.generator] if self._can_choose else [])]
-        self.feedback_row = w.HBox([self.about, self.up, self.down], layout={**row, "display": "none"})
-        self.box = w.VBox(
-            [
-                w.HBox([self.question, self.ask_button, self.mode], layout=row),
-                w.HBox(filters, layout=row),
-                self.status,
-                self.result,
-                self.feedback_row,
-                w.HBox([self.history], layout=row),
-            ],
-            layout=WIDE,
+        w = self.widgets
+        self.box = self.frame(
+            w.HBox([self.question, self.ask_button, self.stop_button, self.mode], layout=ROW),
+            self.picture.box,
+            self.samples,
+            self.filters.box,
+            self.notice,
+            self.status,
+            self.shown.box,
+            self.thread_view,
+            w.HBox([self.history, self.new_button], layout=ROW),
         )
 
-    def refresh_sources(self) -> None:
-        """List the index's documents in the source filter; the choice stays where it still exists."""
-        with self.telling():
-            chosen = self.source.value
-            sources = sorted({document.source for document in self.rag.documents()})
-            shown = [(_short(source), source) for source in sources[:_SOURCES]]
-            self.source.options = [("every document", ""), *shown]
-            self.source.value = chosen if chosen in sources[:_SOURCES] else ""
+    def _welcome(self) -> None:
+        """Sample questions of this index, or what is missing for asking at all."""
+        self.notice.value = markup.notes_html(what_is_missing(self.rag))
+        samples = self.rag.sample_questions(_SAMPLES)
+        self.samples.children = tuple(self.button(sample, partial(self._ask_sample, sample)) for sample in samples)
+
+    def _ask_sample(self, sample: str) -> None:
+        self.question.value = sample
+        self.start()
+
+    # ---- asking
+
+    @property
+    def running(self) -> bool:
+        """Whether an answer is on its way."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Block until the answer in hand is there; False when timeout_s ran out first."""
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+        return not self.running
 
     def _submit(self) -> None:
         with self.telling():
-            self.ask()
+            self.start()
+
+    def start(self) -> None:
+        """Ask what is in the box without waiting for the answer."""
+        if not self.question.value.strip():
+            raise ConfigError("Type a question first, or give a picture.")
+        self._begin(self.question.value.strip())
 
     def ask(self) -> None:
-        """Ask what is in the box, with the filters as set, and show the answer."""
-        question = self.question.value.strip()
-        if not question:
-            raise ConfigError("Type a question first.")
-        self.refresh_sources()
-        options: dict[str, Any] = {"k": self.k.value, "alpha": self.alpha.value, "modality": self.modality.value or None}
-        options["filters"] = {"source": self.source.value} if self.source.value else None
-        self.ask_button.disabled = True
+        """Ask what is in the box, with the filters as set, and wait for the answer."""
+        self.start()
+        self.wait()
+
+    def stop(self) -> None:
+        """Leave the answer in hand as it is."""
+        self._stopped.set()
+        self.say("Stopping…")
+
+    def forget(self) -> None:
+        """Begin a new conversation: the next question stands alone. History and answers stay."""
+        self.talk.forget()
+        self.thread_view.value = ""
+        self.say("A new conversation: the next question stands alone.")
+
+    def _picture_taken(self, picture: bytes) -> None:
+        self.question.value = ""
+        with self.telling():
+            self._begin(picture)
+
+    def _changed(self, _: object = None) -> None:
+        """A setting was changed: ask again at once where that costs nothing, else say that the answer is of before."""
+        if self._turn is None:
+            return
+        if self.running:
+            self._again = True
+        elif self._current is None or isinstance(found := self._current[1], Hits) or found.generator == "extractive":
+            with self.telling():
+                self._begin(self._turn.asked, again=True)
+        else:
+            self.shown.grow_stale()
+            self.say("The settings have changed since this answer: press Ask to have it written again.")
+
+    def _begin(self, asked: str | bytes, *, again: bool = False) -> None:
+        if self.running:
+            raise ConfigError("The last question is still being answered; press Stop, or wait.")
+        self._stopped, self._again = threading.Event(), False
+        self._turn = turn = self._prepare(asked, again=again)
         self.say("Looking…")
+        self._busy(True)
+        self._thread = threading.Thread(target=self._work, args=(turn,), name="ufr-ask", daemon=True)
+        self._thread.start()
+
+    def _prepare(self, asked: str | bytes, *, again: bool) -> Turn:
+        """What to do for a question with the settings as they are; `again` replaces what was said to it before."""
+        options, writer = self.filters.options(), self.filters.writer()
+        if self._own_generator is not None:
+            writer = {"generator": self._own_generator}
+        meant = self.talk.meant(asked, again=again) if isinstance(asked, str) else None
+        pieces = None
+        if meant is not None and meant.answer is None and self.mode.value == "Answer":
+            pieces = self.rag.stream(meant.question, **options, **writer)  # a notebook's keys are asked for on this thread
+        return Turn(asked, meant, pieces, options)
+
+    def _work(self, turn: Turn) -> None:
         try:
-            if self.mode.value == "Passages":
-                found: Answer | Hits = self.rag.search(question, **options)
-            else:
-                chosen = {"generator": self.generator.value} if self._can_choose and self.generator.value != "auto" else {}
-                found = self.rag.query(question, **options, **chosen)
+            with self.telling():
+                self._answer(turn)
+                while self._again and not self._stopped.is_set():
+                    self._again = False
+                    self._turn = turn = self._prepare(turn.asked, again=True)
+                    self._answer(turn)
         finally:
-            self.ask_button.disabled = False
-        self.say("")
-        self.answers.append((question, found))
+            self._busy(False)
+
+    def _busy(self, busy: bool) -> None:
+        self.ask_button.disabled, self.stop_button.disabled = busy, not busy
+
+    def _answer(self, turn: Turn) -> None:
+        found: Answer | Hits | None
+        if turn.meant is None or (turn.pieces is None and turn.meant.answer is None):
+            found = self.rag.search(turn.asked if turn.meant is None else turn.meant.question, **turn.options)
+        elif turn.pieces is None:
+            found = turn.meant.answer
+        else:
+            found = self._written(turn.pieces, turn.meant.question)
+        if found is None:
+            self.say("Stopped. What was written so far stays; it is not in the history.")
+            return
+        self.filters.refresh()
+        understood = f"Understood as: {turn.meant.question}" if turn.meant and turn.meant.rewritten(str(turn.asked)) else ""
+        notes = [understood, *why_so_little(self.rag, found, turn.options["modality"])]
+        self.notice.value = markup.notes_html(note for note in notes if note)
+        self.talk.add(turn, found)
+        label = turn.asked if isinstance(turn.asked, str) else "a picture"
+        self.answers.append((label, found))
         self._remember()
-        self._show(question, found)
+        self.samples.layout.display = "none"
+        self._show(label, found, thumbnail(turn.asked) if isinstance(turn.asked, bytes) else "")
+        self.say("")
+
+    def _written(self, pieces: Iterator[str | Answer], question: str) -> Answer | None:
+        """The answer, shown as it is written; None where Stop was pressed before its end."""
+        text, shown_at = "", 0.0
+        with closing(cast(Generator[str | Answer], pieces)):
+            for piece in pieces:
+                if isinstance(piece, Answer):
+                    return piece
+                if self._stopped.is_set():
+                    break
+                text += piece
+                if time.monotonic() - shown_at >= _REFRESH_S:
+                    shown_at = time.monotonic()
+                    head = (
+                        f'<div style="{markup.MUTED};font-size:13px" dir="auto">{markup.escape(markup.clip(question, 300))}</div>'
+                    )
+                    self.result.value = markup.card(f"{head}{answer_text(text)}", hue=markup.COOL)
+                    self.say("Writing…")
+        return None
+
+    # ---- showing
 
     def _remember(self) -> None:
         numbered = [(f"{n}. {markup.clip(question, 80)}", n) for n, (question, _) in enumerate(self.answers, 1)]
@@ -122,199 +261,27 @@ class SearchWidget(Panel):
         self.history.options = [("earlier questions", 0), *reversed(numbered)]
         self.history.value = 0
         self.history.observe(self._show_earlier, "value")
+        self.thread_view.value = self.talk.html()
 
     def _show_earlier(self, change: Mapping[str, Any]) -> None:
         if change["new"]:
             with self.telling():
                 self._show(*self.answers[change["new"] - 1])
 
-    def _show(self, question: str, found: Answer | Hits) -> None:
+    def _show(self, question: str, found: Answer | Hits, above: str = "") -> None:
         self._current = (question, found)
-        self.result.value = found._repr_html_()
-        hits = found if isinstance(found, Hits) else found.hits
-        whole = "these passages" if isinstance(found, Hits) else "the whole answer"
-        listed = [(f"{n}. {markup.clip(hit.where, 60)}", hit.chunk_id) for n, hit in enumerate(hits, 1)]
-        self.about.options = [(whole, 0), *listed]
-        self.about.value = 0
-        self.feedback_row.layout.display = "flex"
+        self.shown.show(question, found, above)
+
+    def save(self) -> None:
+        """Write the answer shown, with its evidence, as one HTML file beside the notebook."""
+        self.shown.save()
 
     def vote(self, value: int) -> None:
         """Store a thumbs up (1) or down (-1) for what is shown, or the passage chosen beside it."""
-        if self._current is None:
-            raise ConfigError("Ask something first, then say whether it helped.")
-        self.rag.feedback(self._current[0], self.about.value or None, value)
-        self.say("Thank you: stored in the index.")
+        self.shown.vote(value)
 
     def __repr__(self) -> str:
         return f"SearchWidget({len(self.answers)} questions asked; without a notebook front end use rag.query(...))"
-
-
-class IngestWidget(Panel):
-    """Upload files or name a path, watch progress, pause and resume.
-
-    Work runs in a thread: the notebook stays usable. uploads: the local folder that uploaded files
-    are kept in, since the index shows them as evidence later.
-    """
-
-    def __init__(self, rag: Any, *, uploads: Path | str = "uploads") -> None:
-        super().__init__()
-        self.rag, self.uploads = rag, Path(uploads)
-        self.report: IngestReport | None = None
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
-        self._sources: tuple[str, ...] = ()
-        self._shown_at = 0.0
-        w, row = self.widgets, ROW
-        self.path = w.Text(placeholder="A file or folder, e.g. papers/", layout={"flex": "1 1 320px", "width": "auto"})
-        on_enter(self.path, self._submit)
-        self.upload = w.FileUpload(multiple=True, description="Upload")
-        self.start_button = self.button("Ingest", self.start, style="primary")
-        self.pause_button = self.button("Pause", self.pause)
-        self.resume_button = self.button("Resume", self.resume)
-        self.bar = w.FloatProgress(min=0, max=1, layout={"width": "100%"})
-        self.result = w.HTML()
-        self.box = w.VBox(
-            [
-                w.HBox([self.path, self.upload, self.start_button, self.pause_button, self.resume_button], layout=row),
-                self.bar, self.status, self.result,
-            ],
-            layout=WIDE,
-        )  # fmt: skip
-        self._enable(running=False)
-
-    @property
-    def running(self) -> bool:
-        """Whether an ingest of this panel is at work."""
-        return self._thread is not None and self._thread.is_alive()
-
-    def _submit(self) -> None:
-        with self.telling():
-            self.start()
-
-    def start(self) -> None:
-        """Ingest the uploaded files and the path in the box."""
-        if self.running:
-            raise ConfigError("An ingest is at work already; pause it first.")
-        uploaded = [str(path) for path in self._save_uploads()]
-        typed = [self.path.value.strip()] if self.path.value.strip() else []
-        if not uploaded and not typed:
-            raise ConfigError("Upload files, or type the path of a file or folder.")
-        self._begin((*uploaded, *typed))
-
-    def pause(self) -> None:
-        """Stop in good order after the batch in hand; what is committed stays."""
-        self._stop.set()
-        self.say("Pausing after the batch in hand…")
-
-    def resume(self) -> None:
-        """Resume with the same sources; finished documents are skipped."""
-        if self.running:
-            raise ConfigError("It is still at work.")
-        if not self._sources:
-            raise ConfigError("There is nothing to resume yet.")
-        self._begin(self._sources)
-
-    def wait(self, timeout_s: float | None = None) -> bool:
-        """Block until the work in hand ends; False when timeout_s ran out first."""
-        if self._thread is not None:
-            self._thread.join(timeout_s)
-        return not self.running
-
-    def _begin(self, sources: tuple[str, ...]) -> None:
-        self._sources, self._stop, self._shown_at = sources, threading.Event(), 0.0
-        self.bar.value, self.bar.bar_style, self.result.value = 0.0, "", ""
-        self._enable(running=True)
-        self.say("Starting…")
-        self._thread = threading.Thread(target=self._work, name="ultrafast-rag-ingest", daemon=True)
-        self._thread.start()
-
-    def _work(self) -> None:
-        done = False
-        with self.telling():
-            try:
-                self.report = self.rag.ingest(*self._sources, on_progress=self._progress, stop=self._stop)
-                done = self.report.complete
-                self.result.value = self.report._repr_html_()
-                self.say("Done." if done else "Paused. Press Resume to continue.")
-                self.bar.value = 1.0 if done else self.bar.value
-                self.bar.bar_style = "success" if done and not self.report.failed else "warning"
-            except BaseException:  # an interrupt too is shown on the bar
-                self.bar.bar_style = "danger"
-                raise
-        self._enable(running=False, more=not done)
-
-    def _progress(self, state: ProgressState) -> None:
-        now = time.monotonic()
-        if not state.done and now - self._shown_at < _REFRESH_S:
-            return  # a front end drowns in a message per page
-        self._shown_at = now
-        if state.fraction is not None:
-            self.bar.value = state.fraction
-        if not self._stop.is_set():
-            self.say(progress_words(state))
-
-    def _enable(self, *, running: bool, more: bool = False) -> None:
-        self.start_button.disabled = running
-        self.pause_button.disabled = not running
-        self.resume_button.disabled = running or not more
-
-    def _save_uploads(self) -> list[Path]:
-        """Write what was uploaded into the folder for uploads, under safe names, and empty the control."""
-        files = list(uploaded_files(self.upload.value))
-        paths = []
-        try:
-            for name, content in files:
-                self.uploads.mkdir(parents=True, exist_ok=True)
-                path = self.uploads / _safe_name(name)
-                path.write_bytes(content)
-                paths.append(path)
-        except OSError as error:
-            raise StorageError(f"uploads cannot be put in {self.uploads}: {error}. Make room or choose another folder") from error
-        if isinstance(self.upload.value, dict):  # ipywidgets 7: a read-only trait whose dict may be emptied
-            self.upload.value.clear()
-            self.upload._counter = 0
-        else:
-            self.upload.value = ()
-        return paths
-
-    def __repr__(self) -> str:
-        return f"IngestWidget({'at work' if self.running else 'idle'}; without a notebook front end use rag.ingest(...))"
-
-
-def progress_words(state: ProgressState) -> str:
-    """One line of progress: what is read, how far, how fast, how long still, how much memory."""
-    parts = [Path(state.source).name] if state.source else []
-    total = f" of {state.parts_total}" if state.parts_total else ""
-    parts.append(f"{state.parts}{total} parts, {state.chunks} chunks")
-    if state.seconds > 0 and state.parts:
-        parts.append(f"{state.parts / state.seconds:.1f} parts/s")
-    if state.eta_s is not None and not state.done:
-        parts.append(f"{markup.milliseconds(max(1.0, state.eta_s))} left")
-    if state.rss_mb:
-        parts.append(f"{state.rss_mb:.0f} MiB of memory")
-    return " · ".join(parts)
-
-
-def uploaded_files(value: Any) -> Iterator[tuple[str, bytes]]:
-    """(name, content) of a FileUpload's value: a dict by name in ipywidgets 7, a tuple of records in 8."""
-    if isinstance(value, Mapping):
-        for name, record in value.items():
-            yield str(name), bytes(record["content"])
-    else:
-        for record in value:
-            yield str(record["name"]), bytes(record["content"])
-
-
-def _safe_name(name: str) -> str:
-    """The last part of an uploaded file's name without what a file system or a shell trips over."""
-    last = name.replace("\\", "/").rsplit("/", 1)[-1]
-    kept = re.sub(r"[^\w.() -]+", "_", last).strip(" .")
-    stem, dot, suffix = kept.rpartition(".")
-    return f"{(stem or suffix)[:100]}{dot if stem else ''}{suffix[:12] if stem else ''}" or "upload"
-
-
-def _short(source: str) -> str:
-    return markup.clip(source.replace("\\", "/").rsplit("/", 1)[-1], 60)
 
 
 def _takes(function: Callable[..., Any], name: str) -> bool:
@@ -322,10 +289,16 @@ def _takes(function: Callable[..., Any], name: str) -> bool:
     return any(p.name == name or p.kind is p.VAR_KEYWORD for p in parameters)
 
 
-def show(rag: Any, *, read: Callable[[str], str] = input, write: Callable[[str], object] | None = None) -> SearchWidget | None:
+def show(
+    rag: Any,
+    *,
+    read: Callable[[str], str] = input,
+    write: Callable[[str], object] | None = None,
+    generator: Callable[..., Any] | None = None,
+) -> SearchWidget | None:
     """The search panel where a notebook can show it; elsewhere a dialogue in text, until an empty line or end of input."""
     if detect().is_notebook:
-        return SearchWidget(rag)
+        return SearchWidget(rag, generator=generator)
     write = write or sys.stdout.write
     write("Ask your documents; an empty line ends.\n")
     while True:
@@ -336,6 +309,6 @@ def show(rag: Any, *, read: Callable[[str], str] = input, write: Callable[[str],
         if not question:
             return None
         try:
-            write(f"{rag.query(question)}\n\n")
+            write(f"{rag.query(question, generator=generator)}\n\n")
         except UltraFastRAGError as error:
             write(f"{error}\n\n")

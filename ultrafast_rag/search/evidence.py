@@ -14,9 +14,10 @@ from typing import Any
 
 from ultrafast_rag.errors import UltraFastRAGError
 from ultrafast_rag.ports import DocumentReader
-from ultrafast_rag.types import Evidence, Hit
+from ultrafast_rag.types import Evidence, Hit, Leaf
 
 CROP_PX = 760  # the width of a card
+PAGE_PX = 1300  # the longer side of a whole page: 8-point type stays readable
 SOUND_S, FILM_S = 15.0, 5.0  # of a recording or film at most
 CLIP_BYTES = 30_000  # what a card of three pieces of evidence has room for
 STILL_PX = 480  # two thirds of a card's width: a film's frame needs no more
@@ -52,6 +53,24 @@ class EvidenceFinder:
             return None
         except (UltraFastRAGError, OSError):
             return None
+
+    def leaf(self, hit: Hit, number: int | None = None) -> Leaf:
+        """The whole page of a hit with the passage marked, or another page of its document; else what a card shows.
+
+        number is cut to the document's pages.
+        """
+        path, document = Path(hit.source), self._store.document(hit.document_id)
+        if hit.page is None or document is None or document.media_type != "application/pdf" or not self._unchanged(hit, path):
+            return Leaf(self(hit))
+        pages = max(document.parts, hit.page)
+        number = min(max(1, hit.page if number is None else number), pages)
+        box = list(hit.bbox) if hit.bbox and number == hit.page else None
+        options: dict[str, Any] = {"path": str(path), "page": number, "bbox": box, "quote": hit.focus if box else ""}
+        try:
+            data = self._call("pdf.crop.crop_page", **options, max_px=PAGE_PX, whole=True)
+        except UltraFastRAGError as error:
+            return Leaf(Evidence("text/plain", b"", caption=f"page {number} cannot be shown: {error}"), number, pages)
+        return Leaf(Evidence("image/jpeg", data, caption=f"{path.name}, page {number} of {pages}"), number, pages)
 
     def _unchanged(self, hit: Hit, path: Path) -> bool:
         """Whether the file is still the one that was read: a crop of another one would prove nothing."""

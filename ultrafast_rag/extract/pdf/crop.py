@@ -24,8 +24,8 @@ MARK = (1.0, 0.83, 0.1)
 JPEG_QUALITY = 60
 
 
-def crop_page(path: str, page: int, bbox: Sequence[float] | None, max_px: int, quote: str = "") -> bytes:
-    """JPEG of the column of a page (1-based) around bbox, longest side max_px; the whole page without a bbox.
+def crop_page(path: str, page: int, bbox: Sequence[float] | None, max_px: int, quote: str = "", whole: bool = False) -> bytes:
+    """JPEG of the column of a page (1-based) around bbox, longest side max_px; the whole page without a bbox, or if `whole`.
 
     quote: words of the passage; they are marked and shown instead of all of it, where they stand there.
     Raises CorruptError when the page is not there.
@@ -42,12 +42,12 @@ def crop_page(path: str, page: int, bbox: Sequence[float] | None, max_px: int, q
         if bbox is not None:
             passage = pymupdf.Rect(*bbox) & sheet.rect
             marks = _quoted(sheet, passage, quote) or [passage]
-            clip = _column(passage, marks, sheet.rect)
+            clip = sheet.rect if whole else _column(passage, marks, sheet.rect)
             for mark in marks:
                 around = pymupdf.Rect(mark.x0 - 3, mark.y0 - 2, mark.x1 + 3, mark.y1 + 2)
                 # in page coordinates as shown; drawing wants those of the unrotated page
                 sheet.draw_rect(around * sheet.derotation_matrix, color=None, fill=MARK, fill_opacity=0.28, overlay=True)
-        scale = min(max_px / max(clip.width, clip.height, 1.0), MOST_SCALE if bbox is not None else math.inf)
+        scale = min(max_px / max(clip.width, clip.height, 1.0), MOST_SCALE if bbox is not None and not whole else math.inf)
         picture = sheet.get_pixmap(matrix=pymupdf.Matrix(scale, scale), clip=clip, alpha=False)
         jpeg: bytes = picture.tobytes("jpeg", jpg_quality=JPEG_QUALITY)
         return jpeg

@@ -1,0 +1,168 @@
+"""JupyterLab and a headless browser for the tests beside this file, and for the pictures of the README."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
+FLAGS = (
+    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--window-size=1280,2000",
+)  # fmt: skip
+WAIT_S = 180
+NEEDED = {"chromium": CHROMIUM, "chromedriver": DRIVER, "selenium": importlib.util.find_spec("selenium"),
+          "jupyterlab": importlib.util.find_spec("jupyterlab")}  # fmt: skip
+SETTINGS = {
+    "notebook-extension/tracker": {"windowingMode": "none"},  # else cells out of sight are not in the page
+    "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+}
+MISSING = [name for name, found in NEEDED.items() if not found]
+NEEDS_BROWSER = [
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}"),
+]
+
+
+def book(*cells):
+    """A notebook of these code cells."""
+    made = [
+        {"cell_type": "code", "id": f"cell-{n}", "metadata": {}, "execution_count": None, "outputs": [], "source": text}
+        for n, text in enumerate(cells)
+    ]
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    return {"cells": made, "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}
+
+
+@contextlib.contextmanager
+def laboratory(folder):
+    """JupyterLab on a free loopback port over `folder`; its address and token."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    own = {name: str(folder / name.lower()) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR", "TMPDIR")}
+    own["JUPYTERLAB_SETTINGS_DIR"] = str(folder / "settings")
+    for name, content in SETTINGS.items():
+        path = folder / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content))
+    (folder / "tmpdir").mkdir()
+    token = "a-token-for-this-run"
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}", "--ip=127.0.0.1",
+               f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={folder}",
+               "--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]  # fmt: skip
+    environment = {**os.environ, **own, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+    with (folder / "lab.log").open("wb") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+    try:
+        address = f"http://127.0.0.1:{port}"
+        until(lambda: answers(f"{address}/api?token={token}"), 60, lambda: (folder / "lab.log").read_text()[-2000:])
+        yield address, token
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+@contextlib.contextmanager
+def chromium():
+    """A headless browser; it leaves a screenshot in UFR_BROWSER_SCREENSHOTS, where that names a folder."""
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    with tempfile.TemporaryDirectory() as profile:
+        for flag in (*FLAGS, f"--user-data-dir={profile}"):
+            options.add_argument(flag)
+        driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+        try:
+            yield driver
+            if folder := os.environ.get("UFR_BROWSER_SCREENSHOTS"):
+                driver.save_screenshot(str(Path(folder, "last.png")))
+        finally:
+            driver.quit()
+
+
+def unrun(path):
+    """A notebook as if it had never been run."""
+    read = json.loads(path.read_text(encoding="utf-8"))
+    read["metadata"].pop("widgets", None)
+    for cell in read["cells"]:
+        if cell["cell_type"] == "code":
+            cell["execution_count"], cell["outputs"] = None, []
+    return read
+
+
+def answers(url):
+    try:
+        with urllib.request.urlopen(url, timeout=2) as reply:
+            return reply.status == 200
+    except OSError:
+        return False
+
+
+def until(happens, seconds=WAIT_S, say=lambda: ""):
+    """Wait for a true value of `happens()` and return it; the page may be redrawn under a look at it."""
+    from selenium.common.exceptions import WebDriverException
+
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            if found := happens():
+                return found
+        except WebDriverException:
+            pass
+        time.sleep(0.2)
+    pytest.fail(f"did not happen within {seconds} s. {say()}")
+
+
+class Page:
+    """The notebook in the browser, by what a person sees of it."""
+
+    def __init__(self, driver):
+        self.driver = driver
+
+    def open(self, address, token, path):
+        self.driver.get(f"{address}/doc/tree/{path}?token={token}&reset")
+        until(lambda: self.find(".jp-NotebookPanel .jp-CodeCell"), 90)
+        until(lambda: "idle" in self.driver.page_source.lower(), 90)
+
+    def find(self, css):
+        return self.driver.find_elements("css selector", css)
+
+    def button(self, text):
+        return next(button for button in self.find(".jupyter-widgets button, .jupyter-button") if button.text.strip() == text)
+
+    def shown(self):
+        return "\n".join(element.text for element in self.find(".jp-OutputArea .widget-vbox"))
+
+    def run_all(self):
+        self.driver.execute_script("document.querySelector('.jp-NotebookPanel').focus()")
+        self.menu("Run", "Run All Cells")
+
+    def menu(self, title, entry):
+        label = next(item for item in self.find(".lm-MenuBar-itemLabel") if item.text == title)
+        label.click()
+        until(lambda: [item for item in self.find(".lm-Menu-itemLabel") if item.text == entry], 20)[0].click()
+
+    def prompts(self):
+        """Execution counts of code cells that are done."""
+        texts = self.driver.execute_script(
+            "return [...document.querySelectorAll('.jp-CodeCell .jp-InputArea-prompt')].map(e => e.textContent)"
+        )
+        return [text for text in texts if text.strip("[]: ").isdigit()]
