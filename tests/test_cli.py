@@ -65,7 +65,7 @@ MISTAKES = [
     ("ingest {}/gone.pdf --index {}/new", 1, "does not exist"),
     ("ingest {}/empty --index {}/new", 1, "holds no file"),
     ("ingest {}/empty.txt --index {}/new", 1, "empty"),
-    ("ingest https://example.org/a.pdf --index {}/new", 1, "addresses are not fetched"),
+    ("ingest http://example.org/a.pdf --index {}/new", 1, "only https addresses are fetched"),
     ("ingest {}/note.txt --time-budget=-1 --index {}/new", 2, "must be at least 0"),
     ("ingest {}/note.txt --time-budget soon --index {}/new", 2, "invalid float"),
     ("ingest {}/note.txt --set max_workers=0 --index {}/new", 2, "max_workers must be at least 1"),

@@ -68,8 +68,8 @@ def _parser() -> argparse.ArgumentParser:
     doctor = _command(commands, "doctor", _doctor, "what this machine offers, what was chosen and why, what is missing")
     doctor.add_argument("--repair", action="store_true", help="instead: check every sum of --index and mend what can be mended")
 
-    ingest = _command(commands, "ingest", _ingest, "read files and folders into the index")
-    ingest.add_argument("sources", nargs="+", help="files and folders")
+    ingest = _command(commands, "ingest", _ingest, "read files, folders and https addresses into the index")
+    ingest.add_argument("sources", nargs="+", help="files, folders and https addresses")
     ingest.add_argument("--time-budget", type=float, metavar="SECONDS", help="stop in good order; run again to go on")
     ingest.add_argument("--no-wait", action="store_true", help="with --set encode=progressive: do not wait until all is refined")
 

@@ -33,7 +33,7 @@ from ultrafast_rag.config import Config
 from ultrafast_rag.doctor import examine
 from ultrafast_rag.enrich.enricher import Enricher, EnrichPlan, EnrichReport
 from ultrafast_rag.enrich.indexing import ENRICHED, index_enrichments, unenriched
-from ultrafast_rag.errors import ConfigError, IndexStateError, did_you_mean
+from ultrafast_rag.errors import ConfigError, ExtractionError, IndexStateError, did_you_mean
 from ultrafast_rag.extract.detect import media_type
 from ultrafast_rag.extract.discover import discover
 from ultrafast_rag.extract.sandbox.pool import Sandbox
@@ -61,6 +61,7 @@ from ultrafast_rag.models.registry import Models
 from ultrafast_rag.monitor import PerformanceMonitor, StageClock, peak_rss_mb, rss_mb
 from ultrafast_rag.ports import ImageEncoder, ResultTier, StaticEncoder, TextEncoder
 from ultrafast_rag.remote import event_loop
+from ultrafast_rag.remote.fetch import Fetcher, is_address, kept_file, stored_name
 from ultrafast_rag.remote.prices import cost_usd
 from ultrafast_rag.remote.redis_tier import RedisTier
 from ultrafast_rag.search.evidence import EvidenceFinder
@@ -86,6 +87,7 @@ from ultrafast_rag.types import (
 )
 
 CONFIG = "config"
+FETCHED = "fetched"
 _NOT_ASKED = ("cache_dir", "cache_size_gb", "max_workers", "query_cache_disk", "query_cache_ttl_s", "quiet", "redis_url")
 EDGES: dict[str, Callable[..., Any]] = {}
 """What the package root hangs onto this class from above, e.g. "widget"; no arrow points up for it."""
@@ -136,6 +138,7 @@ class UltraFastRAG:
         self._flights = QueryOptimizer(ttl_s=0)
         self._ingesting = threading.RLock()
         self._stop: threading.Event | None = None
+        self._fetcher = Fetcher()  # public addresses only; no setting says otherwise
         self._unindexed = False
 
     def _settle(self, base: Config | None, settings: dict[str, Any]) -> Config:
@@ -231,12 +234,24 @@ class UltraFastRAG:
         return EvidenceFinder(
             self._store,
             lambda function, **about: self._sandbox.call(function, **about),
+            self._place,
             own=lambda: is_home(self._store, self.config.cache_dir),
         )
 
     @cached_property
     def _extractive(self) -> ExtractiveAnswerer:
         return ExtractiveAnswerer(self._models.text, self._lexical, self._models.reader)
+
+    def _place(self, source: str) -> Path:
+        """Where the file of a source lies: of an address, the copy kept in the index's folder."""
+        kept = kept_file(self._store.folder / FETCHED, source) if is_address(source) else None
+        return kept or Path(source)
+
+    def _fetch(self, address: str) -> Path:
+        if self.config.offline:
+            raise ExtractionError("Config(offline=True): nothing is fetched; download the file and ingest that")
+        stop = self._stop
+        return self._fetcher.fetch(address, self._store.folder / FETCHED, stopping=lambda: stop is not None and stop.is_set())
 
     def _picture_of(self, hit: Hit) -> bytes | None:
         """What a model that sees is sent along with a hit: its picture, or the page around it."""
@@ -301,8 +316,10 @@ class UltraFastRAG:
         on_progress: Callable[[ProgressState], None] | None = None,
         stop: threading.Event | None = None,
     ) -> IngestReport:
-        """Read files and folders into the index; what the report counts as committed is durable.
+        """Read files, folders and https addresses into the index; what the report counts as committed is durable.
 
+        An address is fetched from public hosts only, each time anew; its name in the index holds no secret of its query, and
+        the file is kept in the index's folder (in no archive), so that its pages can be shown.
         Unchanged files are skipped by size and time without being opened. time_budget_s: stop in
         good order after so many seconds; `report.complete` is then False and the next call goes on.
         stop: an event that does the same from another thread. Files that cannot be read are in
@@ -321,7 +338,7 @@ class UltraFastRAG:
             if not self._catch_up(lambda: halt.is_set() or (deadline is not None and time.monotonic() > deadline)):
                 return IngestReport(complete=False, refined=self._refined(), seconds=time.perf_counter() - start)
             with clock.stage("discover"):
-                found = find_sources(self._store, sources, discover=discover, media_type=media_type)
+                found = find_sources(self._store, sources, discover=discover, media_type=media_type, fetch=self._fetch)
             with progress_bar(quiet=self.config.quiet or on_progress is not None or not found.todo) as bar:
                 pipeline = Pipeline(
                     self.config,
@@ -684,8 +701,11 @@ class UltraFastRAG:
         given = os.fspath(source)
         if why := unstorable(given):
             raise ConfigError(f"the source {given!r} {why}")
-        for name in (given, str(Path(source).expanduser().resolve())):
+        names = (stored_name(given),) if is_address(given) else (given, str(Path(source).expanduser().resolve()))
+        for name in names:
             if self._store.delete(name):
+                if is_address(name):
+                    self._place(name).unlink(missing_ok=True)
                 self._store.delete(ENRICHED + name)
                 self._unindexed = True
                 return True

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ultrafast_rag.errors import ExtractionError
 from ultrafast_rag.ports import DocumentWriter
+from ultrafast_rag.remote.fetch import is_address, stored_name
 
 PathLike = str | os.PathLike[str]
 Discover = Callable[[Sequence[PathLike]], Sequence[tuple[Path, str]]]
 MediaType = Callable[[Path], str]
-_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.I)
+Fetch = Callable[[str], Path]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +37,28 @@ class Found:
     failed: tuple[tuple[str, str], ...]
 
 
-def find_sources(store: DocumentWriter, sources: Sequence[PathLike], *, discover: Discover, media_type: MediaType) -> Found:
-    """Look at every file once, without opening it; the index's own folder is passed over.
+def find_sources(
+    store: DocumentWriter, sources: Sequence[PathLike], *, discover: Discover, media_type: MediaType, fetch: Fetch | None = None
+) -> Found:
+    """Look at every file once, without opening it; the index's own folder is passed over. Addresses are fetched.
 
-    discover: which files such names mean, each with "" or why it cannot be read.
+    discover: which files such names mean, each with "" or why it cannot be read. fetch: an address -> the file it names;
+    without it addresses fail.
     """
     todo: list[Source] = []
     failed: list[tuple[str, str]] = []
     own = store.folder.resolve()
-    addresses = [str(source) for source in sources if isinstance(source, str) and _ADDRESS.match(source)]
-    failed += [(address, "addresses are not fetched; download the file and ingest that") for address in addresses]
+    addresses = [str(source) for source in sources if is_address(source)]
+    for address in dict.fromkeys(addresses):
+        name = stored_name(address)
+        try:
+            if fetch is None:
+                raise ExtractionError("addresses are not fetched here; download the file and ingest that")
+            path = fetch(address)
+            stat = path.stat()
+            todo.append(Source(path, name, stat.st_size, stat.st_mtime_ns, media_type(path)))
+        except ExtractionError as error:
+            failed.append((name, _printable(str(error))))
     found = discover([source for source in sources if source not in addresses])
     real = [os.path.realpath(path) for path, bad in found if not bad]
     failed += [(_printable(str(path)), _printable(bad)) for path, bad in found if bad]

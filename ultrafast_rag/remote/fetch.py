@@ -249,7 +249,10 @@ def is_address(source: object) -> bool:
 
 def stored_name(url: str) -> str:
     """How an index and its citations call an address: no fragment, no credentials, no value that may be a secret."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # a bracket of IPv6 that does not close: it is refused, and named without what may be secret
+        return re.sub(r"//[^/]*@", "//", url.partition("?")[0])[:200]
     kept = [
         (name, "hidden" if _SECRET.search(name) or len(value) > _LONGEST_VALUE else value)
         for name, value in parse_qsl(parts.query, keep_blank_values=True)

@@ -28,18 +28,26 @@ class EvidenceFinder:
     """Called with a hit; remembers nothing.
 
     call: runs `module.function` of the extractors with JSON arguments in a worker process, and gives back its bytes.
+    place: where the file of a source lies; for an address, the copy that was kept of it.
     own: whether the index was made on this machine: of another's only what is stored is shown, no file that it names.
     """
 
-    def __init__(self, store: DocumentReader, call: Callable[..., bytes], *, own: Callable[[], bool] = lambda: True) -> None:
-        self._store, self._call, self._own = store, call, own
+    def __init__(
+        self,
+        store: DocumentReader,
+        call: Callable[..., bytes],
+        place: Callable[[str], Path] = Path,
+        *,
+        own: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self._store, self._call, self._place, self._own = store, call, place, own
 
     def __call__(self, hit: Hit) -> Evidence | None:
         """What to show for a hit, or None; never raises for a file that is gone or broken."""
         try:
             if hit.modality == "image":
                 return self._asset(hit)
-            path = Path(hit.source)
+            path = self._place(hit.source)
             if not self._own():
                 return self._gone(hit, path, "was read on another machine (ingest it here to see it)")
             if not self._unchanged(hit, path):
@@ -59,8 +67,9 @@ class EvidenceFinder:
 
         number is cut to the document's pages.
         """
-        path, document = Path(hit.source), self._store.document(hit.document_id)
-        if hit.page is None or document is None or document.media_type != "application/pdf" or not self._unchanged(hit, path):
+        path, document = self._place(hit.source), self._store.document(hit.document_id)
+        is_pdf = document is not None and document.media_type == "application/pdf"
+        if hit.page is None or document is None or not is_pdf or not self._own() or not self._unchanged(hit, path):
             return Leaf(self(hit))
         pages = max(document.parts, hit.page)
         number = min(max(1, hit.page if number is None else number), pages)
