@@ -590,3 +590,20 @@ def test_the_command_line_ingests_and_answers(tmp_path, sources):
 
 def test_every_error_of_ours_shares_one_base():
     assert issubclass(ConfigError, UltraFastRAGError)
+
+
+def test_what_objects_show_is_a_table_and_no_hash(rag, sources):
+    rag.ingest(sources)
+    rag.add_texts(["The ferry to the island leaves at seven on Fridays and returns when the tide allows it."])
+    documents, stats = rag.documents(), rag.stats()
+    assert "lamp.html" in str(documents)
+    assert "passages" in repr(documents)
+    assert "Document(" not in repr(documents)
+    assert len(documents) == 4
+    assert stats["documents"] == 4
+    assert "{" not in repr(stats)
+    for shown in (documents, stats):
+        assert "<table" in shown._repr_html_()
+    hit = rag.search("When does the ferry leave?")[0]
+    assert hit.where == "“The ferry to the island leaves at seven on Frid…”"
+    assert hit.document_id not in str(hit)

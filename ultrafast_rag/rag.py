@@ -75,7 +75,8 @@ from ultrafast_rag.types import (
     VISUAL_SPACE,
     Answer,
     Chunk,
-    Document,
+    Documents,
+    Facts,
     Hit,
     Hits,
     IngestReport,
@@ -692,9 +693,9 @@ class UltraFastRAG:
 
     # ---- the index
 
-    def documents(self) -> list[Document]:
-        """Every document in the index; `complete` is False where an ingest was interrupted."""
-        return [document for document in self._store.documents() if not document.source.startswith(ENRICHED)]
+    def documents(self) -> Documents:
+        """Every document in the index, a list that shows as a table; `complete` is False where an ingest was interrupted."""
+        return Documents(document for document in self._store.documents() if not document.source.startswith(ENRICHED))
 
     def delete(self, source: PathLike) -> bool:
         """Remove a document by source or document id, with its chunks and vectors; False when it is not there."""
@@ -721,9 +722,9 @@ class UltraFastRAG:
         if chunk_id is None:
             self.semantic_cache.feedback(question, vote > 0)
 
-    def stats(self) -> dict[str, Any]:
-        """Counts, sizes, latencies, models in memory, and what was chosen for the index."""
-        return {
+    def stats(self) -> Facts:
+        """Counts, sizes, latencies, models in memory, and what was chosen for the index; a dictionary that shows as a table."""
+        facts: dict[str, Any] = {
             **self._store.counts(),
             "refined": self._refined(),
             "size_mb": self._store.size_bytes() / 1e6,
@@ -737,6 +738,7 @@ class UltraFastRAG:
             "query_cache": self.query_cache.get_stats(),
             **({"semantic_cache": self.semantic_cache.get_stats()} if self.config.semantic_cache else {}),
         }
+        return Facts(facts)
 
     def doctor(self) -> Table:
         """What this machine offers, what was chosen and why, what is missing and what to do; verifies checksums too."""

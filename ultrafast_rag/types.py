@@ -44,6 +44,8 @@ _INVISIBLE = re.compile(
     "\u17b4\u17b5\u180b-\u180f\u3164\uffa0\ufff9-\ufffb\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]|(?<![\u0600-\u109f])[\u200c\u200d]"
 )
 
+_BY_CONTENT = re.compile(r"[0-9a-f]{16}")  # how `add_texts` names a text that was given no id
+
 HTML_REPRS: dict[type, Callable[[Any], str]] = {}
 
 
@@ -309,6 +311,9 @@ class Hit:
     def where(self) -> str:
         """Source and place in words: 'handbook.pdf, page 4' or 'talk.mp3, 1:05'."""
         name = self.source.replace("\\", "/").rsplit("/", 1)[-1]
+        if self.source == self.document_id and _BY_CONTENT.fullmatch(name):  # a text added without a name: its start says more
+            start = " ".join(visible(self.text).split())
+            return f"“{start if len(start) <= 48 else start[:47].rstrip() + '…'}”"
         if (at := self.moment_s) is not None:
             return f"{name}, {int(at) // 60}:{int(at) % 60:02d}"
         return f"{name}, page {self.page}" if self.page is not None else name
@@ -547,6 +552,57 @@ class Table(list[Mapping[str, Any]]):
 
     def _repr_html_(self) -> str:
         return _html_of(self)
+
+
+class Documents(list[Document]):
+    """Documents that read well: a list, shown as a table."""
+
+    def table(self) -> Table:
+        """One row a document."""
+        rows = [
+            {
+                "document": document.source.replace("\\", "/").rsplit("/", 1)[-1],
+                "title": document.title,
+                "type": document.media_type,
+                "pages": document.parts,
+                "passages": document.chunks,
+                "complete": document.complete,
+            }
+            for document in self
+        ]
+        return Table(rows, f"{len(self)} documents")
+
+    def __str__(self) -> str:
+        return str(self.table())
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return self.table()._repr_html_()
+
+
+class Facts(dict[str, Any]):
+    """What `stats` tells: a dictionary, shown as a table; what is nested is told in one line."""
+
+    def table(self) -> Table:
+        """One row a fact."""
+        return Table([{"what": name.replace("_", " "), "value": _told(value)} for name, value in self.items()], "stats")
+
+    def __str__(self) -> str:
+        return str(self.table())
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return self.table()._repr_html_()
+
+
+def _told(value: object) -> object:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name.replace('_', ' ')} {_told(item)}" for name, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return "; ".join(str(_told(item)) for item in value)
+    return cell_text(value)
 
 
 @dataclass(frozen=True, slots=True)

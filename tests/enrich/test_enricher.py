@@ -191,3 +191,17 @@ def test_an_unfinished_report_is_not_complete():
     assert EnrichReport().complete
     assert not EnrichReport(remaining=1).complete
     assert not EnrichReport(failed=[(1, "why")]).complete
+
+
+def test_plans_and_reports_read_well():
+    from ultrafast_rag.enrich.enricher import EnrichPlan, EnrichReport
+
+    plan = EnrichPlan(chunks=7, cached=2, input_tokens=900, output_tokens=100, usd=None, minutes=1.0, days=1)
+    report = EnrichReport(done=5, failed=[(3, "refused")], remaining=1, stopped="the day's quota is spent")
+    assert repr(plan) == str(plan)
+    assert "7 chunks to enrich" in repr(plan)
+    assert repr(report) == str(report)
+    assert "1 failed, 1 remain" in repr(report)
+    assert "it ended early: the day's quota is spent" in repr(report)
+    assert "<table" in plan._repr_html_()
+    assert "<table" in report._repr_html_()
