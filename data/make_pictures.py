@@ -57,7 +57,7 @@ def photograph(html: str, path: Path) -> None:
 
 def widget(path: Path) -> None:
     """The panel as the browser test leaves it."""
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "slow", "tests/test_browser.py"]
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "slow", "tests/notebook/test_browser.py"]
     subprocess.run(command, cwd=HERE.parent, env={**os.environ, "UFR_SCREENSHOT": str(path)}, check=True)
     shrink(path)
 

@@ -312,7 +312,7 @@ def test_leaving_a_stream_early_ends_the_writer(rag, sources):
             ended.set()
 
     pieces = rag.stream("What is there?", generator=endless)
-    assert next(pieces) == "word "
+    assert next(pieces).startswith("word ")
     pieces.close()
     assert ended.wait(10)
 

@@ -76,7 +76,7 @@ def test_a_person_searches_in_the_notebook(lab, browser):
     assert browser.execute_script("return arguments[0].naturalWidth", crop) > 300  # decoded, not a broken picture
 
     choices = [select.get_property("selectedOptions")[0].text for select in page.find(".widget-dropdown select")]
-    assert choices[:2] == ["everything", "every document"]
+    assert choices[:2] == ["everything", "auto"]
 
     slider = page.find(".widget-slider .noUi-handle")[0]
     readout = page.find(".widget-slider .widget-readout")[0]
