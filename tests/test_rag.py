@@ -306,13 +306,13 @@ def test_leaving_a_stream_early_ends_the_writer(rag, sources):
     async def endless(question, hits):
         try:
             while True:
-                yield "word "
+                yield "Word. "
                 await asyncio.sleep(0.01)
         finally:
             ended.set()
 
     pieces = rag.stream("What is there?", generator=endless)
-    assert next(pieces).startswith("word ")
+    assert next(pieces).startswith("Word. ")
     pieces.close()
     assert ended.wait(10)
 

@@ -24,8 +24,8 @@ panel = rag.widget(); panel
 """
 SLOW = """
 def slow(question, hits):
-    for word in ["Slowly", " written", " words", " stand", " here", " one", " by", " one [1]."]:
-        time.sleep(0.5); yield word
+    for sentence in ["Slowly it begins. ", "Then it goes on. ", "And on it goes. ", "Here it ends [1]."]:
+        time.sleep(1); yield sentence
 writing = SearchWidget(rag, generator=slow); writing
 """
 INGEST = (
@@ -258,10 +258,10 @@ def test_a_written_answer_streams_stops_and_grows_stale(session):
         panel.box,
     )
     panel.ask("Who writes?")
-    panel.see("one by one")
+    panel.see("Here it ends")
     seen = driver.execute_script("return window.seen")
-    assert [text for text in seen if "Slowly written" in text and "stand here" not in text]  # parts of it, as they came
-    assert [text for text in seen if "stand here" in text and "one by" not in text]
+    assert [text for text in seen if "Slowly it begins" in text and "goes on" not in text]  # sentences, as they came
+    assert [text for text in seen if "goes on" in text and "Here it ends" not in text]
     until(lambda: panel.button("Ask").is_enabled(), 30)
     from selenium.webdriver.common.keys import Keys
 
@@ -269,10 +269,10 @@ def test_a_written_answer_streams_stops_and_grows_stale(session):
     panel.see("The settings have changed since this answer")
     assert panel.find(".ufr-stale")
     panel.ask("Who stops?")
-    panel.see("Slowly written")
+    panel.see("Slowly it begins")
     panel.press("Stop")
     panel.see("Stopped")
-    assert "one by one" not in panel.card()
+    assert "Here it ends" not in panel.card()
 
 
 def test_upload_progress_pause_and_resume(session):
