@@ -589,7 +589,8 @@ class UltraFastRAG:
     ) -> Iterator[str | Answer]:
         """Sentences of the answer as they are written, then the whole `Answer`, whose text replaces them.
 
-        A sentence is checked before it is shown: no link slips through in two halves. Arguments as in `query`; nothing is searched before the first piece is asked for. Leaving early stops the writer.
+        A sentence is checked before it is shown: no link slips through in two halves. Arguments as in `query`; nothing is
+        searched before the first piece is asked for. Leaving early stops the writer.
         """
         self._generators.look_for_key()
         return self._stream(question, {"k": k, **options}, generator)
