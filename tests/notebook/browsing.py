@@ -71,7 +71,7 @@ def laboratory(folder):
         server = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
     try:
         address = f"http://127.0.0.1:{port}"
-        until(lambda: answers(f"{address}/api?token={token}"), 60, lambda: (folder / "lab.log").read_text()[-2000:])
+        until(lambda: answers(f"{address}/api?token={token}"), WAIT_S, lambda: (folder / "lab.log").read_text()[-2000:])
         yield address, token
     finally:
         server.terminate()
@@ -139,7 +139,7 @@ class Page:
 
     def open(self, address, token, path):
         self.driver.get(f"{address}/doc/tree/{path}?token={token}&reset")
-        until(lambda: self.find(".jp-NotebookPanel .jp-CodeCell"), 90)
+        until(lambda: self.find(".jp-NotebookPanel .jp-CodeCell"), WAIT_S)
         until(lambda: "idle" in self.driver.page_source.lower(), 90)
 
     def find(self, css):
