@@ -2,8 +2,8 @@
 
 Three gates: the vectors' cosine, the rules of `language.sameness`, and a port that looks whether the kept answer fits this
 question too (the reader, where there is one). On 300 pairs of ours (`data/questions/pairs.jsonl`) no trap passed the first
-two and 52 % of the paraphrases did, 45 % of those held out (`bench cache`). People judge the rest: their feedback switches the cache off when more
-than `budget` of what it gave out was wrong.
+two and 52 % of the paraphrases did, 45 % of those held out (`bench cache`). People judge the rest: their feedback switches
+the cache off when more than `budget` of what it gave out was wrong.
 """
 
 from __future__ import annotations
