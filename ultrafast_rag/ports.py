@@ -8,7 +8,8 @@ it is part of every cache key: a float32 index is never handed int8 vectors of a
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -168,6 +169,22 @@ class Reader(Protocol):
 
     def read(self, question: str, passages: Sequence[tuple[str, str]]) -> list[Reading]:
         """One reading per passage, in order; a passage is (title and headings, text)."""
+        ...
+
+
+class ModelHolder(Protocol):
+    """Keeps models within a device's memory; one that is not in use may be let go, and is loaded again when next used."""
+
+    def register(self, name: str, load: Callable[[], Any], *, size_bytes: int) -> None:
+        """Make a model known; nothing is loaded yet."""
+        ...
+
+    def lease(self, name: str) -> AbstractContextManager[Any]:
+        """The model for as long as the block runs."""
+        ...
+
+    def release(self, name: str) -> bool:
+        """Let it go now."""
         ...
 
 

@@ -133,7 +133,11 @@ class UltraFastRAG:
         self._models = Models(self.config, self._store)
         self._searchers: dict[bool, Searcher] = {}
         self._generators = Generators(
-            self.config, device=lambda: self._models.plan.devices[0], key=gemini_api_key, picture_of=self._picture_of
+            self.config,
+            device=lambda: self._models.plan.devices[0],
+            key=gemini_api_key,
+            picture_of=self._picture_of,
+            pool=lambda: self._models.pool,
         )
         self.monitor = PerformanceMonitor()
         self._flights = QueryOptimizer(ttl_s=0)

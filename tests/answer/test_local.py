@@ -47,6 +47,12 @@ def load(folder, **changes):
     return LocalGenerator(str(folder), **{**settings, **changes})
 
 
+def held(model):
+    """The transformers model itself."""
+    with model._lease() as loaded:
+        return loaded.model
+
+
 async def ask(model, question="What is told?", hits=HITS):
     return [piece async for piece in model.stream(question, hits)]
 
@@ -58,7 +64,7 @@ async def test_the_streamed_reply_is_what_generate_writes(folder):
     text = "".join(await ask(model))
     ids = torch.tensor([model._fitted("What is told?", HITS)])
     mask = torch.ones_like(ids)
-    whole = model._model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=12, do_sample=False, pad_token_id=0)
+    whole = held(model).generate(input_ids=ids, attention_mask=mask, max_new_tokens=12, do_sample=False, pad_token_id=0)
     assert text == model._tokenizer.decode(whole[0, ids.shape[1] :], skip_special_tokens=True)
     assert text
 
@@ -102,7 +108,7 @@ def test_a_window_too_small_says_what_to_do(folder):
 @pytest.mark.parametrize("bits", ["8bit", "4bit"])
 async def test_quantized_weights_are_used_or_the_reason_is_told(folder, bits):
     model = load(folder, quantization=bits)
-    kinds = {type(module).__name__ for module in model._model.modules()}
+    kinds = {type(module).__name__ for module in held(model).modules()}
     if f"{bits} failed" in model.precision:
         assert "Linear" in kinds
     else:
@@ -134,3 +140,39 @@ async def test_a_failure_inside_the_model_is_ours(folder):
 def test_a_folder_without_a_model_is_a_weights_error(tmp_path):
     with pytest.raises(WeightsError, match="local language model"):
         load(tmp_path)
+
+
+async def test_a_pool_may_let_the_model_go_between_two_answers(folder):
+    from ultrafast_rag.answer.local import LOCAL
+    from ultrafast_rag.config import Config
+    from ultrafast_rag.models.device import plan_device
+    from ultrafast_rag.models.pool import ModelPool
+
+    pool = ModelPool(Config(device="cpu"), plan_device(Config(device="cpu")))
+    model = load(folder, pool=pool)
+    first = await ask(model)
+    assert [(use.name, use.loaded) for use in pool.use()] == [(LOCAL, True)]
+    assert pool.release(LOCAL)
+    assert await ask(model) == first
+    use = pool.use()[0]
+    assert use.loads == 2
+    parameters = sum(p.numel() for p in held(model).parameters())
+    assert use.size_bytes == pytest.approx(4 * parameters * 1.3, rel=0.05)
+    model.close()
+    model._one.shutdown(wait=True)
+    assert not pool.use()[0].loaded
+
+
+def test_a_model_that_thinks_aloud_is_told_not_to(folder):
+    model = load(folder)
+    model._tokenizer.chat_template = TEMPLATE + "{% if enable_thinking is not false %}<think>{% endif %}"
+    assert not model._tokenizer.decode(model._fitted("Q?", HITS)).endswith("<think>")
+
+
+async def test_4_bits_are_nf4_with_their_scales_quantized(folder):
+    model = load(folder, quantization="4bit")
+    if "4bit failed" in model.precision:
+        pytest.skip(model.precision)
+    weight = next(m.weight for m in held(model).modules() if type(m).__name__ == "Linear4bit")
+    assert weight.quant_state.quant_type == "nf4"
+    assert weight.quant_state.nested

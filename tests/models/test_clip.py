@@ -318,6 +318,69 @@ def test_open_clip_architecture_with_a_local_file(tmp_path: Path) -> None:
     assert encoder.encode_images([photo(0)]).shape == (1, 256)
 
 
+@pytest.fixture(scope="module")
+def siglip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """SigLIP 2 as open_clip describes it, small: its own tokenizer, which pads to the full length, and a timm vision tower."""
+    open_clip = pytest.importorskip("open_clip")
+    from safetensors.torch import save_file
+
+    from ultrafast_rag.bench.parity import FAMILIES, _tokenizer
+
+    path = tmp_path_factory.mktemp("siglip")
+    torch.manual_seed(3)
+    known = open_clip.get_model_config("ViT-B-16-SigLIP2")
+    settings = {
+        **known,
+        "embed_dim": 192,
+        "vision_cfg": {**known["vision_cfg"], "timm_model_name": "vit_tiny_patch16_224"},
+        "text_cfg": {**known["text_cfg"], "context_length": 16, "vocab_size": 512, "width": 192, "heads": 3, "layers": 2},
+    }
+    built = {name: value for name, value in settings.items() if name != "custom_text"}
+    model = open_clip.CustomTextCLIP(**built)
+    with torch.no_grad():
+        for weight in model.text.parameters():
+            if weight.dim() > 1:
+                weight.normal_(0, 0.15)
+    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, str(path / "open_clip_model.safetensors"))
+    preprocess = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "resize_mode": "squash", "interpolation": "bicubic"}
+    (path / "open_clip_config.json").write_text(json.dumps({"model_cfg": settings, "preprocess_cfg": preprocess}))
+    _tokenizer(FAMILIES["t5 encoder, Dense (sentence-t5)"]).save_pretrained(path)
+    return path
+
+
+@pytest.mark.reference
+def test_siglip_with_its_own_tokenizer_matches_open_clip_itself(siglip_folder: Path) -> None:
+    import open_clip
+    from safetensors.torch import load_file
+
+    encoder = encoder_for(f"open_clip:{siglip_folder}")
+    settings = json.loads((siglip_folder / "open_clip_config.json").read_text())["model_cfg"]
+    settings.pop("custom_text")
+    model = open_clip.CustomTextCLIP(**settings).eval()
+    model.load_state_dict(load_file(str(siglip_folder / "open_clip_model.safetensors")))
+    texts = ["Two boats, at sunset!", "a", "A lamp " * 30]
+    with torch.inference_mode():
+        tokens = open_clip.get_tokenizer(f"local-dir:{siglip_folder}")(texts)
+        expected = unit(model.encode_text(tokens).numpy())
+    assert (encoder.encode_texts(texts) * expected).sum(axis=1).min() > 0.99999
+    assert abs(float(expected[0] @ expected[1])) < 0.99
+    assert encoder._towers[0].image_tokens == 14 * 14 + 1
+    transform = open_clip.image_transform(
+        224, is_train=False, mean=(0.5,) * 3, std=(0.5,) * 3, resize_mode="squash", interpolation="bicubic"
+    )
+    image = photo(1, (300, 200))
+    with torch.inference_mode():
+        seen = unit(model.encode_image(transform(Image.open(io.BytesIO(image)))[None]).numpy())
+    assert (encoder.encode_images([image]) * seen).sum() > 0.999
+
+
+def test_siglip_without_its_tokenizer_is_refused(siglip_folder: Path, tmp_path: Path) -> None:
+    for name in ("open_clip_model.safetensors", "open_clip_config.json"):
+        (tmp_path / name).symlink_to(siglip_folder / name)
+    with pytest.raises(WeightsError, match=r"no tokenizer\.json; this architecture needs timm/ViT-B-16-SigLIP2's"):
+        encoder_for(f"open_clip:{tmp_path}")
+
+
 @pytest.mark.fault
 def test_open_clip_8bit_replaces_its_linear_layers(open_clip_folder: Path) -> None:
     exact = encoder_for(f"open_clip:{open_clip_folder}")

@@ -260,9 +260,15 @@ def test_devices_have_limits_of_their_own() -> None:
 
 
 def test_sizes_follow_files_then_names(tmp_path: Path) -> None:
-    (tmp_path / "model.safetensors").write_bytes(b"\0" * 4_000_000)
-    assert estimate_bytes("x", CPU, folder=tmp_path) == pytest.approx(4_000_000 * 1.15, rel=0.01)
-    assert estimate_bytes("x", GPU, folder=tmp_path) == pytest.approx(2_000_000 * 1.15, rel=0.01)
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    for stored in (np.float32, np.float16):  # what a file is stored in does not change what is loaded
+        save_file({"layer.weight": np.zeros((1000, 1000), stored)}, tmp_path / "model.safetensors")
+        assert estimate_bytes("x", CPU, folder=tmp_path) == pytest.approx(4_000_000 * 1.15, rel=0.01)
+        assert estimate_bytes("x", GPU, folder=tmp_path) == pytest.approx(2_000_000 * 1.15, rel=0.01)
+    (tmp_path / "model.safetensors").write_bytes(b"\xff" * 100)
+    assert estimate_bytes("x", GPU, folder=tmp_path) == estimate_bytes("unknown", GPU)
     clip = estimate_bytes("openai/clip-vit-base-patch32", GPU)
     text = estimate_bytes("sentence-transformers/all-MiniLM-L6-v2", GPU)
     speech = estimate_bytes("base", GPU)
@@ -270,3 +276,55 @@ def test_sizes_follow_files_then_names(tmp_path: Path) -> None:
     assert clip + text + speech < 1.5 * GB
     assert estimate_bytes("large-v3-turbo", GPU) < estimate_bytes("large", GPU)
     assert estimate_bytes("someone/unknown", GPU) > speech
+
+
+WIDE = {"hidden_size": 128, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 512, "vocab_size": 2000}
+DEEP = {**WIDE, "num_hidden_layers": 6}
+QWEN = {**WIDE, "num_key_value_heads": 2, "head_dim": 32}
+DISTIL = {"dim": 128, "n_layers": 3, "n_heads": 4, "hidden_dim": 512, "vocab_size": 2000}
+TEN = [
+    *(("Bert", WIDE), ("Bert", DEEP), ("Bert", {**WIDE, "vocab_size": 20_000}), ("Roberta", WIDE), ("Electra", WIDE)),
+    *(("Albert", WIDE), ("MPNet", WIDE), ("ModernBert", {**WIDE, "pad_token_id": 0}), ("Qwen3", QWEN), ("DistilBert", DISTIL)),
+]
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("quantization", ["none", "8bit", "4bit"])
+def test_estimates_are_within_30_percent_of_ten_models_as_they_are_loaded(tmp_path: Path, quantization: str) -> None:
+    """What torch holds after loading, in half precision as on a GPU; 15 % of an estimate is for what works on it."""
+    import torch
+    import transformers
+
+    from ultrafast_rag.models.quantize import bits_options
+
+    plan = replace(GPU, quantization=quantization)
+    if quantization != "none":
+        pytest.importorskip("bitsandbytes")
+    for number, (kind, settings) in enumerate(TEN):
+        folder = tmp_path / str(number)
+        config = getattr(transformers, f"{kind}Config")(**settings)
+        model_class = getattr(transformers, f"{kind}Model")
+        model_class(config).half().save_pretrained(folder)
+        options = {"dtype": torch.float16} if quantization == "none" else bits_options(quantization, "cpu")
+        model = model_class.from_pretrained(folder, **options)
+        held = sum(value.numel() * value.element_size() for value in [*model.parameters(), *model.buffers()])
+        estimate = estimate_bytes(str(folder), plan) / 1.15
+        assert held == pytest.approx(estimate, rel=0.3), (kind, settings)
+
+
+def test_replicas_count_on_every_gpu_and_speech_on_the_last() -> None:
+    from ultrafast_rag.models.registry import SPEECH, Models
+    from ultrafast_rag.types import TEXT_SPACE, VISUAL_SPACE
+
+    class Facts(dict):
+        def get_meta(self, name, default=None):
+            return self.get(name, default)
+
+    models = Models(Config(), Facts())
+    models.__dict__["plan"] = replace(GPU, devices=("cuda:0", "cuda:1"))
+    models.pool.limit_bytes = 14 * GB
+    for name in (TEXT_SPACE, VISUAL_SPACE, SPEECH, "rerank"):
+        models.pool.register(name, lambda: Model("x"), size_bytes=GB, devices=models._devices(name))
+    models.pool.warmup()
+    assert models.pool.used_bytes("cuda:0") == 3 * GB
+    assert models.pool.used_bytes("cuda:1") == 3 * GB

@@ -171,6 +171,41 @@ def test_nan_rows_are_encoded_again_in_float32(encoder):
 
 
 @pytest.mark.fault
+def test_half_precision_that_fails_often_is_given_up_once(encoder):
+    runs = []
+
+    class Overflowing(Moody):
+        def run(self, token_ids):
+            runs.append(len(token_ids))
+            return super().run(token_ids)
+
+    half = SentenceEncoder(encoder.spec, Overflowing(encoder.engine, range(4)), exact=lambda: encoder.engine)
+    for _ in range(2):
+        np.testing.assert_allclose(half.encode(TEXTS[:8]), encoder.encode(TEXTS[:8]), atol=1e-5)
+    assert half.engine is encoder.engine
+    assert "torch-f16 held 50% of the texts as no number; float32 encodes them all from here on" in half.notes[0]
+    half.encode(TEXTS[:8])
+    assert len(runs) == 2, "and never asked again"
+    rare = SentenceEncoder(encoder.spec, Overflowing(encoder.engine, [0]), exact=lambda: encoder.engine)
+    for _ in range(7):
+        rare.encode(TEXTS[:8])
+    assert rare.engine is not encoder.engine, "a few rows are encoded again, and that is all"
+
+
+@pytest.mark.fault
+def test_out_of_memory_while_loading_is_no_fault_of_the_model(encoder, monkeypatch):
+    import transformers
+
+    def full(*_, **__):
+        raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr(transformers.AutoModel, "from_pretrained", full)
+    with pytest.raises(RuntimeError, match="out of memory") as raised:
+        TorchEngine(encoder.spec, "torch-f32", plan_device(config()), config())
+    assert not isinstance(raised.value, EncodingError), "the pool would make no room for it"
+
+
+@pytest.mark.fault
 def test_a_text_without_a_vector_is_named(encoder):
     moody = SentenceEncoder(encoder.spec, Moody(encoder.engine, [0]), exact=lambda: Moody(encoder.engine, [0]))
     with pytest.raises(EncodingError, match="the culprit"):

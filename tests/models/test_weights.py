@@ -163,3 +163,101 @@ def test_a_torn_memory_of_hashes_is_written_anew(tmp_path):
     (tmp_path / "cache" / "weights.json").write_text('{"torn')
     assert find(str(folder), tmp_path).revision == hashlib.sha256(b"weights").hexdigest()[:16]
     assert json.loads((tmp_path / "cache" / "weights.json").read_text())
+
+
+def hub(monkeypatch, files):
+    """A stand-in for the hub's listing; what is asked of it is kept."""
+    import types
+
+    import huggingface_hub
+
+    asked = {}
+
+    def download(model_id, *, allow_patterns, **options):
+        asked["patterns"] = allow_patterns
+        raise OSError("cut off")
+
+    listing = types.SimpleNamespace(siblings=[types.SimpleNamespace(rfilename=name) for name in files])
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda self, model_id, **options: listing)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    monkeypatch.setattr(weights, "_hub_failed_at", {})
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    return asked
+
+
+BOTH = ["config.json", "model.safetensors", "open_clip_model.safetensors", "pytorch_model.bin"]
+WHISPER = ["model.safetensors", "model.fp32-00001-of-00002.safetensors", "model.fp32-00002-of-00002.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("files", "first", "wanted"),
+    [
+        (BOTH, "model.safetensors", ["model.safetensors"]),
+        (BOTH, "open_clip_model.safetensors", ["open_clip_model.safetensors"]),
+        (["open_clip_model.safetensors"], "model.safetensors", ["open_clip_model.safetensors"]),
+        (WHISPER, "model.safetensors", ["model.safetensors"]),
+        ([*WHISPER[1:], "model-00001-of-00001.safetensors"], "model.safetensors", ["model-00001-of-00001.safetensors"]),
+        (["model.safetensors", "2_Dense/model.safetensors", "onnx/model.safetensors"], "model.safetensors",
+         ["model.safetensors", "2_Dense/model.safetensors"]),
+    ],
+)  # fmt: skip
+def test_only_the_files_that_are_loaded_are_downloaded(monkeypatch, tmp_path, files, first, wanted):
+    asked = hub(monkeypatch, files)
+    with pytest.raises(WeightsError, match="cut off"):
+        resolve("some/model", cache_dir=tmp_path, kaggle_root=tmp_path, first=first)
+    assert [pattern for pattern in asked["patterns"] if "safetensors" in pattern] == wanted
+
+
+def test_the_revision_is_of_the_file_that_is_loaded(tmp_path):
+    folder = model_folder(tmp_path / "m")
+    before = resolve(str(folder), cache_dir=tmp_path).revision
+    (folder / "open_clip_model.safetensors").write_bytes(b"another layout of the same")
+    assert resolve(str(folder), cache_dir=tmp_path).revision == before
+    assert resolve(str(folder), cache_dir=tmp_path, first="open_clip_model.safetensors").revision != before
+
+
+@pytest.fixture
+def pickled(tmp_path):
+    import torch
+    import transformers
+
+    folder = tmp_path / "pickled"
+    settings = transformers.BertConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, vocab_size=99
+    )
+    built = transformers.BertModel(settings)
+    built.config.save_pretrained(folder)
+    torch.save(built.state_dict(), folder / "pytorch_model.bin")
+    return folder
+
+
+def test_pickled_weights_are_converted_once_where_they_are_asked_for_by_name(pickled, tmp_path):
+    import torch
+    from safetensors.torch import load_file
+
+    with pytest.raises(WeightsError, match=rf"ask for them by name: bin:{pickled}"):
+        resolve(str(pickled), cache_dir=tmp_path)
+    found = resolve(f"bin:{pickled}", cache_dir=tmp_path / "cache")
+    theirs = torch.load(pickled / "pytorch_model.bin", weights_only=True)
+    ours = load_file(found.path / "model.safetensors")
+    assert all(torch.equal(ours[name], value) for name, value in theirs.items())
+    assert (found.path / "config.json").is_file()
+    made = (found.path / "model.safetensors").stat().st_mtime_ns
+    again = resolve(f"bin:{pickled}", cache_dir=tmp_path / "cache")
+    assert again == found
+    assert (again.path / "model.safetensors").stat().st_mtime_ns == made
+
+
+@pytest.mark.fault
+def test_a_pickle_that_holds_code_is_refused_and_does_not_run(pickled, tmp_path):
+    import pickle
+
+    class Evil:
+        def __reduce__(self):
+            return os.system, (f"touch {tmp_path / 'ran'}",)
+
+    (pickled / "pytorch_model.bin").write_bytes(pickle.dumps({"weight": Evil()}))
+    with pytest.raises(WeightsError, match="holds more than weights"):
+        resolve(f"bin:{pickled}", cache_dir=tmp_path / "cache")
+    assert not (tmp_path / "ran").exists()
+    assert not list((tmp_path / "cache" / "converted").iterdir())

@@ -407,3 +407,45 @@ def test_transcribing_leaves_cores_to_others(folder: Path, monkeypatch: pytest.M
     heard.transcribe(noise(3.0).tobytes(), language="en")
     assert set(seen) == {max(1, usable_cores() // 2)}
     assert torch.get_num_threads() == before
+
+
+LOADS = """
+import json, sys
+from pathlib import Path
+import torch, whisper, safetensors.torch, ultrafast_rag.models.device
+from ultrafast_rag.config import Config
+from ultrafast_rag.models.speech.checkpoints import find_checkpoint, load_model
+from ultrafast_rag.models.speech.whisper import _place
+def kb(name): return int(next(l for l in Path("/proc/self/status").read_text().splitlines() if l.startswith(name)).split()[1])
+torch.zeros(1)
+before = kb("VmRSS")
+model = load_model(find_checkpoint(sys.argv[1], Config()))
+_place(torch, model, "cpu", sys.argv[2])
+print(json.dumps([1024 * (kb("VmHWM") - before), sum(p.numel() for p in model.parameters())]))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's account of memory")
+@pytest.mark.parametrize(("precision", "most"), [("bfloat16", 6.5), ("float32", 7.5)])
+def test_a_large_whisper_is_loaded_without_a_second_copy(tmp_path: Path, precision: str, most: float) -> None:
+    """large-v3 has 1.55 billion parameters: 12 GB hold it at under 7.5 bytes each; made in float32 first it took 10."""
+    import subprocess
+    import sys
+
+    import transformers
+
+    torch.manual_seed(0)
+    shape = {"d_model": 384, "encoder_layers": 12, "decoder_layers": 12, "num_mel_bins": 128, "vocab_size": 51866}
+    heads = {"encoder_attention_heads": 6, "decoder_attention_heads": 6, "encoder_ffn_dim": 1536, "decoder_ffn_dim": 1536}
+    with torch.device("meta"):
+        model = transformers.WhisperModel(transformers.WhisperConfig(**shape, **heads))
+    stored = {name: torch.full(value.shape, 0.01, dtype=torch.float16) for name, value in model.state_dict().items()}
+    save_file({f"model.{name}": value for name, value in stored.items()}, str(tmp_path / "model.safetensors"))
+    (tmp_path / "model.fp32-00001-of-00001.safetensors").write_bytes(b"not looked at")
+    model.config.save_pretrained(tmp_path)
+    command = [sys.executable, "-c", LOADS, str(tmp_path), precision]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr[-2000:]
+    peak_bytes, parameters = json.loads(done.stdout)
+    assert parameters > 60e6
+    assert peak_bytes / parameters < most

@@ -8,15 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from ultrafast_rag.answer.prompt import Prompt, build_prompt
 from ultrafast_rag.errors import GenerationError, WeightsError, require
+from ultrafast_rag.ports import ModelHolder
 from ultrafast_rag.types import Hit
 
+LOCAL = "answers"  # its name among the models that are held
 Quantization = Literal["auto", "none", "8bit", "4bit"]
+# thinking: templates of models that think aloud first know this word, others ignore it; its words would fill the answer
+_TEMPLATE: dict[str, Any] = {"add_generation_prompt": True, "tokenize": False, "enable_thinking": False}
+_BYTES = {"none": 2.0, "8bit": 1.2, "4bit": 0.75}  # a parameter on a GPU; embeddings stay half
+_WORKING = 1.3  # keys, values and activations over the weights alone
 LEAST_CONTEXT = 64  # tokens for sources, below which a model's window is of no use
 
 
@@ -25,6 +34,7 @@ class LocalGenerator:
 
     model: folder or hub id; quantization "auto" takes 8-bit where half-precision weights would fill
     over 70 % of the GPU's free memory, since it saves memory and costs speed. offline: never ask the hub.
+    pool: keeps the model beside the others within the device's memory, and may let it go between two answers.
     """
 
     def __init__(
@@ -36,6 +46,7 @@ class LocalGenerator:
         context_tokens: int,
         max_new_tokens: int,
         offline: bool = False,
+        pool: ModelHolder | None = None,
     ) -> None:
         self.name = f"local:{model.rstrip('/').rsplit('/', 1)[-1]}"
         self._context_tokens, self._max_new_tokens = context_tokens, max_new_tokens
@@ -43,11 +54,21 @@ class LocalGenerator:
         transformers = require("transformers")
         try:
             self._tokenizer = transformers.AutoTokenizer.from_pretrained(model, local_files_only=offline)
-            self._model, self.precision = _load(transformers, model, quantization, device, offline)
+            if pool is not None:
+                size = _BYTES.get(quantization, 2.0) if device.startswith("cuda") else 4.0
+                size_bytes = int(_parameters(transformers, model, offline) * size * _WORKING)
+                pool.register(LOCAL, partial(_load, transformers, model, quantization, device, offline), size_bytes=size_bytes)
+                self._lease: Callable[[], AbstractContextManager[Any]] = partial(pool.lease, LOCAL)
+            else:
+                held = [_load(transformers, model, quantization, device, offline)]
+                self._lease = lambda: nullcontext(held[0])
+                self._forget: Callable[[], object] = held.clear
+            with self._lease() as loaded:
+                self.precision, self.window = loaded.precision, _window(loaded.model.config, self._tokenizer)
         except (OSError, ValueError) as error:
             raise WeightsError(f"{model} could not be loaded as a local language model: {error}") from error
-        self._model.eval()
-        self.window = _window(self._model.config, self._tokenizer)
+        if pool is not None:
+            self._forget = lambda: pool.release(LOCAL)
 
     def count_tokens(self, text: str) -> int:
         """Tokens of `text` in this model's own tokenizer, without special tokens."""
@@ -97,10 +118,10 @@ class LocalGenerator:
         from jinja2.exceptions import TemplateError
 
         try:
-            text = self._tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+            text = self._tokenizer.apply_chat_template(turns, **_TEMPLATE)
         except TemplateError:
             merged = [{"role": "user", "content": f"{prompt.system}\n\n{prompt.user}"}]
-            text = self._tokenizer.apply_chat_template(merged, add_generation_prompt=True, tokenize=False)
+            text = self._tokenizer.apply_chat_template(merged, **_TEMPLATE)
         return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _generate(self, token_ids: list[int], hand_on: Any, stop: threading.Event) -> None:
@@ -119,10 +140,10 @@ class LocalGenerator:
                     hand_on(text)
 
         try:
-            ids = torch.tensor([token_ids], device=self._model.device)
             streamer = Pieces(self._tokenizer, skip_prompt=True, skip_special_tokens=True)
-            with torch.inference_mode():
-                self._model.generate(
+            with self._lease() as loaded, torch.inference_mode():
+                ids = torch.tensor([token_ids], device=loaded.model.device)
+                loaded.model.generate(
                     input_ids=ids,
                     attention_mask=torch.ones_like(ids),
                     max_new_tokens=self._max_new_tokens,
@@ -141,8 +162,9 @@ class LocalGenerator:
         return next(int(i) for i in known if i is not None)
 
     def close(self) -> None:
-        """End the worker thread."""
-        self._one.shutdown(wait=False, cancel_futures=True)
+        """End the worker thread after what it is at, and let the model go."""
+        self._one.submit(self._forget)
+        self._one.shutdown(wait=False)
 
 
 def _advice(name: str, error: BaseException) -> str:
@@ -158,7 +180,15 @@ def _window(config: Any, tokenizer: Any) -> int:
     return min((int(n) for n in known if n and n < 1e9), default=2048)
 
 
-def _load(transformers: Any, model: str, wanted: Quantization, device: str, offline: bool) -> tuple[Any, str]:
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """A model in eval mode, and what its weights were loaded as, and why."""
+
+    model: Any
+    precision: str
+
+
+def _load(transformers: Any, model: str, wanted: Quantization, device: str, offline: bool) -> _Loaded:
     """The model and its precision in words; quantization that fails here falls back to plain weights, saying so."""
     import torch
 
@@ -166,33 +196,44 @@ def _load(transformers: Any, model: str, wanted: Quantization, device: str, offl
     dtype = torch.float16 if on_gpu else torch.float32
     common = {"local_files_only": offline, "use_safetensors": True, "dtype": dtype}
     plain = f"{'fp16' if on_gpu else 'fp32'} weights"
-    chosen, why = (wanted, "as asked") if wanted != "auto" else _auto(transformers, model, on_gpu, offline)
+    chosen, why = (wanted, "as asked") if wanted != "auto" else _auto(transformers, model, device, offline)
     if chosen != "none":
         try:
             require("bitsandbytes", extra="quant")
             config = transformers.BitsAndBytesConfig(
-                load_in_8bit=chosen == "8bit", load_in_4bit=chosen == "4bit", bnb_4bit_compute_dtype=dtype
+                load_in_8bit=chosen == "8bit",
+                load_in_4bit=chosen == "4bit",
+                bnb_4bit_compute_dtype=dtype,
+                bnb_4bit_quant_type="nf4",  # as the other models' layers, see models/quantize.py
+                bnb_4bit_use_double_quant=True,
             )
             loaded = transformers.AutoModelForCausalLM.from_pretrained(
                 model, quantization_config=config, device_map={"": device}, **common
             )
-            return loaded, f"{chosen} weights by bitsandbytes: {why}"
+            return _Loaded(loaded.eval(), f"{chosen} weights by bitsandbytes: {why}")
         except (ImportError, RuntimeError, ValueError, NotImplementedError) as error:
+            if "out of memory" in str(error).lower():  # plain weights are larger still; whoever holds models makes room
+                raise
             plain = f"{plain}: {chosen} failed here ({type(error).__name__}: {str(error)[:120]})"
     loaded = transformers.AutoModelForCausalLM.from_pretrained(model, **common).to(device)
-    return loaded, plain if chosen != "none" else f"{plain}: {why}"
+    return _Loaded(loaded.eval(), plain if chosen != "none" else f"{plain}: {why}")
 
 
-def _auto(transformers: Any, model: str, on_gpu: bool, offline: bool) -> tuple[Quantization, str]:
-    if not on_gpu:
-        return "none", "8-bit pays on a GPU only"
+def _parameters(transformers: Any, model: str, offline: bool) -> int:
     import torch
 
     config = transformers.AutoConfig.from_pretrained(model, local_files_only=offline)
     with torch.device("meta"):
-        parameters = sum(p.numel() for p in transformers.AutoModelForCausalLM.from_config(config).parameters())
-    free = torch.cuda.mem_get_info()[0]
-    share = 2 * parameters / free
+        return sum(p.numel() for p in transformers.AutoModelForCausalLM.from_config(config).parameters())
+
+
+def _auto(transformers: Any, model: str, device: str, offline: bool) -> tuple[Quantization, str]:
+    if not device.startswith("cuda"):
+        return "none", "8-bit pays on a GPU only"
+    import torch
+
+    free = torch.cuda.mem_get_info(torch.device(device))[0]
+    share = 2 * _parameters(transformers, model, offline) / free
     if share <= 0.7:
         return "none", f"fp16 fills {share:.0%} of the free GPU memory"
     return ("8bit" if share <= 1.2 else "4bit"), f"fp16 would fill {share:.0%} of the free GPU memory"

@@ -14,7 +14,7 @@ from ultrafast_rag.answer.custom import CustomGenerator
 from ultrafast_rag.answer.route import Answerer, Candidate, Extractive, select
 from ultrafast_rag.config import Config
 from ultrafast_rag.errors import ConfigError
-from ultrafast_rag.ports import Generator, StructuredModel
+from ultrafast_rag.ports import Generator, ModelHolder, StructuredModel
 from ultrafast_rag.remote import event_loop
 from ultrafast_rag.remote.limits import Gate
 from ultrafast_rag.remote.quota import Quota, QuotaLedger
@@ -28,14 +28,20 @@ class Generators:
     """Gemini where a key is found, a local model where one is configured, any function that is passed.
 
     device: where a local model goes, e.g. "cuda:0". picture_of: bytes of a hit's picture, or None.
-    key: the user's own, never kept in a config.
+    key: the user's own, never kept in a config. pool: holds a local model beside the others; None: it holds itself.
     """
 
     def __init__(
-        self, config: Config, *, device: Callable[[], str], key: str | Secret | None, picture_of: Callable[[Hit], bytes | None]
+        self,
+        config: Config,
+        *,
+        device: Callable[[], str],
+        key: str | Secret | None,
+        picture_of: Callable[[Hit], bytes | None],
+        pool: Callable[[], ModelHolder] | None = None,
     ) -> None:
         self._config, self._device, self._given = config, device, key
-        self._picture_of = picture_of
+        self._picture_of, self._pool = picture_of, pool
         self._lock = threading.RLock()
         self._open: dict[str, Any] = {}
 
@@ -140,6 +146,7 @@ class Generators:
                     context_tokens=self._config.context_tokens,
                     max_new_tokens=self._config.answer_tokens,
                     offline=self._config.offline,
+                    pool=self._pool() if self._pool is not None else None,
                 )
                 self._open["local"] = Candidate(generator, f"local_model is configured ({generator.precision})")
             candidate: Candidate = self._open["local"]

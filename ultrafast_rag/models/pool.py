@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import json
+import math
 import sys
 import threading
 import time
@@ -21,8 +23,15 @@ from typing import Any
 from ultrafast_rag.config import Config
 from ultrafast_rag.errors import ConfigError, DeviceMemoryError
 from ultrafast_rag.models.device import DevicePlan
+from ultrafast_rag.models.weights import weight_files
 
-_BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "8bit": 1.2, "4bit": 0.75}  # a parameter; embeddings stay half
+_BYTES = {
+    "float32": 4.0,
+    "bfloat16": 2.0,
+    "float16": 2.0,
+    "8bit": 1.05,
+    "4bit": 0.56,
+}  # a parameter, scales counted; embeddings stay half
 _WORKING = 1.15  # activations and allocator slack over the weights alone
 _RESERVE_BYTES = 600 << 20  # CUDA context and library workspaces
 _MILLIONS = {  # parameters of models whose files need not be there to plan
@@ -286,19 +295,37 @@ class ModelPool:
 
 
 def estimate_bytes(model: str, plan: DevicePlan, *, folder: Path | None = None) -> int:
-    """Memory a model takes in the plan's precision, from its files in `folder`, else from its name.
+    """Memory a model takes in the plan's precision, from its files' own count in `folder`, else from its name.
 
     An unknown name counts as 250 million parameters: too much for most, so that the plan errs towards room.
     """
     precision = plan.quantization if plan.quantization != "none" else plan.dtype
-    name = (folder or Path(model)).name.lower()
-    files = sorted((folder or Path(model)).glob("*.safetensors")) if (folder or Path(model)).is_dir() else []
-    if files:
-        parameters = sum(file.stat().st_size for file in files) / 4
-    else:
+    found = folder or Path(model)
+    parameters, embedded = counted(found) if found.is_dir() else (0, 0)
+    if not parameters:
+        name = found.name.lower()
         known = max((key for key in _MILLIONS if key in name or key in model.lower()), key=len, default="")
-        parameters = 1e6 * _MILLIONS.get(known, 250)
-    return int(parameters * _BYTES[precision] * _WORKING)
+        parameters, embedded = int(1e6 * _MILLIONS.get(known, 250)), 0
+    matrices = (parameters - embedded) * _BYTES[precision]
+    return int((matrices + embedded * max(2.0, _BYTES[precision])) * _WORKING)
+
+
+def counted(folder: Path) -> tuple[int, int]:
+    """(parameters, of them in embeddings) of a folder's safetensors, from their headers; (0, 0) where there are none.
+
+    A file's size says little: the same model is stored in 2 or 4 bytes a parameter.
+    """
+    parameters = embedded = 0
+    for path in weight_files(folder):
+        try:
+            with path.open("rb") as stream:
+                header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+            sizes = {name: math.prod(about["shape"]) for name, about in header.items() if name != "__metadata__"}
+        except (OSError, ValueError, KeyError, TypeError, MemoryError, OverflowError):  # whoever loads it says what is wrong
+            continue
+        parameters += sum(sizes.values())
+        embedded += sum(size for name, size in sizes.items() if "embed" in name)
+    return parameters, embedded
 
 
 def clear_caches() -> None:

@@ -135,12 +135,18 @@ class Models:
         with self._lock:
             known = self._ports.get(name)
             if not isinstance(known, kind):
-                self.pool.register(name, load, size_bytes=estimate_bytes(model, self.plan))
+                self.pool.register(name, load, size_bytes=estimate_bytes(model, self.plan), devices=self._devices(name))
                 with self.pool.lease(name) as opened:
                     for note in getattr(opened, "notes", ()):
                         self.notes[name] = note
                 known = self._ports[name] = kind(self.pool, name)
             return known
+
+    def _devices(self, name: str) -> tuple[str, ...]:
+        """Where a model lies: text and pictures on every device, speech on the last, the others on the first."""
+        if name in (TEXT_SPACE, VISUAL_SPACE):
+            return self.plan.devices
+        return self.plan.devices[-1:] if name == SPEECH else self.plan.devices[:1]
 
     def _unless_missing(self, kind: type[P], name: str, model: str | None, load: Callable[[], object]) -> P | None:
         if model is None or name in self._missing:

@@ -42,7 +42,7 @@ def choose_models(data: Path | str, which: Which | str = "auto") -> tuple[dict[s
     """Settings for `UltraFastRAG(**settings)`, and a table that says what was chosen and why.
 
     data: the folder that holds `models/` with the demonstration checkpoints. which: "auto" takes the
-    real models where their weights are on this disk or the hub answers, else the demonstration ones;
+    real models where their weights are on this disk or the hub gives them now, else the demonstration ones;
     "real", "demo" and "none" decide it. Raises ConfigError for another word.
     """
     if which not in ("auto", "real", "demo", "none"):
@@ -70,21 +70,28 @@ def _choose(name: str, demo: Path, which: str, hub_answers: Callable[[], bool]) 
         return real, "as you asked"
     if which == "auto" and _on_disk(real):
         return real, "its weights are on this disk"
+    missing = "the hub cannot be reached"
     if which == "auto" and hub_answers():
-        return real, "the Hugging Face hub answers"
+        missing = _fetched(real, offline=False)
+        if not missing:
+            return real, "from the Hugging Face hub"
     if any(demo.glob("*.safetensors")):
-        return str(demo), "as you asked" if which == "demo" else "a demonstration model: the hub cannot be reached"
-    return None, "no weights here and no hub: captions, OCR and transcripts are searched instead"
+        return str(demo), "as you asked" if which == "demo" else f"a demonstration model: {missing}"
+    return None, f"no weights here ({missing}): captions, OCR and transcripts are searched instead"
 
 
 def _on_disk(model: str) -> bool:
     """Whether weights are in the Hugging Face cache or among Kaggle's inputs."""
-    hub_id = model if "/" in model else f"openai/whisper-{model}"
+    return not _fetched(model, offline=True)
+
+
+def _fetched(model: str, *, offline: bool) -> str:
+    """Have the weights on this disk, from the hub unless offline: why they cannot be had, or ""."""
     try:
-        resolve(hub_id, offline=True)
-    except WeightsError:
-        return False
-    return True
+        resolve(model if "/" in model else f"openai/whisper-{model}", offline=offline)
+    except WeightsError as error:
+        return str(error)
+    return ""
 
 
 def _hub_answers() -> bool:

@@ -29,6 +29,7 @@ from ultrafast_rag.models.weights import Weights, file_sha256, resolve
 from ultrafast_rag.types import Vectors
 
 PREFIX = "open_clip:"
+_OPEN_CLIP_FILE = "open_clip_model.safetensors"
 _STRETCH = 256  # pictures decoded ahead: 40 MB at 224 pixels
 # a batch; on 2 cores 4 096 gave 72 pictures/s and 512 gave 58 (tests/benchmarks/media.py, EPYC, bf16, 2026-11)
 _CPU_TOKENS, _GPU_TOKENS = 4096, 32_768
@@ -208,7 +209,7 @@ def _loader(config: Config, plan: DevicePlan, progress: Progress | None) -> tupl
 def _open_clip_loader(name: str, config: Config) -> tuple[str, Loader]:
     folder = Path(name).expanduser()
     if folder.is_dir():
-        weights = resolve(str(folder), kind="image", cache_dir=config.cache_dir)
+        weights = resolve(str(folder), kind="image", cache_dir=config.cache_dir, first=_OPEN_CLIP_FILE)
         return _from_folder(weights, folder.name)
     arch, _, rest = name.partition("/")
     open_clip = require("open_clip", package="open-clip-torch", extra="images")
@@ -218,12 +219,14 @@ def _open_clip_loader(name: str, config: Config) -> tuple[str, Loader]:
         raise ConfigError(f"open_clip knows no architecture {arch!r}; it knows {known}, ... (open_clip.list_models())")
     checkpoint = Path(rest).expanduser()
     if rest.endswith(".safetensors") or checkpoint.is_dir():
-        return _from_file(arch, description, checkpoint)
+        tags = open_clip.list_pretrained_tags_by_model(arch)  # an architecture's published weights see pictures alike
+        return _from_file(arch, description, checkpoint, open_clip.get_pretrained_cfg(arch, tags[0]) if tags else {})
     tag = open_clip.get_pretrained_cfg(arch, rest) if rest else {}
     if not tag or not tag.get("hf_hub"):
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(arch)[:6])
         raise WeightsError(f"open_clip:{arch} needs weights as safetensors: open_clip:{arch}/PATH.safetensors, or one of {tags}")
-    weights = resolve(str(tag["hf_hub"]).rstrip("/"), kind="image", offline=config.offline, cache_dir=config.cache_dir)
+    hub_id = str(tag["hf_hub"]).rstrip("/")
+    weights = resolve(hub_id, kind="image", offline=config.offline, cache_dir=config.cache_dir, first=_OPEN_CLIP_FILE)
     if tag.get("quick_gelu"):
         description = {**description, "quick_gelu": True}
 
@@ -247,19 +250,19 @@ def _from_folder(weights: Weights, name: str) -> tuple[str, Loader]:
     return f"{name}@{weights.revision}", load
 
 
-def _from_file(arch: str, description: dict[str, Any], path: Path) -> tuple[str, Loader]:
+def _from_file(arch: str, description: dict[str, Any], path: Path, preprocess: dict[str, Any]) -> tuple[str, Loader]:
     checkpoint = _checkpoint(path) if path.is_dir() else path
     revision = file_sha256(checkpoint)[:16]
 
     def load(precision: str, device: str) -> Towers:
-        return OpenClipTowers(description, checkpoint, precision, device)
+        return OpenClipTowers(description, checkpoint, precision, device, preprocess=preprocess)
 
     return f"{arch}/{checkpoint.stem}@{revision}", load
 
 
 def _checkpoint(folder: Path) -> Path:
     """The file in open_clip's own layout: its usual name, else the only one there is."""
-    named = folder / "open_clip_model.safetensors"
+    named = folder / _OPEN_CLIP_FILE
     if named.is_file():
         return named
     found = sorted(folder.glob("*.safetensors"))

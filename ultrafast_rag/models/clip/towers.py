@@ -8,6 +8,7 @@ ordinary captions, and exact.
 from __future__ import annotations
 
 import json
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ultrafast_rag.errors import EncodingError, WeightsError, require
+from ultrafast_rag.models.batching import is_out_of_memory
 from ultrafast_rag.models.clip.pixels import Pixels, PixelSpec
 from ultrafast_rag.models.quantize import bits_options, to_8bit
 from ultrafast_rag.types import Vectors
@@ -149,16 +151,20 @@ class OpenClipTowers(_TorchTowers):
         size = vision.get("image_size", 224)
         side = int(size[0] if isinstance(size, (list, tuple)) else size)
         self.dim, self.max_tokens = int(description["embed_dim"]), int(text.get("context_length", 77))
-        self.image_tokens = (side // int(vision.get("patch_size") or 32)) ** 2 + 1
+        named = re.search(r"patch(\d+)", str(vision.get("timm_model_name")))
+        self.image_tokens = (side // int(vision.get("patch_size") or (named.group(1) if named else 32))) ** 2 + 1
         self.spec = PixelSpec.from_open_clip(side, preprocess or {})
         self._dtype = self.model.logit_scale.dtype
         self._normal = _Normal(self.torch, self.spec, device, self._dtype)
-        self._tokenizer = open_clip.tokenizer.SimpleTokenizer(context_length=self.max_tokens)
-        self._unpadded = hasattr(self.model, "token_embedding") and self.model.text_pool_type in ("argmax", "eos")
+        self._tokenizer = _open_clip_tokenizer(open_clip, text, checkpoint.parent, self.max_tokens)
+        own = hasattr(self._tokenizer, "sot_token_id")  # CLIP's; another pads as its model was trained
+        self._unpadded = own and hasattr(self.model, "token_embedding") and self.model.text_pool_type in ("argmax", "eos")
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """As `Towers` says."""
         tokenizer = self._tokenizer
+        if not hasattr(tokenizer, "sot_token_id"):
+            return [list(map(int, row)) for row in tokenizer(list(texts))]
         room = self.max_tokens - 2
         return [[tokenizer.sot_token_id, *tokenizer.encode(text)[:room], tokenizer.eot_token_id] for text in texts]
 
@@ -179,6 +185,19 @@ class OpenClipTowers(_TorchTowers):
         pooled = states[torch.arange(len(ids), device=ids.device), last]
         projection = model.text_projection
         return (projection(pooled) if isinstance(projection, torch.nn.Linear) else pooled @ projection).float()
+
+
+def _open_clip_tokenizer(open_clip: Any, text: dict[str, Any], folder: Path, max_tokens: int) -> Any:
+    """CLIP's own, or the one that the architecture names, from the checkpoint's folder: SigLIP's words have other numbers."""
+    name = text.get("hf_tokenizer_name")
+    if not name:
+        return open_clip.tokenizer.SimpleTokenizer(context_length=max_tokens)
+    if not (folder / "tokenizer.json").is_file():
+        raise WeightsError(f"{folder} has no tokenizer.json; this architecture needs {name}'s, beside its weights")
+    try:
+        return open_clip.tokenizer.HFTokenizer(str(folder), context_length=max_tokens, **text.get("tokenizer_kwargs", {}))
+    except (OSError, ValueError, TypeError) as error:
+        raise WeightsError(f"{folder}/tokenizer.json cannot be read: {error}") from error
 
 
 class _Normal:
@@ -209,6 +228,8 @@ def _load_hf(folder: Path, precision: Precision, device: str, attention: str) ->
     try:
         model = transformers.CLIPModel.from_pretrained(str(folder), **options)
     except (ValueError, OSError, RuntimeError, ImportError, NotImplementedError) as error:
+        if is_out_of_memory(error):
+            raise
         raise EncodingError(f"{folder.name} cannot be loaded as {precision} on {device}: {error}") from error
     finally:
         logging.set_verbosity(level)

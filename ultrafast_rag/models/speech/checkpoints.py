@@ -18,7 +18,7 @@ from typing import Any
 
 from ultrafast_rag.config import Config
 from ultrafast_rag.errors import WeightsError, require
-from ultrafast_rag.models.weights import file_sha256, resolve
+from ultrafast_rag.models.weights import file_sha256, resolve, weight_files
 
 _KAGGLE_ROOT = Path("/kaggle/input")
 _LAYER = {
@@ -75,16 +75,46 @@ def find_checkpoint(model: str, config: Config) -> Checkpoint:
 
 
 def load_model(checkpoint: Checkpoint) -> Any:
-    """openai-whisper's model with these weights, float32, on the CPU, in eval mode. Raises WeightsError."""
-    whisper_model = require("whisper.model", package="openai-whisper", extra="speech")
+    """openai-whisper's model with these weights, on the CPU, in eval mode. Raises WeightsError.
+
+    Matrices stay in the type that they are stored in and are not copied, so that a large model takes its file's size
+    and no more: made in float32 first and filled then, large-v3 took 15 GB. What its own layers compute in float32
+    is float32.
+    """
+    torch, whisper_model = require("torch"), require("whisper.model", package="openai-whisper", extra="speech")
     try:
         dims, state = _read(checkpoint)
-        model = whisper_model.Whisper(whisper_model.ModelDimensions(**dims))
-        known = set(model.state_dict())
-        model.load_state_dict({name: value.float() for name, value in state.items() if name in known}, strict=True)
+        model = _empty(torch, whisper_model, whisper_model.ModelDimensions(**dims))
+        own, single = set(model.state_dict()), _computed_in_float32(torch, model)
+        kept = {name: value.float() if name in single else value for name, value in state.items() if name in own}
+        model.load_state_dict(kept, strict=True, assign=True)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise WeightsError(f"{checkpoint.path} is no Whisper checkpoint: {str(error)[:300]}") from error
-    return model.eval()
+    return model.eval().requires_grad_(False)
+
+
+def _empty(torch: Any, whisper_model: Any, dims: Any) -> Any:
+    """As `Whisper(dims)` makes it, its parameters without memory; what it computes rather than stores is there."""
+    model = whisper_model.Whisper.__new__(whisper_model.Whisper)
+    torch.nn.Module.__init__(model)
+    audio = (dims.n_mels, dims.n_audio_ctx, dims.n_audio_state, dims.n_audio_head, dims.n_audio_layer)
+    text = (dims.n_vocab, dims.n_text_ctx, dims.n_text_state, dims.n_text_head, dims.n_text_layer)
+    with torch.device("meta"):
+        model.dims, model.encoder, model.decoder = dims, whisper_model.AudioEncoder(*audio), whisper_model.TextDecoder(*text)
+    model.decoder.mask = torch.full((dims.n_text_ctx, dims.n_text_ctx), float("-inf")).triu_(1)
+    heads = torch.zeros(dims.n_text_layer, dims.n_text_head, dtype=torch.bool)
+    heads[dims.n_text_layer // 2 :] = True
+    model.register_buffer("alignment_heads", heads.to_sparse(), persistent=False)
+    return model
+
+
+def _computed_in_float32(torch: Any, model: Any) -> set[str]:
+    """Names of what is stored outside of matrices, convolutions and embeddings: layer norms and positions."""
+    cast = (torch.nn.Linear, torch.nn.Conv1d, torch.nn.Embedding)
+    inside = {
+        f"{name}.{own}" for name, part in model.named_modules() if isinstance(part, cast) for own, _ in part.named_parameters()
+    }
+    return set(model.state_dict()) - inside
 
 
 def published() -> Mapping[str, str]:
@@ -94,12 +124,13 @@ def published() -> Mapping[str, str]:
 
 def _read(checkpoint: Checkpoint) -> tuple[dict[str, int], dict[str, Any]]:
     if checkpoint.layout == "published":
-        found = require("torch").load(checkpoint.path, map_location="cpu", weights_only=True)
+        found = require("torch").load(checkpoint.path, map_location="cpu", weights_only=True, mmap=True)
         return found["dims"], found["model_state_dict"]
     load_file = require("safetensors.torch").load_file
     state: dict[str, Any] = {}
-    for shard in sorted(checkpoint.path.glob("*.safetensors")):
-        state |= load_file(str(shard))
+    for shard in weight_files(checkpoint.path):
+        # out of the mapped file: a layer that is cast then frees its own memory, where a view would hold the whole file's
+        state |= {name: value.clone() for name, value in load_file(str(shard)).items()}
     if checkpoint.layout == "dims":
         return json.loads((checkpoint.path / "dims.json").read_text(encoding="utf-8")), unfolded(state)
     return _dims_of(json.loads((checkpoint.path / "config.json").read_text(encoding="utf-8"))), _renamed(state)
@@ -163,7 +194,7 @@ def _folder(path: Path, model: str, config: Config) -> Checkpoint:
         layout = "transformers"
     else:
         raise WeightsError(f"{model}: a Whisper folder holds dims.json, or a transformers config.json, beside its *.safetensors")
-    files = sorted(path.glob("*.safetensors"))
+    files = weight_files(path)
     if not files:
         raise WeightsError(f"{model} holds no *.safetensors; pickled weights are not opened")
     revision = "".join(file_sha256(file) for file in files)[:16]

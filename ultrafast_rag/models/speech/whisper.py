@@ -169,7 +169,7 @@ class WhisperTranscriber:
         torch = self._torch
         padded = np.zeros(self._window, np.float32)
         padded[: len(sound)] = sound[: self._window]
-        mel = self._whisper.log_mel_spectrogram(torch.from_numpy(padded), self._model.dims.n_mels)
+        mel = self._whisper.log_mel_spectrogram(torch.from_numpy(padded).to(self._device), self._model.dims.n_mels)
         with torch.inference_mode():
             states = self._model.encoder(mel[None].to(self._device, self._dtype))
             return states.half() if self._device != "cpu" else states.float()
@@ -252,7 +252,8 @@ class FasterWhisperTranscriber:
     def __init__(self, name: str, *, device: str, precision: str, offline: bool, gates: Gates | None = None) -> None:
         faster = require("faster_whisper", package="faster-whisper", extra="faster-whisper")
         kind, _, index = device.partition(":")
-        compute = {"8bit": "int8", "float16": "float16"}.get(precision, "int8" if kind == "cpu" else "float16")
+        half = "float16" if kind != "cpu" else ""  # what layers that are not in 8 bits compute in
+        compute = {"8bit": "int8_float16" if half else "int8", "float16": "float16"}.get(precision, half or "int8")
         try:
             self._model = faster.WhisperModel(
                 name, device=kind, device_index=int(index or 0), compute_type=compute, local_files_only=offline
@@ -316,19 +317,24 @@ def level_dbfs(sound: Sound) -> float:
 def _place(torch: Any, model: Any, device: str, precision: str) -> Any:
     """Put the model on its device in its precision; the type the encoder takes its input in.
 
-    openai-whisper keeps float32 weights and casts them at every call. Cast once here, they take half the
-    memory and time; its layer norms compute in float32 and stay so.
+    openai-whisper keeps float32 weights and casts them at every call. Cast once here, one layer after the other, they
+    take half the memory and time; its layer norms compute in float32 and stay so.
     """
     if precision == "4bit":
         raise EncodingError("Whisper's own layers have no 4-bit form")
     if precision == "8bit":
+        _cast(torch, model, torch.float16 if device != "cpu" else torch.float32)  # as bitsandbytes' layers are asked
         to_8bit(model, device)
         return torch.float16 if device != "cpu" else torch.float32
     dtype = {"float16": torch.float16, "bfloat16": torch.bfloat16}.get(precision, torch.float32)
     dtype = torch.float16 if device != "cpu" else dtype  # its decoder knows float16 and float32 alone
-    kinds = (torch.nn.Linear, torch.nn.Conv1d, torch.nn.Embedding)
-    for module in (model if device != "cpu" else model.encoder).modules():
-        if isinstance(module, kinds):
-            module.to(dtype)
+    _cast(torch, model.encoder, dtype)
+    _cast(torch, model.decoder, dtype if device != "cpu" else torch.float32)
     model.to(device)
     return dtype
+
+
+def _cast(torch: Any, part: Any, dtype: Any) -> None:
+    for module in part.modules():
+        if isinstance(module, (torch.nn.Linear, torch.nn.Conv1d, torch.nn.Embedding)):
+            module.to(dtype)

@@ -29,6 +29,7 @@ from ultrafast_rag.models.text.torch import TorchEngine
 from ultrafast_rag.models.weights import resolve
 from ultrafast_rag.types import Vectors
 
+_MOST_AGAIN, _LEAST_AGAIN = 0.01, 8  # rows encoded twice: over this share, and at least so many, half precision is given up
 _WINDOW = 2048  # texts tokenized ahead while the device works on those before
 
 
@@ -59,6 +60,7 @@ class SentenceEncoder:
         self._joins = self._pieces.joins(spec.passage_prompt)
         self._make_exact, self._lock = exact, threading.Lock()
         self._exact: Engine | None = None
+        self._rows = self._again = 0  # encoded, and of them again in float32
         self._report = list(report)
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
@@ -115,16 +117,34 @@ class SentenceEncoder:
     def _run(self, framed: list[list[int]], name_of: Callable[[int], str]) -> Vectors:
         if not framed:
             return np.empty((0, self.dim), np.float32)
-        vectors = self.engine.run(framed)
-        return guarded(vectors, lambda rows: self._encode_fp32([framed[row] for row in rows]), name_of)
+        engine = self.engine
+        vectors = engine.run(framed)
+        repaired = guarded(vectors, lambda rows: self._encode_fp32([framed[row] for row in rows]), name_of)
+        self._count(len(framed))
+        return repaired
+
+    def _count(self, rows: int) -> None:
+        """Once more than one row in a hundred has to be encoded twice, all are encoded once, in float32."""
+        with self._lock:
+            self._rows += rows
+            if self._exact is None or self._again < _LEAST_AGAIN or self._again <= _MOST_AGAIN * self._rows:
+                return
+            share, engine = self._again / self._rows, self.engine
+            self.notes = (
+                *self.notes,
+                f"{engine.name} held {share:.0%} of the texts as no number; float32 encodes them all from here on",
+            )
+            self.engine, self._exact, self._make_exact = self._exact, None, None  # dropped by whoever still runs on it
 
     def _encode_fp32(self, framed: list[list[int]]) -> Vectors:
         with self._lock:
+            self._again += len(framed)
             if self._exact is None:
                 if self._make_exact is None:
                     return self.engine.run(framed)
                 self._exact = self._make_exact()
-        return self._exact.run(framed)
+            exact = self._exact
+        return exact.run(framed)
 
 
 def open_text_encoder(

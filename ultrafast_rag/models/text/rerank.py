@@ -14,7 +14,7 @@ import numpy as np
 
 from ultrafast_rag.config import Config
 from ultrafast_rag.errors import ConfigError, EncodingError, MissingExtraError, WeightsError, require
-from ultrafast_rag.models.batching import Governor, run_governed
+from ultrafast_rag.models.batching import Governor, is_out_of_memory, run_governed
 from ultrafast_rag.models.device import DevicePlan
 from ultrafast_rag.models.quantize import bits_options
 from ultrafast_rag.models.weights import Weights, resolve
@@ -57,6 +57,8 @@ class CrossEncoder:
                     **options,
                 )
             except (ValueError, OSError, RuntimeError, ImportError) as error:
+                if is_out_of_memory(error):
+                    raise
                 raise EncodingError(f"{weights.model_id} cannot be loaded as a reranker: {error}") from error
         refuse_missing(weights.model_id, loaded["missing_keys"])
         self._model = (model if quantized else model.to(self._device)).eval()

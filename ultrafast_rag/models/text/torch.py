@@ -17,7 +17,7 @@ import numpy as np
 
 from ultrafast_rag.config import Config
 from ultrafast_rag.errors import EncodingError, WeightsError, require
-from ultrafast_rag.models.batching import Governor, batches, run_governed
+from ultrafast_rag.models.batching import Governor, batches, is_out_of_memory, run_governed
 from ultrafast_rag.models.device import DevicePlan
 from ultrafast_rag.models.quantize import bits_options
 from ultrafast_rag.models.text.reference import padded_to, padded_widths
@@ -145,7 +145,8 @@ class _Replica:
         wanted = self.on_gpu if ready_masks is None else ready_masks
         self.ready_masks = wanted and spec.config.get("model_type") in _SEES_ALL and self._takes_ready_masks()
         if compiled:
-            self.model = self.torch.compile(self.model, dynamic=False)
+            # one graph for every shape: with one each, torch gives up after eight (its recompile_limit) and runs uncompiled
+            self.model = self.torch.compile(self.model, dynamic=True)
         self._stream = self.torch.cuda.Stream(device) if self.on_gpu else None
 
     def run(
@@ -217,6 +218,8 @@ def load_model(spec: EncoderSpec, name: str, device: str, *, attention: str) -> 
             load = partial(kind.from_pretrained, str(spec.weights.path), output_loading_info=True, **options)
             model, loaded = _with_attention(load, attention)
         except (ValueError, OSError, RuntimeError, ImportError) as error:
+            if is_out_of_memory(error):  # not the model's fault: whoever holds models makes room, and tries again
+                raise
             raise EncodingError(f"{spec.weights.model_id} cannot be loaded as {name}: {error}") from error
     # the pooler that some architectures have is not used here, and is often not saved
     refuse_missing(spec.weights.model_id, [key for key in loaded["missing_keys"] if "pooler" not in key])
