@@ -85,9 +85,7 @@ class Config:
     query_prompt: str | None = None  # put before questions, "" for nothing; None: what the text model's folder says
     passage_prompt: str | None = None  # put before passages, likewise
     text_dim: Count | None = None  # of a vector's numbers the first so many, for models trained so; None: all
-    image_model: Name | None = (
-        "laion/CLIP-ViT-B-32-laion2B-s34B-b79K"  # ViT-B/32; openai/clip-vit-base-patch32 has no safetensors
-    )
+    image_model: Name | None = "laion/CLIP-ViT-B-32-laion2B-s34B-b79K"  # OpenAI's own has no safetensors
     speech_model: Name | None = "base"
     rerank_model: Name | None = None
     reader_model: Name | None = PACKAGED_READER  # finds the answer in passages; or a hub id of a question-answering model
