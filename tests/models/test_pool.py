@@ -325,6 +325,7 @@ def test_replicas_count_on_every_gpu_and_speech_on_the_last() -> None:
     models.pool.limit_bytes = 14 * GB
     for name in (TEXT_SPACE, VISUAL_SPACE, SPEECH, "rerank"):
         models.pool.register(name, lambda: Model("x"), size_bytes=GB, devices=models._devices(name))
-    models.pool.warmup()
+        with models.pool.lease(name):
+            pass
     assert models.pool.used_bytes("cuda:0") == 3 * GB
     assert models.pool.used_bytes("cuda:1") == 3 * GB
