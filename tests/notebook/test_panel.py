@@ -156,7 +156,7 @@ def test_a_click_on_a_citation_opens_the_whole_page_marked_and_pages_turn(panel)
 
 def test_a_recording_opens_at_its_second(panel):
     panel.ask("How strong was the wind that the recorded report speaks of?")
-    panel.see("station_report.ogg")
+    until(lambda: "How strong was the wind" in panel.card() and "station_report.ogg" in panel.card(), 60)
     panel.press("· station_report.ogg")
     sound = until(lambda: panel.find("audio"), 60)[-1]
     assert "#t=" in sound.get_attribute("src")
@@ -269,7 +269,7 @@ def test_a_written_answer_streams_stops_and_grows_stale(session):
     panel.see("The settings have changed since this answer")
     assert panel.find(".ufr-stale")
     panel.ask("Who stops?")
-    panel.see("Slowly it begins")
+    until(lambda: "Who stops?" in panel.card() and "Slowly it begins" in panel.card(), 60)
     panel.press("Stop")
     panel.see("Stopped")
     assert "Here it ends" not in panel.card()
