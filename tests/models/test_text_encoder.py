@@ -19,7 +19,7 @@ from ultrafast_rag.errors import EncodingError, IndexStateError, WeightsError
 from ultrafast_rag.models.device import plan_device
 from ultrafast_rag.models.text.calibration import calibration_texts
 from ultrafast_rag.models.text.encoder import SentenceEncoder, open_text_encoder
-from ultrafast_rag.models.text.tokens import EncoderSpec
+from ultrafast_rag.models.text.tokens import LONGEST, EncoderSpec
 from ultrafast_rag.models.text.torch import TorchEngine
 from ultrafast_rag.models.weights import PACKAGED_ID, Weights, resolve
 
@@ -288,6 +288,8 @@ def test_what_the_folder_says_is_what_is_done(tmp_path):
         },
     )
     assert (usual.query_prompt, usual.passage_prompt, usual.pooling) == ("ask: ", "doc: ", "lasttoken")
+    long = {"config.json": {"model_type": "bert", "hidden_size": 32, "max_position_embeddings": 32768}}
+    assert tiny(tmp_path / "long", **long).max_tokens == LONGEST  # each width is checked before the first question
     only = {"prompts": {"sts": "like: "}, "default_prompt_name": "sts"}
     default = tiny(tmp_path / "f", **{"config_sentence_transformers.json": only})
     assert (default.query_prompt, default.passage_prompt) == ("like: ", "like: ")

@@ -25,6 +25,9 @@ _POOLING: dict[str, Pooling] = {
 _MODULES = ("Transformer", "Pooling", "Dense", "Normalize", "Dropout")  # of sentence-transformers; Dropout is for training
 # torch.nn's classes that Dense layers of published models name
 ACTIVATIONS = ("Identity", "Tanh", "GELU", "ReLU", "SiLU", "Sigmoid")
+# Tokens of one text at most. Each engine is compared with float32 at every width up to its limit before it is used: at the
+# 32 768 of Qwen3-Embedding that takes hours on two cores, and a passage is ten times shorter than this
+LONGEST = 2048
 _NO_LIMIT = 1_000_000  # transformers writes 1e30 for "no limit"
 
 
@@ -221,7 +224,7 @@ def _pooling(weights: Weights, modules: Sequence[tuple[str, str]]) -> Pooling:
 
 
 def _max_tokens(folder: Path, config: Mapping[str, Any]) -> int:
-    """The smallest stated limit: the sentence encoder's own, the tokenizer's, the positions there are."""
+    """The smallest stated limit: the sentence encoder's own, the tokenizer's, the positions there are; LONGEST at most."""
     positions = int(config.get("max_position_embeddings") or config.get("n_positions") or 512)
     positions = positions if positions > 0 else 512  # XLNet says -1
     if config.get("model_type") in ("roberta", "xlm-roberta", "camembert", "mpnet"):
@@ -229,7 +232,7 @@ def _max_tokens(folder: Path, config: Mapping[str, Any]) -> int:
     own = _json(folder / "sentence_bert_config.json").get("max_seq_length")
     tokenizer = _json(folder / "tokenizer_config.json").get("model_max_length")
     stated = [int(limit) for limit in (own, tokenizer) if isinstance(limit, (int, float)) and 0 < limit < _NO_LIMIT]
-    return min([positions, *stated])
+    return min([positions, *stated, LONGEST])
 
 
 class WordPieces:
