@@ -49,6 +49,7 @@ def collection(tmp_path):
         ("xquad/corpus.en", "xquad/queries.en"),
         ("xquad/corpus.de", "xquad/queries.de"),
         ("xquad/corpus.zh", "xquad/queries.zh"),
+        ("xquad/corpus.hi", "xquad/queries.hi"),
         ("squad2/corpus", "squad2/queries"),
         ("scifact/corpus", "scifact/queries.train"),
     ):

@@ -88,6 +88,8 @@ def test_nothing_that_runs_what_it_reads_is_called():
             if not isinstance(node, ast.Call):
                 continue
             called = ast.unparse(node.func)
+            if name == "models/unpickle.py" and ast.unparse(node).endswith("weights_only=True)"):
+                continue  # asked for by name, in a limited child that has no secrets: tests/models/test_weights.py
             last = called.rsplit(".", 1)[-1]
             if called in ("eval", "exec", "compile", "torch.load", "marshal.loads", "joblib.load"):
                 found.append(f"{name}: {called}")
