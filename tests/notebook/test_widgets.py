@@ -260,6 +260,25 @@ def test_stop_leaves_what_was_written(rag):
     assert not panel.answers
 
 
+def test_a_question_put_while_another_is_answered_comes_next(rag):
+    go = threading.Event()
+
+    def slow(question, hits):
+        go.wait(10)
+        yield f"about {question}"
+
+    panel = widgets.SearchWidget(rag, generator=slow)
+    panel.question.value = "boat"
+    panel.start()
+    panel.filters.alpha.value = 0.1  # would ask again, which the new question makes needless
+    panel.question.value = "lighthouse"
+    panel.start()
+    go.set()
+    assert panel.wait(10)
+    assert [label for label, _ in panel.answers] == ["boat", "lighthouse"]
+    assert not panel.ask_button.disabled
+
+
 def test_follow_ups_lean_on_the_last_answer_until_a_new_conversation(rag):
     panel = widgets.SearchWidget(rag)
     panel.question.value = "where is the lighthouse"

@@ -52,7 +52,9 @@ class SearchWidget(Panel):
         self._turn: Turn | None = None
         self.talk = Talk()
         self._thread: threading.Thread | None = None
-        self._stopped, self._again = threading.Event(), False
+        self._stopped, self._guard = threading.Event(), threading.Lock()
+        self._at_work = False
+        self._next: tuple[str | bytes, bool] | None = None  # to be asked when this answer is there; whether it was asked before
         self._controls()
         self._result_controls()
         self._lay_out()
@@ -167,9 +169,9 @@ class SearchWidget(Panel):
         """A setting was changed: ask again at once where that costs nothing, else say that the answer is of before."""
         if self._turn is None:
             return
-        if self.running:
-            self._again = True
-        elif self._current is None or isinstance(found := self._current[1], Hits) or found.generator == "extractive":
+        if self._waits(self._turn.asked, again=True):
+            return
+        if self._current is None or isinstance(found := self._current[1], Hits) or found.generator == "extractive":
             with self.telling():
                 self._begin(self._turn.asked, again=True)
         else:
@@ -177,14 +179,23 @@ class SearchWidget(Panel):
             self.say("The settings have changed since this answer: press Ask to have it written again.")
 
     def _begin(self, asked: str | bytes, *, again: bool = False) -> None:
-        if self.running:
-            raise ConfigError("The last question is still being answered; press Stop, or wait.")
-        self._stopped, self._again = threading.Event(), False
+        if self._waits(asked, again=again):
+            self.say("Next: that question.")
+            return
+        self._stopped = threading.Event()
         self._turn = turn = self._prepare(asked, again=again)
+        self._at_work = True
         self.say("Looking…")
         self._busy(True)
         self._thread = threading.Thread(target=self._work, args=(turn,), name="ufr-ask", daemon=True)
         self._thread.start()
+
+    def _waits(self, asked: str | bytes, *, again: bool) -> bool:
+        """True where an answer is on its way: this comes after it. The last new question wins; it has the new settings anyway."""
+        with self._guard:
+            if self._at_work and not (again and self._next):
+                self._next = (asked, again)
+            return self._at_work
 
     def _prepare(self, asked: str | bytes, *, again: bool) -> Turn:
         """What to do for a question with the settings as they are; `again` replaces what was said to it before."""
@@ -197,16 +208,25 @@ class SearchWidget(Panel):
             pieces = self.rag.stream(meant.question, **options, **writer)  # a notebook's keys are asked for on this thread
         return Turn(asked, meant, pieces, options)
 
-    def _work(self, turn: Turn) -> None:
-        try:
+    def _work(self, turn: Turn | None) -> None:
+        while turn is not None:
             with self.telling():
                 self._answer(turn)
-                while self._again and not self._stopped.is_set():
-                    self._again = False
-                    self._turn = turn = self._prepare(turn.asked, again=True)
-                    self._answer(turn)
-        finally:
-            self._busy(False)
+            turn = self._following()
+
+    def _following(self) -> Turn | None:
+        """What waits to be asked; None ends the work. Stop also drops what would only have been asked again."""
+        while True:
+            with self._guard:
+                waiting, self._next = self._next, None
+                if waiting is None or (waiting[1] and self._stopped.is_set()):
+                    self._at_work = False
+                    self._busy(False)
+                    return None
+            with self.telling():
+                self._stopped = threading.Event()
+                self._turn = turn = self._prepare(waiting[0], again=waiting[1])
+                return turn
 
     def _busy(self, busy: bool) -> None:
         self.ask_button.disabled, self.stop_button.disabled = busy, not busy
