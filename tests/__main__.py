@@ -1,6 +1,7 @@
 """`python -m tests`: every check in order, fast ones first; stops at the first that fails.
 
-`python -m tests lint types` runs the checks so named, any other arguments go to pytest: `python -m tests tests/test_rag.py -x`.
+`python -m tests lint types` runs the checks so named, `python -m tests -m long` the trials that are left out here; any other
+arguments go to pytest: `python -m tests tests/test_rag.py -x`.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ CHECKS = (
     ("lint", ["ruff", "check", "."]),
     ("format", ["ruff", "format", "--check", "."]),
     ("types", ["mypy"]),
-    ("tests", ["pytest", "-m", "not slow"]),
-    ("slow tests", ["pytest", "-m", "slow"]),
+    ("tests", ["pytest", "-m", "not slow and not long"]),
+    ("slow tests", ["pytest", "-m", "slow and not long"]),
     ("notebooks", ["pytest", *NBVAL, "notebooks"]),
 )
 

@@ -10,7 +10,7 @@ import pytest
 from ultrafast_rag.bench import run
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_claim_has_a_row(tmp_path):
     pairs = tmp_path / "pairs.jsonl"
     rows = [

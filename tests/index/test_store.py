@@ -379,7 +379,7 @@ def check_after_kill(folder: Path, acknowledged: list[tuple[str, int, int]]) -> 
 
 
 @pytest.mark.fault
-@pytest.mark.parametrize("rounds", [3, pytest.param(25, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rounds", [3, pytest.param(25, marks=pytest.mark.long)])
 def test_kill_at_a_random_moment_keeps_every_acknowledged_commit(tmp_path, rounds):
     chance = random.Random(rounds)
     acknowledged: list[tuple[str, int, int]] = []

@@ -461,6 +461,7 @@ def test_towers_are_converted_once_and_a_damaged_one_again(folder: Path, tmp_pat
 
 @pytest.mark.public
 @pytest.mark.reference
+@pytest.mark.long
 def test_int8_pictures_stay_near_float32_on_photographs_it_was_not_calibrated_on(vit_b_32: Path, public_data: Path) -> None:
     pytest.importorskip("nncf")
     images = [path.read_bytes() for path in sorted((public_data / "images").rglob("*.jpg"))]

@@ -1,8 +1,8 @@
 """An index under conditions that differ from those it was made in: it gives the same results, or says what it cannot do.
 
 Each condition is a process of its own. `same`: the passages of the machine that made the index, in their order;
-`says`: words of an error, a note, a warning or a row of `doctor()`. Every third runs by default, all with UFR_LONG=1:
-each opens models in a process of its own, which takes some six seconds.
+`says`: words of an error, a note, a warning or a row of `doctor()`. Every third runs by default, the
+others are marked long: each opens models in a process of its own, which takes some six seconds.
 """
 
 from __future__ import annotations
@@ -140,7 +140,11 @@ def run(made, tmp_path, condition):
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
-    "condition", CONDITIONS if os.environ.get("UFR_LONG") else CONDITIONS[::3], ids=lambda condition: condition.name
+    "condition",
+    [
+        pytest.param(condition, id=condition.name, marks=[pytest.mark.long] if n % 3 else [])
+        for n, condition in enumerate(CONDITIONS)
+    ],
 )
 def test_an_index_gives_the_same_or_says_why_not(made, tmp_path, condition):
     if "openvino" in str(condition.settings):
