@@ -243,7 +243,7 @@ def test_no_committed_notebook_holds_a_key_or_a_path_of_a_machine():
     import re
 
     private = re.compile(
-        r"AIza[0-9A-Za-z_-]{30,}|AQ\.[0-9A-Za-z_-]{30,}|sk-[0-9A-Za-z]{30,}|hf_[0-9A-Za-z]{30,}|/home/\w+|/root/|/Users/\w+"
+        r"AIza[0-9A-Za-z_-]{30,}|AQ\.[0-9A-Za-z_-]{30,}|sk-[0-9A-Za-z]{30,}|hf_[0-9A-Za-z]{30,}|/(?:home|Users)/\w+|/(?:root)/"
     )
     notebooks = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
     assert notebooks

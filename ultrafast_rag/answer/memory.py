@@ -342,7 +342,7 @@ class MemoryConsolidator:
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield self._db
-            except BaseException:
+            except BaseException:  # an interrupt too ends the transaction
                 self._db.execute("ROLLBACK")
                 raise
             self._db.execute("COMMIT")

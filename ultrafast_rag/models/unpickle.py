@@ -79,6 +79,7 @@ def _child(files: list[str], out: str) -> None:
     _limit(size)
     tensors: dict[str, Any] = {}
     for path in files:
+        # nothing else reads this format; only asked for by name, tensors only, in this limited child (see the module's docstring)
         found = torch.load(path, map_location="cpu", weights_only=True)
         tensors |= {str(name): value for name, value in found.items() if isinstance(value, torch.Tensor)}
     # tied weights share memory, which safetensors does not write
