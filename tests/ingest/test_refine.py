@@ -268,8 +268,8 @@ class Words:
 
     fingerprint, space, dim, max_tokens = "words", "words", 8, 256
 
-    def __init__(self, log):
-        self.log = log
+    def __init__(self, log, lives=None):
+        self.log, self.lives = log, lives
 
     def tokenize(self, texts):
         return [[sum(map(ord, word)) % 1000 for word in text.split()] for text in texts]
@@ -277,15 +277,19 @@ class Words:
     def encode_tokens(self, token_ids):
         with self.log.open("a") as file:
             file.writelines(json.dumps(ids) + "\n" for ids in map(list, token_ids))
+        if self.lives is not None:
+            self.lives -= 1
+            if self.lives < 0:
+                os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(0.002)
         rows = np.stack([np.random.default_rng(list(ids)).standard_normal(self.dim) for ids in token_ids]).astype(np.float32)
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def refiner_of(store, log):
+def refiner_of(store, log, lives=None):
     from ultrafast_rag.config import Config
 
-    words = Words(log)
+    words = Words(log, lives)
 
     def embedder():
         return Embedder(lambda: words, lambda: None, NullCache(), StageClock())
@@ -293,10 +297,10 @@ def refiner_of(store, log):
     return Refiner(store, lambda: Chunker(Config(), words), asking=embedder, writing=embedder)
 
 
-def refine_until_killed(folder, log):
+def refine_until_killed(folder, log, lives):
     refine.BATCH = 16
     with Store.open(folder) as store:
-        refiner_of(store, log).run(lambda: False, patient=False)
+        refiner_of(store, log, lives).run(lambda: False, patient=False)
     os._exit(0)
 
 
@@ -310,13 +314,15 @@ def test_kills_lose_nothing_and_repeat_one_batch_at_most(tmp_path):
         store.commit([PartCommit(state.document_key, 0, chunks, final=True)])
     kills, rng = 0, random.Random(7)
     for _ in range(200):
-        child = multiprocessing.get_context("fork").Process(target=refine_until_killed, args=(folder, log))
+        # from outside at a random moment, and on any machine, however fast, from inside after a few batches at the latest
+        arguments = (folder, log, rng.randint(1, 8))
+        child = multiprocessing.get_context("fork").Process(target=refine_until_killed, args=arguments)
         child.start()
         child.join(rng.uniform(0.05, 0.35))
         if child.is_alive():
             os.kill(child.pid, signal.SIGKILL)
-            kills += 1
         child.join()
+        kills += child.exitcode == -signal.SIGKILL
         with Store.open(folder) as store:
             done = store.last_with(TEXT_SPACE)
             assert store.vectors(TEXT_SPACE).chunk_ids.tolist() == list(range(1, done + 1))
