@@ -18,6 +18,8 @@ import pytest
 
 from ultrafast_rag import Config, UltraFastRAG
 from ultrafast_rag.errors import ConfigError, IndexCorruptError, IndexLockedError, IndexStateError, UltraFastRAGError
+from ultrafast_rag.index.store import Store
+from ultrafast_rag.types import Chunk, PartCommit
 
 TEXT_ONLY = {"image_model": None, "speech_model": None, "quiet": True}
 
@@ -607,3 +609,15 @@ def test_what_objects_show_is_a_table_and_no_hash(rag, sources):
     hit = rag.search("When does the ferry leave?")[0]
     assert hit.where == "“The ferry to the island leaves at seven on Frid…”"
     assert hit.document_id not in str(hit)
+
+
+def test_documents_of_a_kind_are_counted_with_those_without_a_passage(tmp_path):
+    with Store.open(tmp_path / "index") as store:
+        assert store.of_kind("audio") == (0, 0)
+        for name, kind, texts in (("a.mp3", "audio/mpeg", ["spoken"]), ("b.mp3", "audio/mpeg", []), ("c.png", "image/png", [])):
+            key = store.begin(name, content_hash="v1", media_type=kind).document_key
+            store.commit([PartCommit(key, 0, [Chunk(text) for text in texts], final=True)])
+        assert store.of_kind("audio") == (2, 1)
+        assert store.of_kind("image") == (1, 1)
+        store.delete("a.mp3")
+        assert store.of_kind("audio") == (1, 1)

@@ -1,21 +1,18 @@
-"""UltraFastRAG: wires the stages, holds no algorithm.
+"""UltraFastRAG: what one may ask of an index. Its parts are made on first use, in `parts.py`.
 
-Models, workers and indexes are made on first use: opening an index to look at its documents loads
-nothing; a question loads the text encoder alone.
+Opening an index to look at its documents loads nothing; a question loads the text encoder alone.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import os
-import platform
 import shutil
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, replace
 from functools import cached_property, partial
@@ -25,76 +22,47 @@ from typing import Any
 
 from ultrafast_rag.answer.chat import Chat, as_hits
 from ultrafast_rag.answer.conversation import sample_questions
-from ultrafast_rag.answer.extractive import ExtractiveAnswerer
 from ultrafast_rag.answer.memory import FILE as MEMORY_FILE
 from ultrafast_rag.answer.memory import Memory, MemoryConsolidator
-from ultrafast_rag.answer.select import GeneratorChoice, Generators
+from ultrafast_rag.answer.select import GeneratorChoice
 from ultrafast_rag.config import Config
 from ultrafast_rag.doctor import examine
-from ultrafast_rag.enrich.enricher import Enricher, EnrichPlan, EnrichReport
+from ultrafast_rag.enrich.enricher import EnrichPlan, EnrichReport
 from ultrafast_rag.enrich.indexing import ENRICHED, index_enrichments, unenriched
-from ultrafast_rag.errors import ConfigError, ExtractionError, IndexStateError, did_you_mean
+from ultrafast_rag.errors import ConfigError
 from ultrafast_rag.extract.detect import media_type
 from ultrafast_rag.extract.discover import discover
-from ultrafast_rag.extract.sandbox.pool import Sandbox
 from ultrafast_rag.index.archive import export_archive, restore_archive
 from ultrafast_rag.index.dense import DenseIndex
-from ultrafast_rag.index.embedding_cache import open_embedding_cache
-from ultrafast_rag.index.filters import FIELDS
-from ultrafast_rag.index.home import is_home, settle
 from ultrafast_rag.index.lexical import LexicalIndex
-from ultrafast_rag.index.names import NameIndex
 from ultrafast_rag.index.repair import Repair, repair
 from ultrafast_rag.index.result_disk import DiskTier
 from ultrafast_rag.index.store import Store
-from ultrafast_rag.ingest.chunk import Chunker
-from ultrafast_rag.ingest.embed import Embedder
-from ultrafast_rag.ingest.pipeline import Pipeline, Ports
+from ultrafast_rag.ingest.pipeline import IngestStats, Pipeline
 from ultrafast_rag.ingest.progress import progress_bar, refine_bar
-from ultrafast_rag.ingest.refine import Refiner
-from ultrafast_rag.ingest.sources import PathLike, find_sources
+from ultrafast_rag.ingest.sources import PathLike, Source, find_sources
+from ultrafast_rag.ingest.stages import Until
 from ultrafast_rag.ingest.texts import AT_ONCE as TEXTS_AT_ONCE
-from ultrafast_rag.ingest.texts import check_passages, commit_passages
+from ultrafast_rag.ingest.texts import commit_passages, to_passages
 from ultrafast_rag.language.safetext import unstorable
 from ultrafast_rag.models.batch_embedder import BatchEmbedder
-from ultrafast_rag.models.registry import Models
-from ultrafast_rag.monitor import PerformanceMonitor, StageClock, peak_rss_mb, rss_mb
-from ultrafast_rag.ports import ImageEncoder, ResultTier, StaticEncoder, TextEncoder
+from ultrafast_rag.monitor import StageClock, peak_rss_mb, rss_mb
+from ultrafast_rag.parts import Parts
+from ultrafast_rag.ports import ResultTier
 from ultrafast_rag.remote import event_loop
-from ultrafast_rag.remote.fetch import Fetcher, is_address, kept_file, stored_name
-from ultrafast_rag.remote.prices import cost_usd
+from ultrafast_rag.remote.fetch import is_address, stored_name
 from ultrafast_rag.remote.redis_tier import RedisTier
-from ultrafast_rag.search.evidence import EvidenceFinder
-from ultrafast_rag.search.optimizer import QueryOptimizer
-from ultrafast_rag.search.query_cache import QueryCache, normalised
-from ultrafast_rag.search.searcher import Searcher, check_query, read_query
+from ultrafast_rag.search.asked import Asked
+from ultrafast_rag.search.query_cache import QueryCache, frozen, normalised, writer_key
+from ultrafast_rag.search.searcher import check_query, read_query
 from ultrafast_rag.search.semantic_cache import SemanticCache
-from ultrafast_rag.search.unrefined import Unrefined
-from ultrafast_rag.types import (
-    TEXT_SPACE,
-    VISUAL_SPACE,
-    Answer,
-    Chunk,
-    Documents,
-    Facts,
-    Hit,
-    Hits,
-    IngestReport,
-    Leaf,
-    Passage,
-    ProgressState,
-    Record,
-    Table,
-)
+from ultrafast_rag.types import TEXT_SPACE, Answer, Documents, Facts, Hit, Hits, IngestReport, Leaf, ProgressState, Table
 
-CONFIG = "config"
-FETCHED = "fetched"
-_NOT_ASKED = ("cache_dir", "cache_size_gb", "max_workers", "query_cache_disk", "query_cache_ttl_s", "quiet", "redis_url")
 EDGES: dict[str, Callable[..., Any]] = {}
 """What the package root hangs onto this class from above, e.g. "widget"; no arrow points up for it."""
 
 
-class UltraFastRAG:
+class UltraFastRAG(Parts):
     """Documents in, answers with evidence out.
 
         rag = UltraFastRAG("my_index")        # a folder: created, or reopened
@@ -123,196 +91,13 @@ class UltraFastRAG:
         if use_quantization is not None:
             settings.setdefault("quantization", "8bit" if use_quantization else "none")
         base = config or (Config.extreme() if extreme_mode else None)
-        self._store = Store.open(None if path is None else Path(path).expanduser())
-        try:
-            self.config = self._settle(base, settings)
-        except BaseException:  # nobody else knows the store yet
-            self._store.close()
-            raise
-        self._ephemeral = path is None
-        self._models = Models(self.config, self._store)
-        self._searchers: dict[bool, Searcher] = {}
-        self._generators = Generators(
-            self.config,
-            device=lambda: self._models.plan.devices[0],
-            key=gemini_api_key,
-            picture_of=self._picture_of,
-            pool=lambda: self._models.pool,
-        )
-        self.monitor = PerformanceMonitor()
-        self._flights = QueryOptimizer(ttl_s=0)
-        self._ingesting = threading.RLock()
-        self._stop: threading.Event | None = None
-        self._fetcher = Fetcher()  # public addresses only; no setting says otherwise
-        self._unindexed = False
+        super().__init__(path, config=base, gemini_api_key=gemini_api_key, settings=settings)
 
-    def _settle(self, base: Config | None, settings: dict[str, Any]) -> Config:
-        """The session's settings, and of the index's only those that say what its vectors and chunks are."""
-        kept = self._store.get_meta(CONFIG)
-        if kept is None:
-            return (base or Config()).replace(**settings)
-        try:
-            return Config.for_index(kept, base, settings)
-        except IndexStateError as error:
-            raise IndexStateError(f"{self._store.folder}: {error}") from error
-
-    # ---- parts, made on first use
-
-    @cached_property
-    def _sandbox(self) -> Sandbox:
-        return Sandbox(self.config)
-
-    @cached_property
-    def _cache(self) -> Any:
-        return open_embedding_cache(
-            self.config.cache_dir, size_gb=self.config.cache_size_gb, enabled=self.config.cache_embeddings
-        )
-
-    @cached_property
-    def query_cache(self) -> QueryCache:
-        """What searches and answers gave: in memory, and on disk and in Redis where the config or REDIS_URL say so."""
-        config = self.config
-        redis_url, ttl_s = config.redis_url or os.environ.get("REDIS_URL"), config.query_cache_ttl_s
-        tiers: dict[str, ResultTier] = {}
-        if config.query_cache and not self._ephemeral:
-            if config.query_cache_disk:
-                tiers["disk"] = DiskTier(config.cache_dir / "queries", ttl_s=ttl_s)
-            if redis_url:
-                tiers["redis"] = RedisTier(redis_url, ttl_s=ttl_s)
-        return QueryCache(self._scope() if tiers else "", tiers, ttl_s=ttl_s)
-
-    @cached_property
-    def semantic_cache(self) -> SemanticCache:
-        """Answers by the meaning of questions; asked only with Config(semantic_cache=True)."""
-        return SemanticCache(
-            lambda questions: self._models.text().encode_queries(questions),
-            fits=lambda question, answer: self._extractive.fits(question, answer),
-            ttl_s=self.config.query_cache_ttl_s,
-        )
-
-    def _scope(self) -> str:
-        """This index in this place (an archive restored elsewhere goes ways of its own), asked with these settings."""
-        settings = {name: value for name, value in self.config.to_json().items() if name not in _NOT_ASKED}
-        place = [self._store.uid, str(self._store.folder), platform.node(), settings, self._generators.available()]
-        return hashlib.sha256(json.dumps(place, sort_keys=True).encode()).hexdigest()[:24]
-
-    @cached_property
-    def _dense(self) -> DenseIndex:
-        return DenseIndex(self._store, TEXT_SPACE, kind=self.config.index, folder=self._store.folder)
-
-    @cached_property
-    def _visual(self) -> DenseIndex:
-        return DenseIndex(self._store, VISUAL_SPACE, kind=self.config.index, folder=self._store.folder)
-
-    @cached_property
-    def _lexical(self) -> LexicalIndex:
-        return LexicalIndex(self._store, folder=self._store.folder)
-
-    @cached_property
-    def _refiner(self) -> Refiner:
-        return Refiner(
-            self._store,
-            lambda: Chunker(self.config, self._models.text()),
-            asking=lambda: Embedder(self._models.text, lambda: None, self._cache, StageClock()),
-            writing=lambda: Embedder(self._writing_text, lambda: None, self._cache, StageClock(self.monitor, prefix="refine: ")),
-            background=self.config.encode == "progressive",
-            on_end=self._index_refined,
-        )
-
-    @cached_property
-    def _unrefined(self) -> Unrefined:
-        return Unrefined(
-            self._store,
-            self._lexical,
-            self._dense,
-            sketches=lambda: self._sketches,
-            static=self._models.static,
-            refinement=self._refiner,
-        )
-
-    @cached_property
-    def _sketches(self) -> DenseIndex:
-        return DenseIndex(self._store, self._models.static().space, kind=self.config.index, folder=self._store.folder)
-
-    @cached_property
-    def _evidence(self) -> EvidenceFinder:
-        return EvidenceFinder(
-            self._store,
-            lambda function, **about: self._sandbox.call(function, **about),
-            self._place,
-            own=lambda: is_home(self._store, self.config.cache_dir),
-        )
-
-    @cached_property
-    def _extractive(self) -> ExtractiveAnswerer:
-        return ExtractiveAnswerer(self._models.text, self._lexical, self._models.reader)
-
-    def _place(self, source: str) -> Path:
-        """Where the file of a source lies: of an address, the copy kept in the index's folder."""
-        kept = kept_file(self._store.folder / FETCHED, source) if is_address(source) else None
-        return kept or Path(source)
-
-    def _fetch(self, address: str) -> Path:
-        if self.config.offline:
-            raise ExtractionError("Config(offline=True): nothing is fetched; download the file and ingest that")
-        stop = self._stop
-        return self._fetcher.fetch(address, self._store.folder / FETCHED, stopping=lambda: stop is not None and stop.is_set())
-
-    def _picture_of(self, hit: Hit) -> bytes | None:
-        """What a model that sees is sent along with a hit: its picture, or the page around it."""
-        shown = self._evidence(hit) if hit.modality in ("image", "table", "video") else None
-        return shown.data if shown is not None and shown.media_type.startswith("image/") else None
-
-    def _asset_of(self, chunk: Chunk) -> bytes | None:
-        return self._store.asset(chunk.asset) if chunk.asset else None
-
-    def _searcher(self) -> Searcher:
-        """One for an index with pictures, one without: it keeps a thread, which no search should have to start."""
-        pictures = VISUAL_SPACE in self._store.spaces()
-        if pictures not in self._searchers:
-            self._searchers[pictures] = Searcher(
-                self._store,
-                self._lexical,
-                self._dense,
-                self._models.text,
-                config=self.config,
-                visual=self._visual if pictures else None,
-                image_encoder=self._models.picture,
-                names=NameIndex(self._store),
-                reranker=self._models.reranker,
-                unrefined=self._unrefined,
-                monitor=self.monitor,
-            )
-        return self._searchers[pictures]
+    # ---- the way in
 
     def embedder(self, **options: Any) -> BatchEmbedder:
         """This index's text encoder behind a `BatchEmbedder` over the embedding cache, for the caller to close."""
         return BatchEmbedder(self._models.text(), cache=self._cache, **options)
-
-    def _writing_text(self) -> TextEncoder:
-        encoder = self._models.text()
-        self._models.bind(TEXT_SPACE, encoder.space)
-        return encoder
-
-    def _writing_static(self) -> StaticEncoder:
-        self._writing_text()  # an index is bound to it though its vectors come later
-        return self._models.static()
-
-    def _embedder(self, clock: StageClock, picture: Callable[[], ImageEncoder | None]) -> Embedder:
-        static = None if self.config.encode == "first" else self._writing_static
-        return Embedder(self._writing_text, picture, self._cache, clock, static=static)
-
-    def _writing_picture(self) -> ImageEncoder | None:
-        encoder = self._models.picture()
-        if encoder is not None:
-            self._models.bind(VISUAL_SPACE, encoder.space)
-        return encoder
-
-    def _chunker(self) -> Chunker:
-        encoder = self._writing_text()
-        return Chunker(self.config, encoder, embed=encoder.encode_tokens)
-
-    # ---- the way in
 
     def ingest(
         self,
@@ -333,76 +118,39 @@ class UltraFastRAG:
         """
         if not sources:
             raise ConfigError("nothing to ingest: pass files or folders, e.g. rag.ingest('paper.pdf', 'photos/')")
-        if time_budget_s is not None and not time_budget_s >= 0:
-            raise ConfigError(f"time_budget_s is in seconds and must be at least 0, not {time_budget_s}")
-        start, clock = time.perf_counter(), StageClock(self.monitor, prefix="ingest: ")
-        deadline = None if time_budget_s is None else time.monotonic() + time_budget_s
+        start, clock, until = time.perf_counter(), StageClock(self.monitor, prefix="ingest: "), Until(time_budget_s, stop)
         with self._ingesting:
-            self._stop = stop = halt = stop or threading.Event()
+            self._stop = until.stop
             self._remember_config()
-            if not self._catch_up(lambda: halt.is_set() or (deadline is not None and time.monotonic() > deadline)):
+            if not self._catch_up(until):
                 return IngestReport(complete=False, refined=self._refined(), seconds=time.perf_counter() - start)
             with clock.stage("discover"):
                 found = find_sources(self._store, sources, discover=discover, media_type=media_type, fetch=self._fetch)
-            with progress_bar(quiet=self.config.quiet or on_progress is not None or not found.todo) as bar:
-                pipeline = Pipeline(
-                    self.config,
-                    self._store,
-                    self._ports(),
-                    clock=clock,
-                    stop=stop,
-                    deadline=deadline,
-                    on_progress=on_progress or bar,
-                )
-                if found.todo:
-                    self._sandbox.warm()
-                    self._unindexed = True
-                    pipeline.run(found.todo)
+            run = self._run(found.todo, clock, until, on_progress)
             with clock.stage("index"):
                 self._index()
-        if self.config.encode == "progressive":
-            self._refiner.start()
-        report = pipeline.stats.report(clock.seconds(), time.perf_counter() - start)
-        for _, why in (*found.failed, *report.failed):
+        self._refine_on()
+        report = run.report(clock.seconds(), time.perf_counter() - start)
+        failed = (*found.failed, *report.failed)
+        for _, why in failed:
             self.monitor.record_error("ingest", why)
-        return replace(
-            report,
-            unchanged=found.unchanged + report.unchanged,
-            failed=(*found.failed, *report.failed),
-            notes=(*report.notes, *self._models.notes.values()),
-            refined=self._refined(),
-        )
+        notes = (*report.notes, *self._models.notes.values())
+        return replace(report, unchanged=found.unchanged + report.unchanged, failed=failed, notes=notes, refined=self._refined())
+
+    def _run(
+        self, todo: Sequence[Source], clock: StageClock, until: Until, on_progress: Callable[[ProgressState], None] | None
+    ) -> IngestStats:
+        with progress_bar(quiet=self.config.quiet or on_progress is not None or not todo) as bar:
+            pipeline = Pipeline(self.config, self._store, self._ports(), clock=clock, until=until, on_progress=on_progress or bar)
+            if todo:
+                self._sandbox.warm()
+                self._unindexed = True
+                pipeline.run(todo)
+        return pipeline.stats
 
     def ingest_document(self, source: PathLike, **options: Any) -> IngestReport:
         """`ingest` for one source."""
         return self.ingest(source, **options)
-
-    def _ports(self) -> Ports:
-        return Ports(
-            extract=lambda path, start_part: self._sandbox.extract(path, start_part=start_part),
-            chunker=self._chunker,
-            text=self._writing_text,
-            picture=self._writing_picture,
-            speech=self._models.speech,
-            cache=self._cache,
-            static=None if self.config.encode == "first" else self._writing_static,
-        )
-
-    def _catch_up(self, stopping: Callable[[], bool] = lambda: False) -> bool:
-        """Where vectors come first, passages that an earlier session left without get theirs before any new one does."""
-        if self.config.encode != "first" or not self._refiner.first():
-            return True
-        return self._refiner.run(stopping, patient=False)
-
-    def _index_refined(self) -> None:
-        with self._ingesting:
-            self._unindexed = True
-            self._index()
-
-    def _refined(self) -> float:
-        """Share of the passages that have their vectors, 0 to 1."""
-        left = self._store.count_without(TEXT_SPACE)
-        return 1 - left / max(self._store.counts()["chunks"], 1) if left else 1.0
 
     def refine(self, *, wait: bool = True, time_budget_s: float | None = None) -> float:
         """Give every passage its vector; returns the share that has one, 0 to 1.
@@ -411,38 +159,18 @@ class UltraFastRAG:
         returns at once. time_budget_s: stop in good order after so many seconds; the next call goes on. Questions go first
         meanwhile. Raises StorageError, EncodingError, and IndexLockedError when another process is writing.
         """
-        if time_budget_s is not None and not time_budget_s >= 0:
-            raise ConfigError(f"time_budget_s is in seconds and must be at least 0, not {time_budget_s}")
+        until = Until(time_budget_s)
         if not wait:
             self._refiner.start()
             return self._refined()
         self._refiner.stop()
-        deadline = None if time_budget_s is None else time.monotonic() + time_budget_s
         with self._ingesting:
-            self._stop = stop = threading.Event()
+            self._stop = until.stop
             with refine_bar(self._store.count_without(TEXT_SPACE), quiet=self.config.quiet) as on_batch:
-                whole = self._refiner.run(
-                    lambda: stop.is_set() or (deadline is not None and time.monotonic() > deadline), on_batch=on_batch
-                )
+                whole = self._refiner.run(until, on_batch=on_batch)
             if whole:
                 self._index_refined()
         return self._refined()
-
-    def _index(self) -> None:
-        """Bring the derived FAISS and BM25 files up to what is committed, when anything was."""
-        if not self._unindexed:
-            return
-        self._store.compact()
-        self._dense.build()
-        if VISUAL_SPACE in self._store.spaces():
-            self._visual.build()
-        self._lexical.save()
-        self._unindexed = False
-
-    def _remember_config(self) -> None:
-        settle(self._store, self.config.cache_dir)
-        if self._store.get_meta(CONFIG) is None:
-            self._store.set_meta(CONFIG, self.config.identity())
 
     def add_texts(
         self, texts: Sequence[str], *, ids: Sequence[str] | None = None, metadata: Sequence[Mapping[str, Any]] | None = None
@@ -454,13 +182,8 @@ class UltraFastRAG:
         mapping of JSON values per text; "title" is encoded with it. Raises ConfigError, with nothing added,
         when lengths differ, an id comes twice, or an entry cannot be stored (it is named).
         """
-        check_passages(texts, ids, metadata)
-        names = list(ids) if ids is not None else [hashlib.sha256(text.encode()).hexdigest()[:16] for text in texts]
-        details = list(metadata) if metadata is not None else [{} for _ in texts]
         start, clock = time.perf_counter(), StageClock(self.monitor, prefix="ingest: ")
-        passages = [
-            _passage(name, text, about) for name, (text, about) in dict(zip(names, zip(texts, details))).items() if text.strip()
-        ]
+        passages, empty = to_passages(texts, ids, metadata)
         with self._ingesting:
             self._remember_config()
             self._catch_up()
@@ -470,8 +193,7 @@ class UltraFastRAG:
             if added >= TEXTS_AT_ONCE:  # after a few texts, closing is soon enough
                 with clock.stage("index"):
                     self._index()
-        if self.config.encode == "progressive":
-            self._refiner.start()
+        self._refine_on()
         return IngestReport(
             refined=self._refined(),
             documents=added,
@@ -479,7 +201,7 @@ class UltraFastRAG:
             embedded=embedder.embedded,
             cache_hits=embedder.cache_hits,
             unchanged=len(passages) - added,
-            failed=tuple((name, "the text is empty") for name, text in zip(names, texts) if not text.strip()),
+            failed=empty,
             seconds=time.perf_counter() - start,
             stage_seconds=clock.seconds(),
         )
@@ -509,7 +231,7 @@ class UltraFastRAG:
         again = bool(self.config.rerank_model) if rerank is None else rerank
         check_query(query, k=k, alpha=alpha, modality=modality, filters=filters)
         asked = normalised(query) if isinstance(query, str) else hashlib.sha256(query).hexdigest()
-        key = ("search", self._store.generation, asked, k, alpha, _frozen(modality), _frozen(filters), again, neighbours)
+        key = ("search", self._store.generation, asked, k, alpha, frozen(modality), frozen(filters), again, neighbours)
         if self.config.query_cache and (known := self.query_cache.get(key)) is not None:
             return Hits(known, query=known.query, notes=known.notes, evidence=self._evidence)
         with self.monitor.measure("search"), self._refiner.asking():
@@ -524,12 +246,6 @@ class UltraFastRAG:
         if self.config.query_cache:
             self.query_cache.put(key, hits)
         return hits
-
-    def _check_fields(self, filters: Mapping[str, Any]) -> None:
-        """ConfigError for a filter on a field that nothing in the index has; looked up only when nothing was found."""
-        fields = sorted({*FIELDS, *self._store.metadata_fields()})
-        for name in sorted(set(filters) - set(fields)):
-            raise ConfigError(f"nothing in this index has the field {name!r}{did_you_mean(name, fields)}")
 
     def query(
         self,
@@ -548,7 +264,7 @@ class UltraFastRAG:
         Config.generator. One that fails is a note on an extractive answer, never an exception.
         """
         options: dict[str, Any] = {"k": k, "alpha": alpha, "modality": modality, "filters": filters, "rerank": rerank}
-        asked = _Asked(self, question, options, generator)
+        asked = self._asked(question, options, generator)
         if (known := asked.known()) is not None:
             return known
         hits = asked.search()
@@ -556,35 +272,47 @@ class UltraFastRAG:
             answer = event_loop.run(self._generators.answerer(self._extractive, generator).answer(question, hits))
         return asked.finish(answer)
 
-    def _alike(self, question: str, key: tuple[Hashable, ...]) -> Answer | None:
-        """The answer to a question that means the same; a note says which, and how often that was wrong so far."""
-        found = self.semantic_cache.get(question, _but_question(key)) if self.config.semantic_cache else None
-        if found is None:
-            return None
-        kept: Answer = found.value
-        kept.hits.evidence = self._evidence
-        stats = self.semantic_cache.get_stats()
-        note = (
-            f"this is the answer to “{found.asked}”, which means the same (cosine {found.cosine:.2f}); "
-            f"of {stats['hits']} answers given again so, {stats['wrong']} were marked wrong"
-        )
-        return replace(kept, question=question, cached=True, cost_usd=0.0, notes=(*kept.notes, note))
+    @cached_property
+    def query_cache(self) -> QueryCache:
+        """What searches and answers gave: in memory, and on disk and in Redis where the config or REDIS_URL say so."""
+        config = self.config
+        redis_url, ttl_s = config.redis_url or os.environ.get("REDIS_URL"), config.query_cache_ttl_s
+        tiers: dict[str, ResultTier] = {}
+        if config.query_cache and not self._ephemeral:
+            if config.query_cache_disk:
+                tiers["disk"] = DiskTier(config.cache_dir / "queries", ttl_s=ttl_s)
+            if redis_url:
+                tiers["redis"] = RedisTier(redis_url, ttl_s=ttl_s)
+        return QueryCache(self._scope() if tiers else "", tiers, ttl_s=ttl_s)
 
-    def _unread(self) -> tuple[str, ...]:
-        """What an answer may hide in: documents that no model here looked at or listened to."""
-        kinds = [(document.media_type.partition("/")[0], document.chunks) for document in self.documents()]
-        silent = sum(kind in ("audio", "video") and not chunks for kind, chunks in kinds)
-        pictures = sum(kind == "image" for kind, _ in kinds) if VISUAL_SPACE not in self._store.spaces() else 0
-        return (
-            *([f"{silent} recording(s) were not listened to: no speech model; doctor() says how to get one"] if silent else []),
-            *([f"{pictures} picture(s) were not looked at: no picture model; doctor() says how to get one"] if pictures else []),
+    @cached_property
+    def semantic_cache(self) -> SemanticCache:
+        """Answers by the meaning of questions; asked only with Config(semantic_cache=True)."""
+        return SemanticCache(
+            lambda questions: self._models.text().encode_queries(questions),
+            fits=lambda question, answer: self._extractive.fits(question, answer),
+            ttl_s=self.config.query_cache_ttl_s,
+        )
+
+    def _asked(self, question: str, options: dict[str, Any], generator: GeneratorChoice | None) -> Asked:
+        return Asked(
+            question,
+            options,
+            generator,
+            alpha=self.config.alpha,
+            generation=self._store.generation,
+            exact=self.query_cache if self.config.query_cache else None,
+            alike=self.semantic_cache if self.config.semantic_cache else None,
+            evidence=self._evidence,
+            search=self.search,
+            unread=self._unread,
         )
 
     async def aquery(self, question: str, **options: Any) -> Answer:
         """`query` for a running event loop, which stays free meanwhile; the same question at the same time is answered once."""
         self._generators.look_for_key()
         plain = {name: value for name, value in options.items() if name != "generator"}
-        key = (self._store.generation, normalised(str(question)), _frozen(plain), _writer(options.get("generator")))
+        key = (self._store.generation, normalised(str(question)), frozen(plain), writer_key(options.get("generator")))
         answer: Answer = await self._flights.execute_query(key, self.query, question, **options)
         return answer
 
@@ -600,7 +328,7 @@ class UltraFastRAG:
         return self._stream(question, {"k": k, **options}, generator)
 
     def _stream(self, question: str, options: dict[str, Any], generator: GeneratorChoice | None) -> Iterator[str | Answer]:
-        asked = _Asked(self, question, options, generator)
+        asked = self._asked(question, options, generator)
         if (known := asked.known()) is not None:
             yield known
             return
@@ -614,7 +342,7 @@ class UltraFastRAG:
     ) -> AsyncIterator[str | Answer]:
         """`stream` for a running event loop."""
         self._generators.look_for_key()
-        asked = _Asked(self, question, {"k": k, **options}, generator)
+        asked = self._asked(question, {"k": k, **options}, generator)
         if (known := asked.known()) is not None:
             yield known
             return
@@ -656,22 +384,9 @@ class UltraFastRAG:
         hits.sort(key=lambda hit: -hit.score)
         searched = time.perf_counter() - start
         answer = event_loop.run(self._generators.answerer(self._extractive, generator).answer(question, hits))
-        return replace(answer, timings_s={"search": searched, **answer.timings_s}, notes=answer.notes)
+        return replace(answer, timings_s={"search": searched, **answer.timings_s})
 
     # ---- enrichment
-
-    def _enricher(self) -> Enricher:
-        from ultrafast_rag.answer.gemini import estimate_tokens
-
-        return Enricher(
-            self._generators.form_filler(),
-            self._store.folder,
-            concurrency=self.config.enrich_concurrency,
-            count_tokens=estimate_tokens,
-            price=partial(cost_usd, self.config.gemini_model),
-            quota=self._generators.quota(),
-            image_of=self._asset_of,
-        )
 
     def enrich_plan(self) -> EnrichPlan:
         """What `enrich` would take in requests, tokens, dollars and days; spends nothing."""
@@ -903,79 +618,3 @@ class UltraFastRAG:
     def __repr__(self) -> str:
         counts = self._store.counts()
         return f"UltraFastRAG({str(self._store.folder)!r}: {counts['documents']} documents, {counts['chunks']} chunks)"
-
-
-class _Asked:
-    """One question on its way to its answer: what is remembered of it, and what is kept."""
-
-    def __init__(self, rag: UltraFastRAG, question: str, options: dict[str, Any], generator: GeneratorChoice | None) -> None:
-        self._rag, self._question, self._start, self._took = rag, question, time.perf_counter(), 0.0
-        self._notes: tuple[str, ...] = ()
-        self._options = {"alpha": None, "modality": None, "filters": None, "rerank": None, **options}
-        checked = {name: self._options[name] for name in ("modality", "filters")}
-        alpha = self._options["alpha"]
-        check_query(question, k=self._options["k"], alpha=rag.config.alpha if alpha is None else alpha, **checked)
-        self._key = ("answer", rag._store.generation, normalised(question), _frozen(self._options), _writer(generator))
-        self._shared = not callable(generator)  # a function means something in this process only
-
-    def known(self) -> Answer | None:
-        """The answer to the same question, or to one that means the same, while the index has not changed."""
-        rag = self._rag
-        answer: Answer | None = rag.query_cache.get(self._key, shared=self._shared) if rag.config.query_cache else None
-        if answer is not None:
-            answer.hits.evidence = rag._evidence
-            answer = replace(answer, question=self._question, cached=True, cost_usd=0.0)
-        elif self._shared:
-            answer = rag._alike(self._question, self._key)
-        return None if answer is None else replace(answer, timings_s={"cache": time.perf_counter() - self._start})
-
-    def search(self) -> Hits:
-        """What the answer is made of."""
-        hits = self._rag.search(self._question, **self._options, neighbours=True)
-        self._took, self._notes = time.perf_counter() - self._start, hits.notes
-        return hits
-
-    def finish(self, answer: Answer) -> Answer:
-        """The answer with the search's time and notes, remembered."""
-        rag = self._rag
-        unread = () if answer.supported else rag._unread()
-        notes = (*self._notes, *answer.notes, *unread)
-        answer = replace(answer, timings_s={"search": self._took, **answer.timings_s}, notes=notes)
-        if rag.config.query_cache and not answer.fallback:  # a passing failure must not outlive its cause
-            rag.query_cache.put(self._key, answer, shared=self._shared)
-            if self._shared and rag.config.semantic_cache and answer.supported:
-                rag.semantic_cache.put(self._question, _but_question(self._key), answer)
-        return answer
-
-
-def _passage(name: str, text: str, about: Mapping[str, Any]) -> Passage:
-    digest = hashlib.sha256(json.dumps([text, dict(about)], sort_keys=True, default=str).encode()).hexdigest()
-    title = str(about.get("title", ""))
-    record = Record(name, digest, title=title, metadata=about, document_id=name)
-    return record, Chunk(text, context=title, metadata=about)
-
-
-def _but_question(key: tuple[Hashable, ...]) -> Hashable:
-    """A key's other parts: kind, generation, settings, writer."""
-    return (*key[:2], *key[3:])
-
-
-class _Same:
-    """Stands for a function in a key: equal to itself alone, and while the key is held, nobody else gets its id."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self.function = function
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and self.function is other.function
-
-    def __hash__(self) -> int:
-        return id(self.function)
-
-
-def _writer(generator: GeneratorChoice | None) -> Hashable:
-    return _Same(generator) if callable(generator) else generator
-
-
-def _frozen(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, default=str)

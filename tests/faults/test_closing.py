@@ -22,6 +22,7 @@ from ultrafast_rag.index.lexical import LexicalIndex
 from ultrafast_rag.index.store import Store
 from ultrafast_rag.ingest.pipeline import Pipeline
 from ultrafast_rag.ingest.sources import find_sources
+from ultrafast_rag.ingest.stages import Until
 from ultrafast_rag.monitor import StageClock
 from ultrafast_rag.types import Chunk, PartCommit
 
@@ -106,7 +107,7 @@ def pipeline(store: Store, **more) -> Pipeline:
 def test_a_time_budget_holds_while_a_large_file_is_hashed(tmp_path):
     with Store.open(tmp_path / "index") as store:
         found = find_sources(store, [slow_source(tmp_path)], discover=discover, media_type=media_type)
-        run = pipeline(store, stop=threading.Event(), deadline=time.monotonic() + 0.3)
+        run = pipeline(store, until=Until(0.3))
         assert run.run(found.todo).complete is False
         assert store.documents() == []
 
@@ -130,7 +131,7 @@ def test_the_same_content_at_a_new_path_is_moved_and_a_copy_is_another_document(
     with Store.open(tmp_path / "index") as store:
 
         def ingest() -> None:
-            run = pipeline(store, stop=threading.Event())
+            run = pipeline(store, until=Until())
             for source in find_sources(
                 store, [tmp_path / "old.txt", tmp_path / "new.txt"], discover=discover, media_type=media_type
             ).todo:

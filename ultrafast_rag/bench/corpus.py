@@ -21,7 +21,7 @@ from ultrafast_rag.language.sentences import split_sentences
 from ultrafast_rag.models.registry import FINGERPRINTS
 from ultrafast_rag.models.text.encoder import open_text_encoder
 from ultrafast_rag.monitor import StageClock
-from ultrafast_rag.rag import CONFIG
+from ultrafast_rag.parts import CONFIG
 from ultrafast_rag.types import TEXT_SPACE, Chunk, PartCommit, Record, Vectors
 
 BUILT = "bench"

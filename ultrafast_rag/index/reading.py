@@ -119,6 +119,15 @@ class Reading:
             fields, runs = rows.document_fields(row), self._seen(reader).runs
             return rows.to_document(fields, int(runs[runs[:, 0] == fields["key"], 2].sum()))
 
+    def of_kind(self, kind: str) -> tuple[int, int]:
+        """How many searchable documents are of a kind ("image", "audio", "video"), and how many of them have no passage."""
+        with plain_errors(self.folder), self._db.snapshot() as reader:
+            seen = self._seen(reader)
+            self._check_documents(reader, seen)
+            query = "SELECT key FROM documents NOT INDEXED WHERE visible AND media_type LIKE ?"
+            keys = [row[0] for row in reader.execute(query, (f"{kind}/%",))]
+        return len(keys), len(keys) - int(np.isin(keys, seen.runs[:, 0]).sum())
+
     def sample(self, n: int) -> list[Chunk]:
         """At most n searchable chunks, spread evenly over the index."""
         ids = self.alive().nonzero()[0]

@@ -21,7 +21,7 @@ from ultrafast_rag.files import sha256_of
 from ultrafast_rag.ingest.chunk import Chunker, DocumentChunker
 from ultrafast_rag.ingest.embed import Embedded, Embedder
 from ultrafast_rag.ingest.sources import Source
-from ultrafast_rag.ingest.stages import Overlap
+from ultrafast_rag.ingest.stages import Overlap, Until
 from ultrafast_rag.monitor import StageClock, rss_mb
 from ultrafast_rag.ports import DocumentWriter, EmbeddingCache, ImageEncoder, StaticEncoder, TextEncoder, Transcriber
 from ultrafast_rag.types import Chunk, Element, IngestReport, Part, PartCommit, ProgressState, Record, Segment
@@ -141,12 +141,11 @@ class Pipeline:
         ports: Ports,
         *,
         clock: StageClock,
-        stop: threading.Event,
-        deadline: float | None = None,
+        until: Until,
         on_progress: Callable[[ProgressState], None] | None = None,
     ) -> None:
         self._config, self._store, self._ports, self._clock = config, store, ports, clock
-        self._stop, self._deadline, self._on_progress = stop, deadline, on_progress
+        self._until, self._on_progress = until, on_progress
         self._started = time.perf_counter()
         self._sources: Sequence[Source] = ()
         self._opened: set[str] = set()
@@ -165,7 +164,9 @@ class Pipeline:
         if self._config.pipelined:
             todo = _Shared(sources)
             readers = [self._read_all(todo) for _ in range(min(self._config.max_workers, len(sources)))]
-            overlap: Overlap[_Read, _Encoded] = Overlap(items_ahead=PARTS_AHEAD, results_ahead=GROUPS_AHEAD, stop=self._stop)
+            overlap: Overlap[_Read, _Encoded] = Overlap(
+                items_ahead=PARTS_AHEAD, results_ahead=GROUPS_AHEAD, stop=self._until.stop
+            )
             overlap.run(readers, self._encode_all, self._commit)
         else:
             for source in sources:
@@ -173,17 +174,14 @@ class Pipeline:
                 for encoded in self._encode_all(read if self._config.streaming else iter(list(read))):
                     self._commit(encoded)
         self.stats.embedded, self.stats.cache_hits = self._embedder.embedded, self._embedder.cache_hits
-        if self._stopping():
+        if self._until():
             self.stats.complete = False
         return self.stats
 
     # reading
 
-    def _stopping(self) -> bool:
-        return self._stop.is_set() or (self._deadline is not None and time.monotonic() > self._deadline)
-
     def _go_on(self) -> None:
-        if self._stopping():
+        if self._until():
             raise _Stopped
 
     def _read_all(self, todo: Iterator[Source]) -> Iterator[_Read]:
@@ -221,7 +219,7 @@ class Pipeline:
                 if part is None:
                     break
                 yield document, part
-                if self._stopping():
+                if self._until():
                     yield _End(document, interrupted=True)
                     return
         except (ExtractionError, MissingExtraError) as error:

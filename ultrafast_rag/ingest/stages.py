@@ -7,15 +7,36 @@ lands there. The first error of any step stops all of them and is raised once ev
 from __future__ import annotations
 
 import contextlib
+import math
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, TypeVar
+
+from ultrafast_rag.errors import ConfigError
 
 A = TypeVar("A")
 B = TypeVar("B")
 LULL_S = 0.02  # an empty queue for so long is told to the middle step, so that it need not wait for more
 POLL_S = 0.1  # how late an error in another step is noticed at most
+
+
+class Until:
+    """When a run ends in good order: once `stop` is set, or so many seconds after this was made.
+
+    Raises ConfigError for a negative time.
+    """
+
+    def __init__(self, time_budget_s: float | None = None, stop: threading.Event | None = None) -> None:
+        if time_budget_s is not None and not time_budget_s >= 0:
+            raise ConfigError(f"time_budget_s is in seconds and must be at least 0, not {time_budget_s}")
+        self.stop = stop or threading.Event()
+        self._deadline = math.inf if time_budget_s is None else time.monotonic() + time_budget_s
+
+    def __call__(self) -> bool:
+        """Whether to end now."""
+        return self.stop.is_set() or time.monotonic() > self._deadline
 
 
 class _End:

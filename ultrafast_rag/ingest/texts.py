@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,12 +12,32 @@ from ultrafast_rag.errors import ConfigError
 from ultrafast_rag.ingest.embed import Embedder, searchable
 from ultrafast_rag.language.safetext import unstorable
 from ultrafast_rag.ports import DocumentWriter, Tokenizer
-from ultrafast_rag.types import PartCommit, Passage
+from ultrafast_rag.types import Chunk, PartCommit, Passage, Record
 
 AT_ONCE = 1024  # passages a transaction
 
 
-def check_passages(texts: Sequence[str], ids: Sequence[str] | None, metadata: Sequence[Mapping[str, Any]] | None) -> None:
+def to_passages(
+    texts: Sequence[str], ids: Sequence[str] | None, metadata: Sequence[Mapping[str, Any]] | None
+) -> tuple[list[Passage], tuple[tuple[str, str], ...]]:
+    """A document of one chunk for each text with words, and (name, why) of the others; see `UltraFastRAG.add_texts`."""
+    _check(texts, ids, metadata)
+    names = list(ids) if ids is not None else [hashlib.sha256(text.encode()).hexdigest()[:16] for text in texts]
+    details = metadata if metadata is not None else [{} for _ in texts]
+    passages = [
+        _passage(name, text, about) for name, (text, about) in dict(zip(names, zip(texts, details))).items() if text.strip()
+    ]
+    return passages, tuple((name, "the text is empty") for name, text in zip(names, texts) if not text.strip())
+
+
+def _passage(name: str, text: str, about: Mapping[str, Any]) -> Passage:
+    digest = hashlib.sha256(json.dumps([text, dict(about)], sort_keys=True, default=str).encode()).hexdigest()
+    title = str(about.get("title", ""))
+    record = Record(name, digest, title=title, metadata=about, document_id=name)
+    return record, Chunk(text, context=title, metadata=about)
+
+
+def _check(texts: Sequence[str], ids: Sequence[str] | None, metadata: Sequence[Mapping[str, Any]] | None) -> None:
     """Raise ConfigError that names the entry when one cannot be stored, before anything is."""
     if isinstance(texts, str | bytes):
         raise ConfigError("texts is one text; pass a list of them")

@@ -35,6 +35,29 @@ def normalised(question: str) -> str:
     return " ".join(unicodedata.normalize("NFC", question).split())
 
 
+def frozen(value: Any) -> str:
+    """Settings as a part of a key."""
+    return json.dumps(value, sort_keys=True, default=str)
+
+
+class _Same:
+    """Stands for a function in a key: equal to itself alone, and while the key is held, nobody else gets its id."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.function is other.function
+
+    def __hash__(self) -> int:
+        return id(self.function)
+
+
+def writer_key(generator: Any) -> Hashable:
+    """Who writes as a part of a key: a name, or one function and no other, hashable or not."""
+    return _Same(generator) if callable(generator) else generator
+
+
 def copied(value: Any) -> Any:
     """A copy that its receiver may sort, clear or extend; values that cannot change are given as they are."""
     if isinstance(value, Hits):

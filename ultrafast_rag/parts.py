@@ -1,0 +1,294 @@
+"""The parts of one index and what wires them, each made on first use: opening an index loads no model.
+
+`UltraFastRAG` adds what one may ask of them. Holds no algorithm; a part that starts something is closed in `close`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import threading
+from collections.abc import Callable, Mapping
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+from ultrafast_rag.answer.extractive import ExtractiveAnswerer
+from ultrafast_rag.answer.select import Generators
+from ultrafast_rag.config import Config
+from ultrafast_rag.enrich.enricher import Enricher
+from ultrafast_rag.errors import ConfigError, ExtractionError, IndexStateError, did_you_mean
+from ultrafast_rag.extract.sandbox.pool import Sandbox
+from ultrafast_rag.index.dense import DenseIndex
+from ultrafast_rag.index.embedding_cache import open_embedding_cache
+from ultrafast_rag.index.filters import FIELDS
+from ultrafast_rag.index.home import is_home, settle
+from ultrafast_rag.index.lexical import LexicalIndex
+from ultrafast_rag.index.names import NameIndex
+from ultrafast_rag.index.store import Store
+from ultrafast_rag.ingest.chunk import Chunker
+from ultrafast_rag.ingest.embed import Embedder
+from ultrafast_rag.ingest.pipeline import Ports
+from ultrafast_rag.ingest.refine import Refiner
+from ultrafast_rag.ingest.sources import PathLike
+from ultrafast_rag.models.registry import Models
+from ultrafast_rag.monitor import PerformanceMonitor, StageClock
+from ultrafast_rag.ports import ImageEncoder, StaticEncoder, TextEncoder
+from ultrafast_rag.remote.fetch import Fetcher, is_address, kept_file
+from ultrafast_rag.remote.prices import cost_usd
+from ultrafast_rag.search.evidence import EvidenceFinder
+from ultrafast_rag.search.optimizer import QueryOptimizer
+from ultrafast_rag.search.searcher import Searcher
+from ultrafast_rag.search.unrefined import Unrefined
+from ultrafast_rag.types import TEXT_SPACE, VISUAL_SPACE, Chunk, Hit
+
+CONFIG = "config"
+FETCHED = "fetched"
+_NOT_ASKED = ("cache_dir", "cache_size_gb", "max_workers", "query_cache_disk", "query_cache_ttl_s", "quiet", "redis_url")
+
+
+class Parts:
+    """Store, models, indexes, workers of one index. Arguments as in `UltraFastRAG`, which inherits this."""
+
+    def __init__(
+        self, path: PathLike | None, *, config: Config | None, gemini_api_key: str | None, settings: dict[str, Any]
+    ) -> None:
+        self._store = Store.open(None if path is None else Path(path).expanduser())
+        try:
+            self.config = self._settle(config, settings)
+        except BaseException:  # nobody else knows the store yet
+            self._store.close()
+            raise
+        self._ephemeral = path is None
+        self._models = Models(self.config, self._store)
+        self._searchers: dict[bool, Searcher] = {}
+        self._generators = Generators(
+            self.config,
+            device=lambda: self._models.plan.devices[0],
+            key=gemini_api_key,
+            picture_of=self._picture_of,
+            pool=lambda: self._models.pool,
+        )
+        self.monitor = PerformanceMonitor()
+        self._flights = QueryOptimizer(ttl_s=0)
+        self._ingesting = threading.RLock()
+        self._stop: threading.Event | None = None
+        self._fetcher = Fetcher()  # public addresses only; no setting says otherwise
+        self._unindexed = False
+
+    def _settle(self, base: Config | None, settings: dict[str, Any]) -> Config:
+        """The session's settings, and of the index's only those that say what its vectors and chunks are."""
+        kept = self._store.get_meta(CONFIG)
+        if kept is None:
+            return (base or Config()).replace(**settings)
+        try:
+            return Config.for_index(kept, base, settings)
+        except IndexStateError as error:
+            raise IndexStateError(f"{self._store.folder}: {error}") from error
+
+    # ---- parts, made on first use
+
+    @cached_property
+    def _sandbox(self) -> Sandbox:
+        return Sandbox(self.config)
+
+    @cached_property
+    def _cache(self) -> Any:
+        return open_embedding_cache(
+            self.config.cache_dir, size_gb=self.config.cache_size_gb, enabled=self.config.cache_embeddings
+        )
+
+    @cached_property
+    def _dense(self) -> DenseIndex:
+        return DenseIndex(self._store, TEXT_SPACE, kind=self.config.index, folder=self._store.folder)
+
+    @cached_property
+    def _visual(self) -> DenseIndex:
+        return DenseIndex(self._store, VISUAL_SPACE, kind=self.config.index, folder=self._store.folder)
+
+    @cached_property
+    def _lexical(self) -> LexicalIndex:
+        return LexicalIndex(self._store, folder=self._store.folder)
+
+    @cached_property
+    def _refiner(self) -> Refiner:
+        return Refiner(
+            self._store,
+            lambda: Chunker(self.config, self._models.text()),
+            asking=lambda: Embedder(self._models.text, lambda: None, self._cache, StageClock()),
+            writing=lambda: Embedder(self._writing_text, lambda: None, self._cache, StageClock(self.monitor, prefix="refine: ")),
+            background=self.config.encode == "progressive",
+            on_end=self._index_refined,
+        )
+
+    @cached_property
+    def _unrefined(self) -> Unrefined:
+        return Unrefined(
+            self._store,
+            self._lexical,
+            self._dense,
+            sketches=lambda: self._sketches,
+            static=self._models.static,
+            refinement=self._refiner,
+        )
+
+    @cached_property
+    def _sketches(self) -> DenseIndex:
+        return DenseIndex(self._store, self._models.static().space, kind=self.config.index, folder=self._store.folder)
+
+    @cached_property
+    def _evidence(self) -> EvidenceFinder:
+        return EvidenceFinder(
+            self._store,
+            lambda function, **about: self._sandbox.call(function, **about),
+            self._place,
+            own=lambda: is_home(self._store, self.config.cache_dir),
+        )
+
+    @cached_property
+    def _extractive(self) -> ExtractiveAnswerer:
+        return ExtractiveAnswerer(self._models.text, self._lexical, self._models.reader)
+
+    def _place(self, source: str) -> Path:
+        """Where the file of a source lies: of an address, the copy kept in the index's folder."""
+        kept = kept_file(self._store.folder / FETCHED, source) if is_address(source) else None
+        return kept or Path(source)
+
+    def _fetch(self, address: str) -> Path:
+        if self.config.offline:
+            raise ExtractionError("Config(offline=True): nothing is fetched; download the file and ingest that")
+        stop = self._stop
+        return self._fetcher.fetch(address, self._store.folder / FETCHED, stopping=lambda: stop is not None and stop.is_set())
+
+    def _picture_of(self, hit: Hit) -> bytes | None:
+        """What a model that sees is sent along with a hit: its picture, or the page around it."""
+        shown = self._evidence(hit) if hit.modality in ("image", "table", "video") else None
+        return shown.data if shown is not None and shown.media_type.startswith("image/") else None
+
+    def _asset_of(self, chunk: Chunk) -> bytes | None:
+        return self._store.asset(chunk.asset) if chunk.asset else None
+
+    def _searcher(self) -> Searcher:
+        """One for an index with pictures, one without: it keeps a thread, which no search should have to start."""
+        pictures = VISUAL_SPACE in self._store.spaces()
+        if pictures not in self._searchers:
+            self._searchers[pictures] = Searcher(
+                self._store,
+                self._lexical,
+                self._dense,
+                self._models.text,
+                config=self.config,
+                visual=self._visual if pictures else None,
+                image_encoder=self._models.picture,
+                names=NameIndex(self._store),
+                reranker=self._models.reranker,
+                unrefined=self._unrefined,
+                monitor=self.monitor,
+            )
+        return self._searchers[pictures]
+
+    def _writing_text(self) -> TextEncoder:
+        encoder = self._models.text()
+        self._models.bind(TEXT_SPACE, encoder.space)
+        return encoder
+
+    def _writing_static(self) -> StaticEncoder:
+        self._writing_text()  # an index is bound to it though its vectors come later
+        return self._models.static()
+
+    def _embedder(self, clock: StageClock, picture: Callable[[], ImageEncoder | None]) -> Embedder:
+        static = None if self.config.encode == "first" else self._writing_static
+        return Embedder(self._writing_text, picture, self._cache, clock, static=static)
+
+    def _writing_picture(self) -> ImageEncoder | None:
+        encoder = self._models.picture()
+        if encoder is not None:
+            self._models.bind(VISUAL_SPACE, encoder.space)
+        return encoder
+
+    def _chunker(self) -> Chunker:
+        encoder = self._writing_text()
+        return Chunker(self.config, encoder, embed=encoder.encode_tokens)
+
+    def _ports(self) -> Ports:
+        return Ports(
+            extract=lambda path, start_part: self._sandbox.extract(path, start_part=start_part),
+            chunker=self._chunker,
+            text=self._writing_text,
+            picture=self._writing_picture,
+            speech=self._models.speech,
+            cache=self._cache,
+            static=None if self.config.encode == "first" else self._writing_static,
+        )
+
+    def _enricher(self) -> Enricher:
+        from ultrafast_rag.answer.gemini import estimate_tokens
+
+        return Enricher(
+            self._generators.form_filler(),
+            self._store.folder,
+            concurrency=self.config.enrich_concurrency,
+            count_tokens=estimate_tokens,
+            price=partial(cost_usd, self.config.gemini_model),
+            quota=self._generators.quota(),
+            image_of=self._asset_of,
+        )
+
+    def _scope(self) -> str:
+        """This index in this place (an archive restored elsewhere goes ways of its own), asked with these settings."""
+        settings = {name: value for name, value in self.config.to_json().items() if name not in _NOT_ASKED}
+        place = [self._store.uid, str(self._store.folder), platform.node(), settings, self._generators.available()]
+        return hashlib.sha256(json.dumps(place, sort_keys=True).encode()).hexdigest()[:24]
+
+    def _catch_up(self, stopping: Callable[[], bool] = lambda: False) -> bool:
+        """Where vectors come first, passages that an earlier session left without get theirs before any new one does."""
+        if self.config.encode != "first" or not self._refiner.first():
+            return True
+        return self._refiner.run(stopping, patient=False)
+
+    def _refine_on(self) -> None:
+        """Go on in the background with the vectors that are still to come, where that is wanted."""
+        if self.config.encode == "progressive":
+            self._refiner.start()
+
+    def _index_refined(self) -> None:
+        with self._ingesting:
+            self._unindexed = True
+            self._index()
+
+    def _refined(self) -> float:
+        """Share of the passages that have their vectors, 0 to 1."""
+        left = self._store.count_without(TEXT_SPACE)
+        return 1 - left / max(self._store.counts()["chunks"], 1) if left else 1.0
+
+    def _index(self) -> None:
+        """Bring the derived FAISS and BM25 files up to what is committed, when anything was."""
+        if not self._unindexed:
+            return
+        self._store.compact()
+        self._dense.build()
+        if VISUAL_SPACE in self._store.spaces():
+            self._visual.build()
+        self._lexical.save()
+        self._unindexed = False
+
+    def _remember_config(self) -> None:
+        settle(self._store, self.config.cache_dir)
+        if self._store.get_meta(CONFIG) is None:
+            self._store.set_meta(CONFIG, self.config.identity())
+
+    def _check_fields(self, filters: Mapping[str, Any]) -> None:
+        """ConfigError for a filter on a field that nothing in the index has; looked up only when nothing was found."""
+        fields = sorted({*FIELDS, *self._store.metadata_fields()})
+        for name in sorted(set(filters) - set(fields)):
+            raise ConfigError(f"nothing in this index has the field {name!r}{did_you_mean(name, fields)}")
+
+    def _unread(self) -> tuple[str, ...]:
+        """What an answer may hide in: documents that no model here looked at or listened to."""
+        silent = sum(self._store.of_kind(kind)[1] for kind in ("audio", "video"))
+        pictures = self._store.of_kind("image")[0] if VISUAL_SPACE not in self._store.spaces() else 0
+        return (
+            *([f"{silent} recording(s) were not listened to: no speech model; doctor() says how to get one"] if silent else []),
+            *([f"{pictures} picture(s) were not looked at: no picture model; doctor() says how to get one"] if pictures else []),
+        )
