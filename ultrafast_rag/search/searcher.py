@@ -7,7 +7,6 @@ ranks hide how sure a leg is; it stays as an option.
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import time
@@ -18,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ultrafast_rag.config import Config
 from ultrafast_rag.errors import ConfigError, did_you_mean
@@ -36,20 +34,11 @@ from ultrafast_rag.ports import (
     TextEncoder,
     VectorIndex,
 )
+from ultrafast_rag.search.fusion import Floats, add_named, add_visual, convex, known_or, nothing, rrf, trusted, union
 from ultrafast_rag.types import DESCRIBES, MODALITIES, Chunk, ChunkIds, Hit, Hits, Mask, Ranking, moments_of
 
 CANDIDATES = 100  # a leg at least; fusion is exact over the union
-FEW_PICTURES = 3  # of fewer, nothing is known of how their cosines scatter
 DUPLICATE_OVERLAP = 0.9  # Jaccard of word sets from which two passages are the same
-
-# Share of a question's letters that the encoder's vocabulary knows, from which meaning has its full weight; below, in proportion.
-# MiniLM (English): 0.79 to 1 for each question in English and German, 0.3 in Chinese and 0.06 in Hindi on average (XQuAD)
-KNOWN = 0.75
-# Added to the passages of the file that a question names, in shares of the best score: enough to pass those that fit as well
-NAME_WEIGHT = 0.5
-
-
-Floats = npt.NDArray[np.float32]
 
 
 class Searcher:
@@ -130,7 +119,7 @@ class Searcher:
         encoder = self._text_encoder() if alpha > 0 else None
         asked = self._beside.submit(self._encoded, encoder, query) if encoder is not None else None
         with self._monitor.measure("search: words"):
-            lexical = self._lexical.search(query, pool, allowed=allowed) if alpha < 1 else _nothing()
+            lexical = self._lexical.search(query, pool, allowed=allowed) if alpha < 1 else nothing()
         named = self._names.named(query) if self._names is not None and alpha < 1 else None
         vector = asked.result()[0] if asked is not None else None
         partial: PartialLeg | None = None
@@ -139,7 +128,7 @@ class Searcher:
                 partial = self._unrefined.leg(query, encoder, lexical, named, alpha=alpha, k=k, allowed=allowed)
         leg: VectorIndex = partial or self._dense
         with self._monitor.measure("search: meaning"):
-            dense = leg.search(vector, pool, allowed=allowed) if vector is not None else _nothing()
+            dense = leg.search(vector, pool, allowed=allowed) if vector is not None else nothing()
         seen = self._see(query, pool, allowed) if alpha > 0 else None
         inside = self._inside(query, leg, vector, pool, named, allowed)
         ids = union(lexical.chunk_ids, dense.chunk_ids, *inside, *([seen[0].chunk_ids] if seen else []))
@@ -285,111 +274,6 @@ def _pairs(filters: Any) -> list[tuple[str, Any]]:
     if not isinstance(filters or {}, Mapping) or not all(isinstance(name, str) for name in filters or {}):
         raise ConfigError(f"filters are a mapping from field to value, e.g. {{'source': 'talk.mp3'}}, not {filters!r:.80}")
     return list((filters or {}).items())
-
-
-def convex(cosines: Floats, bm25: Floats, *, alpha: float) -> Floats:
-    """Fuse one set of candidates by alpha * (cos+1)/(max cos+1) + (1-alpha) * bm25/max bm25.
-
-    cosines: (n,), NaN where a candidate has no vector, counted as -1. bm25: (n,), >= 0.
-    Returns (n,) in 0..1. Source: Bruch et al., "An Analysis of Fusion Functions for Hybrid
-    Retrieval", TOIS 2023 (the theoretical-minimum normalization).
-    """
-    shifted = np.nan_to_num(cosines, nan=-1.0) + 1
-    dense = shifted / max(float(shifted.max(initial=0)), 1e-9)
-    lexical = bm25 / max(float(bm25.max(initial=0)), 1e-9)
-    fused: Floats = (alpha * dense + (1 - alpha) * lexical).astype(np.float32)
-    return fused
-
-
-def trusted(alpha: float, known_share: float) -> float:
-    """The weight of meaning for a question of which the encoder knows this share; 1, meaning only, stays what was asked for."""
-    return alpha * min(1.0, known_share / KNOWN) if alpha < 1 else alpha
-
-
-def add_named(scores: Floats, named: Floats) -> Floats:
-    """Raise the passages of the files that a question names; named: how clearly, (n,), 0 to 1."""
-    raised: Floats = scores + np.float32(NAME_WEIGHT * float(scores.max(initial=0))) * named
-    return raised
-
-
-def rrf(ids: ChunkIds, rankings: Sequence[Ranking], *, rrf_k: int) -> Floats:
-    """Summed reciprocal ranks, (n,) for each id; absent from a ranking adds nothing.
-
-    Source: Cormack et al., SIGIR 2009.
-    """
-    scores = np.zeros(len(ids), np.float32)
-    for ranking in rankings:
-        place = {int(i): rank for rank, i in enumerate(ranking.chunk_ids, 1)}
-        scores += np.array([1 / (rrf_k + place[int(i)]) if int(i) in place else 0 for i in ids], np.float32)
-    return scores
-
-
-def add_visual(scores: Floats, visual: Floats, seen: Floats, *, alpha: float, all_seen: bool = True) -> Floats:
-    """Raise the pictures that stand out to CLIP, by how far and how surely they do.
-
-    scores: fused scores of the candidates, (n,). visual: their CLIP cosines, NaN for what is no picture. seen: cosines of
-    the pictures that were looked at; all_seen: False where they are only the best of more. CLIP cosines of text and picture
-    lie in a narrow band of their own, different in each model, so only the rise over the mean picture is used, relative to
-    the best one's, and `surely`. A picture has no words: one that surely stands out is given what all words of the question
-    weigh, 1 - alpha, so that it ranks with the best passage there could be.
-    """
-    mean, top = float(seen.mean()), float(seen.max())
-    rise = np.clip((np.nan_to_num(visual, nan=mean) - mean) / max(top - mean, 1e-6), 0, 1)
-    own = np.where(np.isnan(visual), 0, alpha * (1 + rise) / 2)  # what the picture would get for meaning alone
-    raised: Floats = (np.maximum(scores, own) + (1 - alpha) * surely(accident(seen, all_seen=all_seen)) * rise).astype(np.float32)
-    return raised
-
-
-def accident(seen: Floats, *, all_seen: bool = True) -> float:
-    """Chance that the best of these cosines comes so far from the others though the question is about none of the pictures.
-
-    1/e, which says nothing either way, for fewer than FEW_PICTURES. Of all pictures: a normal's largest against the others
-    (Grubbs 1950; t's tail by Wallace 1959). Of the best of more: an exponential tail's largest (Pickands
-    1975), which is careful: a normal's tail is shorter.
-    """
-    n, best = len(seen), float(seen.max())
-    if n < FEW_PICTURES:
-        return 1 / math.e
-    others = np.sort(seen.astype(np.float64))[:-1]
-    if not all_seen:
-        excess = (best - others[0]) / max(float((others - others[0]).mean()), 1e-9)
-        return min(1.0, n * math.pow(1 + excess / (n - 1), 1 - n))
-    free = n - 2
-    t = (best - others.mean()) / max(float(others.std(ddof=1)) * math.sqrt(1 + 1 / (n - 1)), 1e-9)
-    normal = math.sqrt(free * math.log1p(t * t / free)) * (8 * free + 1) / (8 * free + 3)
-    return min(1.0, n * math.erfc(normal / math.sqrt(2)) / 2)
-
-
-def surely(p: float) -> float:
-    """How sure a chance of p makes one that it was none, 0 to 1: at most so, one half being believed before.
-
-    0 from 1/e on, where p is no evidence.  Source: Sellke, Bayarri, Berger, "Calibration of p Values", 2001.
-    """
-    return 1 / (1 - math.e * p * math.log(p)) if 0 < p <= 1 / math.e else float(p <= 0)
-
-
-def union(*ids: ChunkIds) -> ChunkIds:
-    """Ids of all rankings, each once, in order of first appearance."""
-    merged = np.concatenate([np.asarray(i, np.int64) for i in ids])
-    _, first = np.unique(merged, return_index=True)
-    return merged[np.sort(first)]
-
-
-def known_or(ranking: Ranking, ids: ChunkIds, score: Callable[[ChunkIds], Floats]) -> Floats:
-    """A leg's score of each id, (n,): what its ranking says, and `score` asked only for the others."""
-    if not len(ranking.chunk_ids):
-        return score(ids)
-    order = np.argsort(ranking.chunk_ids)
-    places = order[np.minimum(np.searchsorted(ranking.chunk_ids, ids, sorter=order), len(order) - 1)]
-    scores = np.asarray(ranking.scores, np.float32)[places]
-    missing = np.flatnonzero(ranking.chunk_ids[places] != ids)
-    if len(missing):
-        scores[missing] = score(ids[missing])
-    return scores
-
-
-def _nothing() -> Ranking:
-    return Ranking(np.empty(0, np.int64), np.empty(0, np.float32))
 
 
 _WORD, _FIGURE = re.compile(r"\w+"), re.compile(r"\d")

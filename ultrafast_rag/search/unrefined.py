@@ -12,7 +12,8 @@ from collections.abc import Callable
 import numpy as np
 
 from ultrafast_rag.ports import ChunkReader, LexicalIndex, Refinement, StaticEncoder, TextEncoder, VectorIndex
-from ultrafast_rag.search.searcher import CANDIDATES, add_named, convex, known_or, trusted, union
+from ultrafast_rag.search.fusion import add_named, convex, known_or, trusted, union
+from ultrafast_rag.search.searcher import CANDIDATES
 from ultrafast_rag.types import ChunkIds, Mask, Ranking, Vectors
 
 ENCODED = 50  # passages that a question has encoded; with 20, squad2 loses 0.0006 of nDCG@10
