@@ -19,7 +19,7 @@ from typing import Any
 
 from ultrafast_rag.errors import IndexCorruptError
 
-_PIECE = 1 << 20
+_PIECE = 1 << 20  # bytes read at once; chosen
 _MANIFEST_BYTES = 4_000_000  # a segment's entry takes 1 kB, an index has some ten
 _SAFE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 _LINK_ERRORS = {errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.EISDIR}

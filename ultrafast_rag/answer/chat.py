@@ -17,7 +17,7 @@ from ultrafast_rag.answer.memory import Memory, MemoryConsolidator
 from ultrafast_rag.types import Answer, Hit, Hits
 
 TOLD, FOUND = "what you told me", "what was answered earlier"
-NOTE_IMPORTANCE, ANSWER_IMPORTANCE, REFUSAL_IMPORTANCE = 0.9, 0.5, 0.2
+NOTE_IMPORTANCE, ANSWER_IMPORTANCE, REFUSAL_IMPORTANCE = 0.9, 0.5, 0.2  # chosen: notes stay longest, refusals go first
 _REMEMBER = re.compile(
     r"\W*(?:please\s+|bitte\s+)?(?:remember|note|keep in mind|don'?t forget|merk(?:e)? dir|notiere)\b[\s,:]*(?:that\s+|dass\s+)?"
     r"(?P<what>.*[^?\s])\s*",

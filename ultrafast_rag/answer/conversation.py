@@ -19,7 +19,7 @@ from ultrafast_rag.language.stopwords import STOP_WORDS
 from ultrafast_rag.types import Answer, Chunk, Citation, Hit, Hits
 
 FROM_EVIDENCE = "from the last answer's evidence"
-MOST_SENTENCES = 3
+MOST_SENTENCES = 3  # chosen: more is an answer of its own
 NEAR_BEST = 0.8  # of the first hit's score: beyond those passages "more" would be about something else
 _WHY = re.compile(
     r"\W*(?:(?:and|but|so|then|und|aber|et|mais|y|pero|а|но)\s+)?(?:why|how come|how so|warum|wieso|weshalb|pourquoi|por qué|"
@@ -45,7 +45,7 @@ _LEANS = re.compile(
 _COMMON = frozenset({"many", "much"}).union(*STOP_WORDS.values())  # of any language: a topic loses little by it
 _WORD = re.compile(r"[^\W_]+")
 _NUMBERING = re.compile(r"^(?:chapter|section|part)?\s*[\dA-Z]{0,3}(?:\.\d+)*[.:)]?\s+", re.I)
-_LONGEST_HEADING = 60
+_LONGEST_HEADING = 60  # characters; chosen: longer ones make a question nobody asks
 
 
 @dataclass(frozen=True, slots=True)

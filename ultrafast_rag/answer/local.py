@@ -234,6 +234,7 @@ def _auto(transformers: Any, model: str, device: str, offline: bool) -> tuple[Qu
 
     free = torch.cuda.mem_get_info(torch.device(device))[0]
     share = 2 * _parameters(transformers, model, offline) / free
+    # chosen: what is left is for the cache of keys and values; 8 bits take half of fp16, and the same room beside
     if share <= 0.7:
         return "none", f"fp16 fills {share:.0%} of the free GPU memory"
     return ("8bit" if share <= 1.2 else "4bit"), f"fp16 would fill {share:.0%} of the free GPU memory"

@@ -41,7 +41,7 @@ class Tier(StrEnum):
     SEMANTIC = "semantic"
 
 
-_DAY_S = 86_400.0
+_DAY_S = 86_400.0  # seconds
 # After so long unused, half of a memory's strength is left. By what the tiers are for: a talk, a day's work, a month's
 # project, a year; no measurement of ours
 HALF_LIFE_S = {

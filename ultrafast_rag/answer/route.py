@@ -72,7 +72,7 @@ def select(
 def complexity(question: str, hits: Sequence[Hit]) -> float:
     """0 to 1: how much putting-together a question asks for, by its words, its length and where its hits lie.
 
-    A rule of thumb without a model: it only decides which of two generators is asked first.
+    A rule of thumb without a model, its weights chosen: it only decides which of two generators is asked first.
     """
     words = len(question.split())
     score = 0.45 if _HARD.search(question) else 0.0

@@ -15,9 +15,9 @@ _WORDS = (
     "regular second former common whole small morning evening night week month year station tower garden kitchen "
     "library workshop store cellar path bridge cliff beach "
 ).split()
-_PICTURE_EVERY = 25
-_HEADING_EVERY = 8
-_SENTENCES = 28
+_PICTURE_EVERY = 25  # pages; any, a handbook's order of magnitude
+_HEADING_EVERY = 8  # pages; any, a handbook's order of magnitude
+_SENTENCES = 28  # a page: some 350 words
 
 
 def write_pdf(path: Path, pages: int, *, seed: int = 0) -> Path:

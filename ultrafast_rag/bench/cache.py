@@ -43,7 +43,7 @@ QUESTION = "How deep is the harbour of  Kellow Point?"
 PASSAGES = [
     f"Lamp number {n} of station {n % 7} burns {3 * n} litres of oil a year and was lit in {1800 + n}." for n in range(200)
 ]
-TTL_S = 3600.0
+TTL_S = 3600.0  # the query cache's own
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -19,7 +19,7 @@ from ultrafast_rag.errors import ConfigError, UltraFastRAGError
 from ultrafast_rag.rag import UltraFastRAG
 from ultrafast_rag.types import Table
 
-TARGET_S, TARGET_MB = 0.8, 400
+TARGET_S, TARGET_MB = 0.8, 400  # the project's own goal
 QUESTIONS = ("Who founded the station, and when?", "How many steps does the tower have?")
 # the public surface only, in a bare interpreter: nothing of this folder is imported
 _CODE = """

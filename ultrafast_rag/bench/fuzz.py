@@ -26,8 +26,8 @@ from ultrafast_rag.extract.sandbox.pool import STARTUP_S, Sandbox
 from ultrafast_rag.monitor import rss_mb
 
 TIMEOUT_S = 8.0  # a part
-WORKER_MB = 1536
-_SPREAD = (1, 4, 64, 4096)
+WORKER_MB = 1536  # address space; chosen: what makes a reader grow is stopped soon
+_SPREAD = (1, 4, 64, 4096)  # bytes: a field, a number, a record, a block
 _WORDS = b"The keeper lights the lamp at dusk. " * 40
 
 

@@ -22,8 +22,8 @@ from ultrafast_rag.rag import UltraFastRAG
 from ultrafast_rag.types import Table
 
 PUBLIC_PDF = "pdf_varied/pypdf-sample-files/009-pdflatex-geotopo/GeoTopo-komprimiert.pdf"
-PAGES = (200, 2000)
-MEMORY_TARGET_MB = 150
+PAGES = (200, 2000)  # ten times as long, so that memory which grows with length shows
+MEMORY_TARGET_MB = 150  # the project's own goal for ten times the pages
 QUESTION, MOST_QUESTIONS = "What is the main result?", 1000
 
 

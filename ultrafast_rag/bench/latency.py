@@ -22,8 +22,8 @@ from ultrafast_rag.rag import UltraFastRAG
 from ultrafast_rag.search.searcher import Searcher
 from ultrafast_rag.types import TEXT_SPACE, Vectors
 
-RECALL_QUESTIONS = 200
-WARM = 20
+RECALL_QUESTIONS = 200  # 2 000 neighbours: a recall of 0.99 is known to 0.002
+WARM = 20  # questions before the clock starts
 
 
 class Timed:

@@ -27,7 +27,7 @@ FOLDER = Path("data/questions")
 SETS = ("pages", "pages_hard", "tables", "facts", "facts2")
 DOCUMENTS = ("pdf_varied/**/*.pdf", "office_html/haystack/pdf/*.pdf")  # and every file that a question names
 DEPTH = 50  # hits asked for, so that ten pages are among them though a page gives several hits
-PASSAGES = 10
+PASSAGES = 10  # what `query` takes by default
 
 Question = Mapping[str, Any]
 Values = dict[str, dict[str, float]]

@@ -29,9 +29,9 @@ from ultrafast_rag.types import Table, Vectors
 
 ENGINES = ("torch-f32", "torch-f32 ready masks", "torch-bf16", "openvino-f32")
 LIMIT = 160  # tokens: ten times the widest window below
-_WINDOW = 16
+_WINDOW = 16  # tokens of local attention, a tenth of LIMIT
 _SPREAD = 0.2  # standard deviation of the weights; transformers draws 0.02
-_VOCABULARY = 512
+_VOCABULARY = 512  # tokens; any: bytes and as many merges again
 
 
 @dataclass(frozen=True, slots=True)

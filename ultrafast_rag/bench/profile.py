@@ -30,7 +30,7 @@ from ultrafast_rag.types import TEXT_SPACE, Table
 
 ROWS, LENGTH = 8, 128  # of the batch whose layers are timed: 1 024 tokens
 MATRIX = 2048  # side of the matrices whose product is the ceiling
-_REPEATS = 20
+_REPEATS = 20  # chosen; the median counts
 _PRODUCTS = "matrix products"
 _KINDS = {  # OpenVINO's node types; attention comes as a subgraph of its own
     "FullyConnected": _PRODUCTS,

@@ -310,8 +310,8 @@ def looks_like_text(head: bytes) -> bool:
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         return True
     nulls = head.count(0)
-    if nulls:  # UTF-16 without a mark: every second byte of Latin text is zero, and nearly all of one parity
+    if nulls:  # UTF-16 without a mark: nearly every second byte of Latin text is zero, all of one parity; shares chosen
         even = head[0::2].count(0)
         return len(head) >= 8 and nulls >= len(head) * 0.3 and max(even, nulls - even) >= nulls * 0.95
     controls = sum(head.count(code) for code in range(32) if code not in (8, 9, 10, 12, 13, 27))
-    return controls <= len(head) * 0.005
+    return controls <= len(head) * 0.005  # chosen: a stray form feed or bell is still text

@@ -206,7 +206,7 @@ def holds_text(picture: Image) -> bool:
         grey = grey.copy()
         grey.thumbnail((1024, 1024), reducing_gap=2.0)
     pixels = np.asarray(grey, dtype=np.int16)
-    if min(pixels.shape) < 16:
+    if min(pixels.shape) < 16:  # no letter is smaller
         return False
     across = np.abs(np.diff(pixels, axis=1))
     return bool((across <= 2).mean() > 0.6 and (across > 48).mean() > 0.004)

@@ -26,14 +26,14 @@ from ultrafast_rag.files import read_bytes, read_manifest, write_manifest, write
 from ultrafast_rag.index.vectors import HalfVectors, cosines, to_single
 from ultrafast_rag.types import Vectors
 
-VERSION = 2
+VERSION = 2  # of the derived file; another one is built anew
 _KINDS = ("ivfpq", "rabitq", "sq8")
 _MOST_CELLS = 16_384  # two roots of 67 million rows, which is more than fits the memory we are made for
 RECALL_GOAL = 0.99  # promised: of the exact ten best, at most one in a hundred is missed
 _ROWS_AT_ONCE = 16_384  # 25 MB of float32 rows of 384 values
 _POINTS_PER_CELL = 40  # FAISS warns under 39
 _SAMPLE_QUERIES = 256  # the mean recall@10 of so many is known to about 0.003
-_PROBES = (4, 8, 16, 32, 64, 128, 256, 512)
+_PROBES = (4, 8, 16, 32, 64, 128, 256, 512)  # cells looked at, each step twice the work
 _DEPTHS = (50, 100, 200, 400)  # candidates scored again, for the ten best
 _SEED = 12_345  # any; fixed, so that the same rows give the same index
 

@@ -31,10 +31,10 @@ from ultrafast_rag.index.database import DATABASE, FORMAT, plain_errors
 from ultrafast_rag.index.store import HOME, Store
 
 MANIFEST = "manifest.json"
-_ARCHIVE_FORMAT = 2
-_MANIFEST_BYTES = 1_000_000
+_ARCHIVE_FORMAT = 2  # 1 stated no sizes
+_MANIFEST_BYTES = 1_000_000  # chosen: far above what some dozens of entries take
 _HEADER_BYTES = 65_536  # of a pax header, as version 0.1.0 wrote one a file
-_PIECE = 1 << 20
+_PIECE = 1 << 20  # bytes copied at once
 _PATH = re.compile(r"(?P<kind>[a-z]+:)?(?P<path>/|[A-Za-z]:[\\/]|\\\\).*", re.S)
 
 

@@ -18,7 +18,7 @@ from ultrafast_rag.errors import ConfigError, IndexCorruptError, IndexLockedErro
 from ultrafast_rag.files import refuse_links
 from ultrafast_rag.index.rows import ADVICE, integer
 
-FORMAT = 2
+FORMAT = 2  # 1 had no checksum for each row
 DATABASE = "index.sqlite"
 _FORMAT_1 = """
 CREATE TABLE state(id INTEGER PRIMARY KEY CHECK(id = 1), format INTEGER, generation INTEGER, removals INTEGER, uid TEXT);

@@ -35,7 +35,7 @@ _RAW = diskcache.core.MODE_RAW
 _INLINE_BYTES = 1 << 20  # never a file of its own: a row then cannot point outside the folder
 _ROW_OVERHEAD = 200  # bytes of SQLite around a row: key, times, index entries (measured: 190-210)
 _READ_BATCH = 500  # SQLite's oldest limit on variables is 999
-_LOCK_TIMEOUT_S = 10.0
+_LOCK_TIMEOUT_S = 10.0  # chosen: far above what writing a batch takes
 # and of what SQLite quotes from a damaged file, which may be no text
 _REFUSALS = (OSError, sqlite3.Error, diskcache.Timeout, UnicodeDecodeError)
 

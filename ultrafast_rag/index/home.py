@@ -19,7 +19,7 @@ from ultrafast_rag.files import open_inside, read_bytes, write_all
 from ultrafast_rag.index.store import HOME, Store
 
 _SECRET = "machine.key"
-_SECRET_BYTES = 32
+_SECRET_BYTES = 32  # as long as what HMAC-SHA-256 gives (RFC 2104)
 
 
 def is_home(store: Store, cache_dir: Path) -> bool:

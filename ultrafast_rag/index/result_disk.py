@@ -16,7 +16,7 @@ import diskcache
 
 from ultrafast_rag.index.embedding_cache import RawDisk, drop_unknown_settings
 
-_DISK_BYTES = 256 << 20
+_DISK_BYTES = 256 << 20  # chosen
 
 
 class DiskTier:

@@ -26,11 +26,11 @@ RowChunks = npt.NDArray[np.int32]
 RowSums = npt.NDArray[np.uint32]
 
 MOST_CHUNKS = 2**27  # ids ever given; the mask of them takes 128 MB
-MOST_DIM = 2**16
-MOST_ROWS = 2**31 - 1
+MOST_DIM = 2**16  # chosen: far above any encoder's
+MOST_ROWS = 2**31 - 1  # what an int32 counts
 NO_SUM = "-"  # what a row of format 1 has in the place of its checksum
 _SPACE = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_INT64 = 2**63 - 1
+_INT64 = 2**63 - 1  # the largest integer of SQLite
 
 _CHUNK = "id document part ordinal modality text context page bbox start_s end_s asset metadata".split()
 _DOCUMENT = "key id source title media_type content_hash size mtime_ns metadata next_part total section complete visible".split()

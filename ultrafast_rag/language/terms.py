@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from ultrafast_rag.language.stopwords import STOP_WORDS
 
-VERSION = 2
+VERSION = 2  # of how words are cut: an index of words made by another is built anew
 # Written without spaces: Han, kana, and what line breaking needs a dictionary for (UAX 14, class SA: Thai, Lao, Burmese,
 # Khmer, Tai); and Hangul, whose particles are glued to words
 _UNSPACED = (

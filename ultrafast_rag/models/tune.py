@@ -21,7 +21,7 @@ from ultrafast_rag.types import Table
 E = TypeVar("E", bound=TextEncoder)
 BUDGETS = (512, 1024, 2048, 4096, 16_384)  # tokens a batch: around the cache-sized default of a CPU, and up to a GPU's
 LEAST_GAIN = 1.05  # runs of one setting differ by a few per cent
-REPEATS = 3
+REPEATS = 3  # chosen: the fastest counts, what slows the others is other work
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from typing import Any
 
 from ultrafast_rag.errors import WeightsError
 
-_TIMEOUT_S = 900
+_TIMEOUT_S = 900  # chosen: gigabytes from a slow disk
 _MEMORY_FACTOR, _MEMORY_LEAST = 3, 6 << 30  # address space: the file twice, and torch itself
 
 

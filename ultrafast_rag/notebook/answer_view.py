@@ -13,7 +13,7 @@ from ultrafast_rag.notebook.page_view import PageView
 from ultrafast_rag.notebook.panel import ROW, Panel
 from ultrafast_rag.types import Answer, Citation, Hit, Hits
 
-_OPENED = 8
+_OPENED = 8  # chosen: citations with a button of their own
 
 
 class AnswerView(Panel):

@@ -17,9 +17,9 @@ from ultrafast_rag.notebook import markup
 from ultrafast_rag.notebook.markup import BAD, COOL, GOOD, MUTED, WARN, badge, card, clip, escape, milliseconds
 from ultrafast_rag.types import HTML_REPRS, Answer, Citation, Evidence, EvidenceSource, Hit, Hits, IngestReport, Table, cell_text
 
-CARD_BYTES = 60_000
-_SHOWN, _WITH_EVIDENCE, _LISTED = 4, 3, 12
-_SMALL_PICTURE = 7_000
+CARD_BYTES = 60_000  # chosen: a notebook of a hundred answers stays under 6 MB
+_SHOWN, _WITH_EVIDENCE, _LISTED = 4, 3, 12  # chosen: what one looks at without scrolling
+_SMALL_PICTURE = 7_000  # bytes kept for each picture still to come
 _CITE = re.compile(r"( ?)\[(\d{1,3}(?:\s*,\s*\d{1,3})*)\]")
 _STOP = frozenset("the and for are was were what which who how does did with that this from into when where why can you".split())
 
@@ -63,10 +63,9 @@ def _evidence(hit: Hit, source: EvidenceSource | None, budget: Budget) -> str:
     fitted = budget.fit(found)
     if fitted is None:
         kind = found.media_type.split("/")[0]
-        why = (
-            f"of {len(found.data) / 1e6:.1f} MB: too large to show here" if len(found.data) >= 1e5 else "has no room in this card"
-        )
-        return f'<div style="{MUTED}">{escape(kind if len(found.data) < 1e5 else found.media_type)} {why}</div>'
+        large = len(found.data) > CARD_BYTES  # in no card
+        why = f"of {len(found.data) / 1e6:.1f} MB: too large to show here" if large else "has no room in this card"
+        return f'<div style="{MUTED}">{escape(found.media_type if large else kind)} {why}</div>'
     if fitted.caption == hit.where:  # the heading says it already
         fitted = replace(fitted, caption="")
     return markup.evidence_html(fitted, alt=hit.where)

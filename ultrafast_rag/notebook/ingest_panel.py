@@ -14,7 +14,7 @@ from ultrafast_rag.notebook import markup
 from ultrafast_rag.notebook.panel import ROW, Panel, on_enter, unseen_label
 from ultrafast_rag.types import IngestReport, ProgressState
 
-_REFRESH_S = 0.25
+_REFRESH_S = 0.25  # chosen: a bar that moves faster flickers
 
 
 class IngestWidget(Panel):

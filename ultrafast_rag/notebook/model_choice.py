@@ -22,7 +22,7 @@ Which = Literal["auto", "real", "demo", "none"]
 _DEMO = {"image_model": "demo-clip", "speech_model": "demo-whisper"}
 _FINDS = {"image_model": "pictures and film by what they show", "speech_model": "recordings and film by what is said"}
 _HUB = ("huggingface.co", 443)
-_HUB_TIMEOUT_S = 2.0
+_HUB_TIMEOUT_S = 2.0  # chosen: longer, and a notebook seems to hang
 
 
 def find_samples() -> Path:

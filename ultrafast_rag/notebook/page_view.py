@@ -8,7 +8,7 @@ from ultrafast_rag.notebook import markup
 from ultrafast_rag.notebook.panel import ROW, Panel
 from ultrafast_rag.types import Citation, Evidence, Hit, Leaf
 
-_PAGE_BYTES = 900_000
+_PAGE_BYTES = 900_000  # a message to the browser: Jupyter allows 1 MB a second
 
 
 class PageView(Panel):

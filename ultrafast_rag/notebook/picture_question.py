@@ -17,8 +17,8 @@ from ultrafast_rag.notebook import markup
 from ultrafast_rag.notebook.panel import unseen_label
 
 LONGEST_PX = 1024  # a question needs no more: encoders look at a few hundred pixels
-_MOST_BYTES = 20_000_000
-_MOST_PIXELS = 100_000_000
+_MOST_BYTES = 20_000_000  # chosen: a camera's largest JPEG
+_MOST_PIXELS = 100_000_000  # chosen: decoded they take 300 MB
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 _TAKE = (
     "event.preventDefault();const t=this.closest('.ufr-panel').querySelector('.ufr-dropped textarea'),"

@@ -11,7 +11,7 @@ from ultrafast_rag.errors import StorageError
 from ultrafast_rag.notebook.display import answer_html, hits_html
 from ultrafast_rag.types import Answer, Hits, visible
 
-FILE_BYTES = 4_000_000
+FILE_BYTES = 4_000_000  # chosen: small enough to mail
 _COPY = (
     "const t=this.dataset.words,d=this,s=()=>{d.textContent='Copied'};const old=()=>{const a=document.createElement('textarea');"
     "a.value=t;document.body.append(a);a.select();document.execCommand('copy')&&s();a.remove();d.focus()};"

@@ -12,7 +12,7 @@ from ultrafast_rag.notebook import markup
 from ultrafast_rag.notebook.display import answer_text
 from ultrafast_rag.types import Answer, Hits
 
-_TURNS = 8
+_TURNS = 8  # chosen: what is shown; more is remembered
 
 
 @dataclass(frozen=True, slots=True)

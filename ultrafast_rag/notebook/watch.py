@@ -12,7 +12,7 @@ from ultrafast_rag.monitor import gpu_sample
 from ultrafast_rag.notebook import markup
 from ultrafast_rag.notebook.panel import WIDE, Panel
 
-_SAMPLES = 60
+_SAMPLES = 60  # a minute at one a second
 
 
 class MonitorWidget(Panel):

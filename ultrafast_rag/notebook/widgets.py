@@ -34,7 +34,7 @@ from ultrafast_rag.types import Answer, Hits
 
 __all__ = ["IngestWidget", "MonitorWidget", "SearchWidget", "show"]
 
-_HISTORY, _SAMPLES, _REFRESH_S = 50, 4, 0.1
+_HISTORY, _SAMPLES, _REFRESH_S = 50, 4, 0.1  # chosen: entries to scroll through, a row of buttons, text seen to flow
 
 
 class SearchWidget(Panel):

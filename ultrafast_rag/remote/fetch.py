@@ -24,12 +24,12 @@ from urllib.parse import parse_qsl, unquote, urlencode, urljoin, urlsplit, urlun
 
 from ultrafast_rag.errors import ExtractionError, StorageError
 
-PORT = 443
+PORT = 443  # of https; no other is spoken to
 MOST_BYTES = 300_000_000  # twice the largest PDF of the public sets we read
-MOST_REDIRECTS = 5
+MOST_REDIRECTS = 5  # chosen: shorteners and mirrors take two or three
 MOST_SECONDS, SILENT_S = 180.0, 20.0  # for the whole file, redirects included; for each wait
-MOST_CHARACTERS = 2000
-_PIECE = 1 << 16
+MOST_CHARACTERS = 2000  # of an address; chosen: old browsers stop at 2 083
+_PIECE = 1 << 16  # bytes read at once; the limits are looked at between
 _UNUSABLE = re.compile(r"[\x00-\x20\x7f-\x9f\\<>\"{}|^`\ud800-\udfff]|%(?![0-9a-fA-F]{2})")
 _HOST = re.compile(r"(?=.{1,253}$)(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9])?\.)*[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", re.I)
 _SECRET = re.compile(

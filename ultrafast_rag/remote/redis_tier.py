@@ -11,9 +11,9 @@ from typing import Any
 
 from ultrafast_rag.errors import ConfigError, require
 
-TIMEOUT_S = 0.25
+TIMEOUT_S = 0.25  # chosen: TCP sends a lost packet again after 0.2 s
 _MOST_BYTES = 1 << 20  # of one entry
-_RECOVERY_S, _MOST_RECOVERY_S = 1.0, 60.0
+_RECOVERY_S, _MOST_RECOVERY_S = 1.0, 60.0  # chosen; doubled each time, so that a lost server costs little
 
 
 class RedisTier:

@@ -16,10 +16,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ultrafast_rag.errors import ConfigError
-from ultrafast_rag.search.query_cache import copied
+from ultrafast_rag.search.query_cache import ENTRIES, TTL_S, copied
 
-ENTRIES = 1024
-TTL_S = 3600.0
 FOLLOWERS = 64  # kept for one question
 SEEN_TWICE = 2  # how often one question must have followed another before it is fetched ahead
 

@@ -23,8 +23,8 @@ from ultrafast_rag.ports import ResultTier
 from ultrafast_rag.search.stored import from_json, to_json
 from ultrafast_rag.types import Answer, Hits
 
-ENTRIES = 1024
-TTL_S = 3600.0
+ENTRIES = 1024  # chosen
+TTL_S = 3600.0  # chosen: the index's generation outdates answers; this frees memory
 _MOST_BYTES = 1 << 20  # of one entry in a shared tier
 _WRITES_AHEAD = 256  # entries on their way to a shared tier; more are not kept there
 _VERSION = 1  # of what an entry looks like

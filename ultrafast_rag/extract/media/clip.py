@@ -23,10 +23,10 @@ from ultrafast_rag.extract.media.frames import film_stream, looks, shown_picture
 MAX_FILM_S, MAX_SOUND_S = 20.0, 60.0  # chosen: what one watches or hears through for one answer
 _WAV_S = 12.5  # 400 kB; longer is MP3
 _MIN_S = 1.0  # chosen: less is heard as a click
-_FILM_PX, _FILM_FPS = 480, 10
+_FILM_PX, _FILM_FPS = 480, 10  # chosen: faces and slides can be told, movement is seen
 _FILM_BITS, _SOUND_BITS = 3_200_000, 48_000  # per film, per second of sound: together under 500 kB
 _SMALL_PX, _SMALL_FPS, _SMALL_SOUND_BITS = 320, 5, 16_000  # for a few tens of kB: speech stays clear, a scene can be told
-_MP3_BITS = (16_000, 24_000, 32_000, 48_000)
+_MP3_BITS = (16_000, 24_000, 32_000, 48_000)  # chosen, of the rates that MP3 has
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,13 +15,13 @@ from typing import Any
 from ultrafast_rag.errors import CorruptError
 
 MARGIN_PT = 36.0  # of the page shown above and below the passage
-LEAST_HEIGHT_PT = 140.0
+LEAST_HEIGHT_PT = 140.0  # a sixth of a page: ten lines, so that one sees where on it one is
 SIDE_PT, LEAST_WIDTH_PT = 12.0, 240.0  # beside the passage, and in all: a column of a paper with two
 ONE_COLUMN = 0.55  # of a passage's width: what its quoted lines take where it runs over two columns
 MOST_SCALE = 2.5  # pixels a point: larger shows no more
 SLACK, MATCHED = 3, 0.6  # words that hyphens may add; share of a quote's words that must be found
-MARK = (1.0, 0.83, 0.1)
-JPEG_QUALITY = 60
+MARK = (1.0, 0.83, 0.1)  # a marker's yellow
+JPEG_QUALITY = 60  # chosen: print stays easy to read
 
 
 def crop_page(path: str, page: int, bbox: Sequence[float] | None, max_px: int, quote: str = "", whole: bool = False) -> bytes:

@@ -27,14 +27,14 @@ _CAPTION = re.compile(
     r"^\s*((?:fig(?:ure|\.)?|abb(?:ildung|\.)?|chart|diagram|image|photo|plate|scheme|exhibit|map|graph|bild|grafik|figura|рис\.?)\s*[\dA-Z]+(?:[.-]\d+)*)\b",
     re.I,
 )
-_SMALLEST_PX = 64
+_SMALLEST_PX = 64  # of either side; chosen: smaller ones are logos and bullets
 _SMALLEST_SHARE = 0.008  # of the page
 _CELL = 5.0  # points: drawings closer than about this are one figure
 _MOST_POINTS = 5000.0  # of a page's side; what lies beyond counts as its edge
-_MOST_PATHS = 20_000
+_MOST_PATHS = 20_000  # chosen, against maps of a million strokes
 _CLIPPED = 3.0  # times the page
 _MOST_PICTURES = 40  # on one page
-_MAX_ZOOM = 4.0
+_MAX_ZOOM = 4.0  # 288 dpi
 _JPEG_QUALITY = 88  # by Pillow, 2 ms a picture; MuPDF takes 7, and 10 for PNG
 
 

@@ -27,9 +27,9 @@ _UNITS = re.compile(
     re.I,
 )
 _LONGEST_CELL = 28  # characters of a column's head
-_MOST_HEAD_ROWS = 6
+_MOST_HEAD_ROWS = 6  # chosen: years, periods, units, footnotes and two more
 _GAP = 2.6  # line heights between two rows of one table
-_ALIGNED_PT = 2.5
+_ALIGNED_PT = 2.5  # half a digit of ten-point print
 _BESIDE_PT = 40.0  # above and below a column of prose, what stands in its strip is still its own
 
 

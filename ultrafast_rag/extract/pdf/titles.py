@@ -42,8 +42,8 @@ _ADDRESS = re.compile(
 _KIND = re.compile(
     r"^(?:form|schedule|proxy|prospectus|.*\b(?:report|statements?|guide|manual)\b)", re.I
 )  # worth saying after the name
-_MOST_LINES = 5
-_LONGEST = 200
+_MOST_LINES = 5  # chosen
+_LONGEST = 200  # characters; chosen: a paragraph is longer
 _LARGER = 1.15  # than the page's body, to be a title
 
 

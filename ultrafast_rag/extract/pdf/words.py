@@ -19,7 +19,7 @@ _LEADING_CONTROL = re.compile(r"^\s*\w?(?:[\x00-\x1f\x7f-\x9f]\s*)+")
 _LEADER = re.compile(r"(?:\s?\.){4,}\s*")
 _WORD = re.compile(r"[^\W\d_]+(?:[-‐'’][^\W\d_]+)*")
 _HYPHENS = "-‐"
-_SUPERSCRIPT = 1
+_SUPERSCRIPT = 1  # MuPDF's TEXT_FONT_SUPERSCRIPT in a span's flags
 _MARK = re.compile(r"^\s*(?:\d{1,2}(?:[,;]\s?\d{1,2})*|[*†‡§¶]{1,3}|\([a-z\d]{1,2}\))\s*$")
 # after shorter words, which are symbols and units, and after functions the mark is an exponent
 _MARKED_WORD = re.compile(r"(?<!cos)(?<!sin)(?<!tan)(?<!log)(?<=[^\W\d_]{3})[.,;:)\]”’\"]*$")

@@ -21,6 +21,7 @@ from ultrafast_rag.errors import CorruptError, WeightsError, require
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 Pixels = npt.NDArray[np.uint8]
+# of the pictures that CLIP was trained on, by colour (its own preprocessing)
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 _BROKEN = (OSError, SyntaxError, ValueError, LookupError, TypeError, EOFError, ArithmeticError, MemoryError)

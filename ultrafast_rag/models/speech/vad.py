@@ -20,7 +20,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-RATE = 16_000
+RATE = 16_000  # Hz: what Whisper was trained on
 HOP = RATE // 50  # a frame every 20 ms
 _WIDTH = RATE // 20  # 50 ms: three periods of a deep voice
 _FFT = 2048  # bins of 8 Hz
@@ -142,6 +142,7 @@ def _pitch(power: npt.NDArray[np.float32], window: Sound) -> tuple[npt.NDArray[n
     """How periodic each frame is, 0 to 1, and its pitch in octaves above 1 Hz."""
     first, last = RATE // _PITCH_HZ[1], RATE // _PITCH_HZ[0]
     hertz = np.fft.rfftfreq(_FFT, 1 / RATE)
+    # hum below, hiss above what a voice's overtones carry
     similar = np.fft.irfft(power * ((hertz > 70) & (hertz < 3000)))[:, : last + 2]
     own = np.fft.irfft(np.square(np.abs(np.fft.rfft(window, _FFT))))[: last + 2]
     similar = similar / np.maximum(similar[:, :1], 1e-9) / (own / own[0])

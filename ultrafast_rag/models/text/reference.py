@@ -24,7 +24,7 @@ from ultrafast_rag.models.text.tokens import WordPieces
 from ultrafast_rag.types import Vectors
 
 TEXTS = 64  # of the reference, over all lengths
-NEIGHBOURS = 10
+NEIGHBOURS = 10  # as many as a question shows by default
 MIN_OVERLAP = 0.90  # of the ten nearest neighbours with float32's, on average
 # by precision: the least cosine to float32 of any text, at any width. int8 without VNNI has 0.980, bf16 0.998 and more
 # (Zen 3 and Zen 4, 2026-11); the wrong width on AMX has 0.75
