@@ -15,7 +15,7 @@ STAGES = frozenset({"extract", "ingest", "models", "index", "search", "answer", 
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"__main__"}),
     frozenset({"cli", "__init__"}),  # the package root hangs what notebooks see onto what `rag` gives
-    frozenset({"bench", "notebook"}),
+    frozenset({"bench", "notebook", "serve"}),
     frozenset({"rag"}),
     frozenset({"parts", "doctor"}),  # makes what the stages offer; looks at what they made
     STAGES,

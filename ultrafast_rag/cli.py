@@ -1,4 +1,4 @@
-"""Command line: demo, doctor, ingest, search, query, bench, export, restore.
+"""Command line: demo, doctor, ingest, search, query, serve, bench, export, restore.
 
 Each command prints for people, or with --json for programs. Errors end in one line on stderr that says
 what to do. Exit code 2: asked wrongly (unknown option, impossible setting or filter). 1: it failed, or
@@ -84,6 +84,16 @@ def _parser() -> argparse.ArgumentParser:
             "--filter", action="append", default=[], metavar="NAME=VALUE", help="a field or metadata; may be repeated"
         )
 
+    serve = _command(commands, "serve", _serve, "answer over HTTP; keys in UFR_API_KEYS, without one this machine only")
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen on; another needs a key")
+    serve.add_argument("--port", type=int, default=8000, help="0 takes a free one")
+    serve.add_argument("--root", type=Path, action="append", default=[], help="a folder /ingest may read; may be repeated")
+    serve.add_argument("--uploads", type=Path, metavar="DIR", help="where uploads are kept (default: beside the index)")
+    serve.add_argument("--rate", type=float, default=20.0, help="requests a second for each key")
+    serve.add_argument("--burst", type=int, default=40, help="requests at once for each key")
+    serve.add_argument("--body-mb", type=float, default=64.0, help="largest request")
+    serve.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS", help="longest question")
+
     bench = _command(commands, "bench", _bench, "measure this machine; 'bench list' names the tables")
     bench.add_argument("rest", nargs=argparse.REMAINDER, help="table and its options")
 
@@ -161,6 +171,25 @@ def _search(arguments: argparse.Namespace) -> Hits:
 def _query(arguments: argparse.Namespace) -> Answer:
     with _open(arguments) as rag:
         return rag.query(arguments.question, **_asked(arguments))
+
+
+def _serve(arguments: argparse.Namespace) -> None:
+    from ultrafast_rag.serve import http
+
+    serving = http.Serving(
+        host=arguments.host,
+        port=arguments.port,
+        keys=http.keys_from_environment(),
+        roots=arguments.root,
+        uploads=arguments.uploads,
+        rate_per_s=arguments.rate,
+        burst=arguments.burst,
+        body_mb=arguments.body_mb,
+        timeout_s=arguments.timeout,
+    )
+    settings = {"quiet": True, **_settings(arguments.set)}
+    with UltraFastRAG(arguments.index, **settings) as rag:
+        http.serve(rag, serving, index=arguments.index, say=lambda text: print(text, file=sys.stderr, flush=True))
 
 
 def _export(arguments: argparse.Namespace) -> str:

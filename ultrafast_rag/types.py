@@ -59,6 +59,12 @@ def _html_of(value: object) -> str:
     return draw(value) if draw else f"<pre>{html.escape(str(value))}</pre>"
 
 
+class Words(str):
+    """A question that is words only: never taken for the path of a picture, whoever sent it."""
+
+    __slots__ = ()
+
+
 class Ranking(NamedTuple):
     """Best first; both arrays have the same length."""
 
@@ -348,6 +354,11 @@ class Hits(list[Hit]):
         return "\n".join([head, *lines, *(f"note: {note}" for note in self.notes)])
 
     __repr__ = __str__
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        """To pydantic, where a server describes itself with it, a list of hits."""
+        return handler.generate_schema(list[Hit])
 
     def copy(self) -> Hits:
         """Another list of the same hits, query, time, notes and evidence."""

@@ -11,7 +11,6 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +34,8 @@ from ultrafast_rag.ports import (
     VectorIndex,
 )
 from ultrafast_rag.search.fusion import Floats, add_named, add_visual, convex, known_or, nothing, rrf, trusted, union
-from ultrafast_rag.types import DESCRIBES, MODALITIES, Chunk, ChunkIds, Hit, Hits, Mask, Ranking, moments_of
+from ultrafast_rag.search.gather import Gatherer
+from ultrafast_rag.types import DESCRIBES, MODALITIES, Chunk, ChunkIds, Hit, Hits, Mask, Ranking, Words, moments_of
 
 CANDIDATES = 100  # a leg at least; fusion is exact over the union
 DUPLICATE_OVERLAP = 0.9  # Jaccard of word sets from which two passages are the same
@@ -70,11 +70,11 @@ class Searcher:
         # the model encodes there while the words are looked up here; the other way round, the words, which hold the
         # interpreter's lock, keep the model from starting (slower in both of two alternating comparisons, with and without
         # a pause before the words, and so is one after the other)
-        self._beside = ThreadPoolExecutor(1, "ufr-question")
+        self._beside = Gatherer(self._monitor)
 
     def close(self) -> None:
         """End the thread; the searcher cannot be used afterwards."""
-        self._beside.shutdown()
+        self._beside.close()
 
     def search(
         self,
@@ -117,11 +117,11 @@ class Searcher:
         self, query: str, k: int, pool: int, alpha: float, allowed: Mask | None
     ) -> tuple[ChunkIds, Floats, Floats, Floats]:
         encoder = self._text_encoder() if alpha > 0 else None
-        asked = self._beside.submit(self._encoded, encoder, query) if encoder is not None else None
+        asked = self._beside.submit(encoder, query) if encoder is not None else None
         with self._monitor.measure("search: words"):
             lexical = self._lexical.search(query, pool, allowed=allowed) if alpha < 1 else nothing()
         named = self._names.named(query) if self._names is not None and alpha < 1 else None
-        vector = asked.result()[0] if asked is not None else None
+        vector = asked.result() if asked is not None else None
         partial: PartialLeg | None = None
         if encoder is not None and self._unrefined is not None:
             with self._monitor.measure("search: refine"):
@@ -152,10 +152,6 @@ class Searcher:
             scores = add_named(scores, named[np.minimum(ids, len(named) - 1)])
         order = np.argsort(-scores, kind="stable")
         return ids[order], scores[order], cosines[order], bm25[order]
-
-    def _encoded(self, encoder: TextEncoder, query: str) -> Floats:
-        with self._monitor.measure("search: encode"):
-            return encoder.encode_queries([query])
 
     def _inside(
         self, query: str, leg: VectorIndex, vector: Floats | None, pool: int, named: Floats | None, allowed: Mask | None
@@ -230,7 +226,9 @@ class Searcher:
 
 
 def read_query(query: str | bytes | os.PathLike[str], *, media_type: Callable[[Path], str]) -> str | bytes:
-    """Words stay as they are; a picture's path, also as text where such a picture file is there, becomes its bytes."""
+    """Words stay as they are; a picture's path, also as text (not as `Words`) where such a file is there, becomes its bytes."""
+    if isinstance(query, Words):
+        return query
     if isinstance(query, str):
         suffixed = "." in query and len(query) < 1024 and "\0" not in query
         if not suffixed or not os.path.isfile(query) or not media_type(Path(query)).startswith("image/"):

@@ -1,0 +1,1 @@
+"""Beyond one notebook: over HTTP, for agents, on several machines."""
