@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 from ultrafast_rag.errors import ConfigError, EncodingError, IndexCorruptError, IndexLockedError, IndexStateError
+from ultrafast_rag.index import upkeep
 from ultrafast_rag.index.dense import DenseIndex
 from ultrafast_rag.index.store import Store
 from ultrafast_rag.index.vectors import row_sums
@@ -515,6 +516,60 @@ def test_a_snapshot_is_whole_while_the_writer_goes_on(store, tmp_path):
         add(copy, "c", ["own"])
     with pytest.raises(IndexStateError):
         store.snapshot(tmp_path / "copy")
+
+
+def in_two_spaces(store: Store, source: str, count: int) -> int:
+    """A document with vectors in "first" and in "second"; returns its last chunk."""
+    progress = store.begin(source, content_hash="h")
+    spaces, owners = {"first": unit(count), "second": unit(count)}, {"first": list(range(count)), "second": list(range(count))}
+    chunks = [Chunk(f"{source} {n}", ordinal=n) for n in range(count)]
+    return store.commit([PartCommit(progress.document_key, 0, chunks, spaces, owners, final=True)])[0][-1]
+
+
+@pytest.mark.fault
+def test_a_snapshot_bears_compactions_while_it_is_made(store, tmp_path, monkeypatch):
+    """Between the copy of the database and the opening of each vector file, again and again."""
+    for number in range(6):
+        in_two_spaces(store, f"{number}", 4)
+    opening, left = upkeep.open_inside, [0, 1, 2, 3, 4]
+
+    def compacted_first(folder, name, flags):
+        if folder == store.folder and name.startswith("vectors-second") and flags == os.O_RDONLY and left:
+            store.delete(str(left.pop()))
+            store.compact(above=0)
+        return opening(folder, name, flags)
+
+    monkeypatch.setattr(upkeep, "open_inside", compacted_first)
+    store.snapshot(tmp_path / "copy")
+    assert left == []
+    with Store.open(tmp_path / "copy") as copy:
+        assert visible_texts(copy) == [f"5 {n}" for n in range(4)]
+        assert copy.verify() == []
+
+
+@pytest.mark.fault
+def test_a_snapshot_of_an_index_that_has_lost_a_file_says_which(store, tmp_path):
+    in_two_spaces(store, "a", 3)
+    next(store.folder.glob("vectors-second*")).unlink()
+    with pytest.raises(IndexCorruptError, match=r"vectors-second\.f16 is missing"):
+        store.snapshot(tmp_path / "copy")
+
+
+@pytest.mark.fault
+def test_replaced_vector_files_are_removed_under_the_writer_lock(store, monkeypatch):
+    """Without it, what another writer has made and not yet committed would be removed too."""
+    last = in_two_spaces(store, "a", 3)
+    store.close()
+    sweeping, held = upkeep.sweep, []
+    with Store.open(store.folder) as other:
+        monkeypatch.setattr(upkeep, "sweep", lambda reader, folder: held.append(other._lock.held) or sweeping(reader, folder))
+        other.drop_vectors("first", up_to=last)
+        assert not other._lock.held  # given back at the end
+        other.delete("a")
+        other.compact(above=0)
+    assert len(held) >= 3
+    assert all(held)
+    assert sorted(path.name for path in store.folder.glob("*.f16")) == ["vectors-first.1.f16", "vectors-second.1.f16"]
 
 
 @pytest.mark.fault

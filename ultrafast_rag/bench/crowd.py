@@ -1,4 +1,4 @@
-"""Several processes of several threads at one index: searching, adding, replacing, deleting, exporting, all at once.
+"""Several processes of several threads at one index: searching, adding, replacing, deleting, refining, exporting, all at once.
 
 Each thread keeps a ledger of what it was told is committed. At the end the index must hold exactly that; on the way no
 reader may see half of a document, or one version's passage under another's name, and nobody may wait for ever.
@@ -31,6 +31,7 @@ PROCESSES, THREADS = 4, 4
 PASSAGES = 5
 PATIENCE_S = 120.0  # beyond the time given: whoever still works then is taken to wait for ever
 _DIM = 16
+STATIC = "static"  # the space of the vectors that come first
 
 
 def run(seconds: float, seed: int) -> dict[str, Any]:
@@ -49,7 +50,9 @@ def run(seconds: float, seed: int) -> dict[str, Any]:
             kept |= ledger["kept"]
         with Store.open(folder) as store:
             found = [(document.source, document.title) for document in store.documents() if document.complete]
-            problems = store.verify()
+            while _refine(store):
+                pass
+            problems = store.verify() + _wrong_vectors(store)
         there = dict(found)
         expected = {_source(int(number)): f"version {version}" for number, version in kept.items() if version is not None}
     lost = sum(there.get(source) != title for source, title in expected.items()) + len(problems)
@@ -119,12 +122,12 @@ def _thread(
     guard: threading.Lock,
 ) -> None:
     """Operations on documents of its own numbers, and questions about all."""
-    dense, lexical = DenseIndex(store, "text", kind="exact"), LexicalIndex(store)
+    legs = DenseIndex(store, "text", kind="exact"), DenseIndex(store, STATIC, kind="exact"), LexicalIndex(store)
     while time.monotonic() < ends:
         number = 1000 * (me + 1) + chance.randrange(12)
-        kind = chance.choice(("search", "search", "search", "put", "put", "delete", "export", "compact", "list"))
+        kind = chance.choice(("search", "search", "search", "put", "put", "delete", "refine", "export", "compact", "list"))
         try:
-            torn = _operation(kind, store, dense, lexical, number, chance, kept, guard)
+            torn = _operation(kind, store, legs, number, chance, kept, guard)
         except IndexLockedError:
             kind, torn = "locked", 0
         except Exception as error:  # what this is there to find
@@ -136,7 +139,7 @@ def _thread(
 
 
 def _operation(
-    kind: str, store: Store, dense: DenseIndex, lexical: LexicalIndex, number: int, chance: random.Random,
+    kind: str, store: Store, legs: tuple[DenseIndex, DenseIndex, LexicalIndex], number: int, chance: random.Random,
     kept: dict[str, int | None], guard: threading.Lock,
 ) -> int:  # fmt: skip
     """Do one thing; returns how many torn reads it saw."""
@@ -155,12 +158,16 @@ def _operation(
             archive = export_archive(store, Path(scratch, "a.tar"))
             with Store.open(restore_archive(archive, Path(scratch, "r"))) as copy:
                 return len(copy.verify()) + _torn(copy, np.flatnonzero(copy.alive()).tolist())
+    elif kind == "refine":
+        _refine(store)
     elif kind == "compact":
         store.compact(above=0.3)
     elif kind == "list":
         return sum(document.complete and document.chunks != PASSAGES for document in store.documents())
     else:
-        found = dense.search(_vectors(chance.randrange(20_000))[0], 5), lexical.search(f"lamp {chance.randrange(20)}", 5)
+        dense, static, lexical = legs
+        vector = _vectors(chance.randrange(20_000))[0]
+        found = dense.search(vector, 5), static.search(vector, 5), lexical.search(f"lamp {chance.randrange(20)}", 5)
         return sum(_torn(store, ids.tolist()) for ids, _ in found)
     return 0
 
@@ -180,8 +187,37 @@ def _put(store: Store, number: int, version: int) -> None:
     passages = range(begun.next_part, PASSAGES)
     for n in passages:
         chunk = Chunk(f"lamp {number} version {version} passage {n}", ordinal=n, page=n + 1, context=f"version {version}")
-        vectors = {"text": _vectors(number * 10 + n)}
-        store.commit([PartCommit(begun.document_key, n, [chunk], vectors, {"text": [0]}, final=n == PASSAGES - 1)])
+        vectors = {STATIC: _vectors(number * 10 + n)}
+        store.commit([PartCommit(begun.document_key, n, [chunk], vectors, {STATIC: [0]}, final=n == PASSAGES - 1)])
+
+
+def _refine(store: Store) -> bool:
+    """Give the next passages their text vectors, as `ingest.refine` does; False when there are none."""
+    passages = store.passages_without("text", 16)
+    if passages:
+        true = np.concatenate([_true_vector(passage.text) for passage in passages])
+        store.add_vectors("text", [passage.id for passage in passages], true)
+        store.drop_vectors(STATIC, up_to=store.last_with("text"))
+    return bool(passages)
+
+
+def _true_vector(text: str) -> Any:
+    _, number, _, _, _, n = text.split()
+    return _vectors(int(number) * 10 + int(n))
+
+
+def _wrong_vectors(store: Store) -> list[str]:
+    """Passages without the vector that is theirs."""
+    alive = np.flatnonzero(store.alive()).tolist()
+    held = store.vectors("text")
+    row_of = {number: row for row, number in enumerate(held.chunk_ids.tolist())}
+    vectors = held.take(slice(None))
+    wrong = []
+    for number, chunk in zip(alive, store.chunks(alive)):
+        true = _true_vector(chunk.text)[0]
+        if number not in row_of or vectors[row_of[number]] @ true < 0.999 * np.linalg.norm(true):  # half precision
+            wrong.append(f"passage {number} has no vector, or another's")
+    return wrong
 
 
 def _vectors(number: int) -> Any:

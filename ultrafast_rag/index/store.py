@@ -97,10 +97,11 @@ class Store(Reading):
     # ---- writing
 
     @contextlib.contextmanager
-    def _transaction(self, *, visible: bool = True, brief: bool = False) -> Iterator[sqlite3.Connection]:
+    def _transaction(self, *, visible: bool = True, brief: bool = False, sweeps: bool = False) -> Iterator[sqlite3.Connection]:
         """One durable transaction of the only writer; visible=True moves `generation` on.
 
-        brief: the lock goes back at the end, unless another transaction has kept it.
+        brief: the lock goes back at the end, unless another transaction has kept it. sweeps: vector files that it replaced
+        are removed once it is committed; under the lock, as another writer's new file is not named before its own commit.
         """
         if not self._write:
             raise IndexStateError(f"the index in {self.folder} was opened for reading only")
@@ -125,6 +126,8 @@ class Store(Reading):
                 if upgraded:
                     self._db.format = FORMAT
                     self._views.clear()
+                if sweeps:
+                    upkeep.sweep(writer, self.folder)
             except BaseException:  # an interrupt too ends the transaction
                 with contextlib.suppress(sqlite3.Error):  # SQLite has rolled back by itself after a full disk
                     writer.execute("ROLLBACK")
@@ -206,10 +209,8 @@ class Store(Reading):
         """Forget a space's vectors of the chunks up to this one, and with them those of chunks that are gone."""
         if not (self.vectors(space).chunk_ids <= up_to).any():
             return
-        with self._transaction(brief=True) as writer:
+        with self._transaction(brief=True, sweeps=True) as writer:
             upkeep.compact_space(writer, self.folder, space, after=up_to)
-        with plain_errors(self.folder), self._db.reading() as reader:
-            upkeep.sweep(reader, self.folder)
 
     def _append(self, writer: sqlite3.Connection, name: str, vectors: HalfVectors, owners: RowChunks) -> None:
         dim = vectors.shape[1]
@@ -314,11 +315,9 @@ class Store(Reading):
             spaces = [name for name in self.spaces() if upkeep.dead_share(reader, self.vectors(name).chunk_ids) > above]
         if not spaces:
             return []
-        with self._transaction() as writer:
+        with self._transaction(sweeps=True) as writer:
             for space in spaces:
                 upkeep.compact_space(writer, self.folder, space)
-        with plain_errors(self.folder), self._db.reading() as reader:
-            upkeep.sweep(reader, self.folder)
         return spaces
 
     def snapshot(self, target: Path | str) -> None:

@@ -10,7 +10,7 @@ import re
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -205,29 +205,40 @@ def snapshot(database: Database, target: Path) -> None:
     if (target / DATABASE).exists():
         raise IndexStateError(f"{target} already holds an index. Name an empty folder.")
     partial = target / (DATABASE + ".partial")
-    for attempt in range(3):
-        partial.unlink(missing_ok=True)
-        with database.reading() as reader, contextlib.closing(sqlite3.connect(partial)) as copy:
-            reader.backup(copy)
-            copy.execute("PRAGMA journal_mode = DELETE")
-            spaces = [rows.to_space(row) for row in copy.execute(_SPACES).fetchall()]
-        try:
-            for space in spaces:
-                _copy_rows(database.folder, target, space)
-            break
-        except FileNotFoundError:  # compacted between the two copies
-            if attempt == 2:
-                raise
+    with contextlib.ExitStack() as opened:
+        for space, file in _copied_truth(database, partial, opened):
+            _copy_rows(file, target, space)
     with partial.open("rb+") as file:
         os.fsync(file.fileno())
     partial.replace(target / DATABASE)
     sync(target)
 
 
-def _copy_rows(source: Path, target: Path, space: Space) -> None:
+def _copied_truth(database: Database, partial: Path, opened: contextlib.ExitStack) -> list[tuple[Space, BinaryIO]]:
+    """Copy the database; returns its spaces with their files open, which then stay readable whoever compacts."""
+    missing = ""
+    while True:
+        partial.unlink(missing_ok=True)
+        with database.reading() as reader, contextlib.closing(sqlite3.connect(partial)) as copy:
+            reader.backup(copy)
+            copy.execute("PRAGMA journal_mode = DELETE")
+            spaces = [rows.to_space(row) for row in copy.execute(_SPACES).fetchall()]
+        try:
+            return [
+                (space, opened.enter_context(open(open_inside(database.folder, space.file, os.O_RDONLY), "rb")))
+                for space in spaces
+                if space.rows
+            ]
+        except FileNotFoundError as error:  # compacted since the copy; a name that stays missing is lost
+            if missing == str(error.filename):
+                raise IndexCorruptError(f"{Path(missing).name} is missing in {database.folder}. {ADVICE}") from error
+            missing = str(error.filename)
+
+
+def _copy_rows(source: BinaryIO, target: Path, space: Space) -> None:
     left = space.rows * space.dim * BYTES_PER_VALUE
-    with open(open_inside(source, space.file, os.O_RDONLY), "rb") as reader, (target / space.file).open("xb") as writer:
-        while left and (data := reader.read(min(left, 1 << 20))):
+    with (target / space.file).open("xb") as writer:
+        while left and (data := source.read(min(left, 1 << 20))):
             writer.write(data)
             left -= len(data)
         writer.flush()
