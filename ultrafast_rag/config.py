@@ -100,6 +100,7 @@ class Config:
     max_vram_gb: Positive | None = None  # None: what is free
     batch_size: Count | None = None  # texts per batch at most; None: batch_tokens alone decides
     batch_tokens: Count | None = None  # None: 1 024 on a CPU (cache-sized), grown to free memory on a GPU
+    threads: Count | None = None  # that encode texts on a CPU; None: one a core
 
     # extraction
     max_workers: Count = 2  # reader processes
@@ -135,6 +136,12 @@ class Config:
     rrf_k: Count = 60
     k: Count = 10
     collapse_duplicates: bool = True
+    # switches that `bench switches` measures one by one; off, since none gains on every collection
+    expansion: Literal["none", "feedback", "generated"] = "none"  # words of the first passages; variants by Gemini
+    expansion_map: Name | None = None  # a JSON file of {"word": ["other", "words"]} that are searched too
+    decompose: bool = False  # a question of two parts is also searched part by part
+    stop_early: bool = False  # nothing is encoded for a question whose words single one passage out
+    rerank_margin: Annotated[float, Within(0, 1)] | None = None  # rerank only where the first stands out by less; None: always
     query_cache: bool = True
     query_cache_ttl_s: Positive = 3600.0
     query_cache_disk: bool = False  # also keep results below cache_dir, for later sessions
@@ -158,7 +165,7 @@ class Config:
     quiet: bool = False  # True: no progress bars
 
     def __post_init__(self) -> None:
-        for name in ("cache_dir", *_MODELS):  # a path may be given as either
+        for name in ("cache_dir", "expansion_map", *_MODELS):  # a path may be given as either
             value = getattr(self, name)
             if isinstance(value, (str, os.PathLike) if name == "cache_dir" else os.PathLike):
                 path = Path(value)

@@ -38,6 +38,7 @@ from ultrafast_rag.ports import ImageEncoder, StaticEncoder, TextEncoder
 from ultrafast_rag.remote.fetch import Fetcher, is_address, kept_file
 from ultrafast_rag.remote.prices import cost_usd
 from ultrafast_rag.search.evidence import EvidenceFinder
+from ultrafast_rag.search.expansion import Expander
 from ultrafast_rag.search.optimizer import QueryOptimizer
 from ultrafast_rag.search.searcher import Searcher
 from ultrafast_rag.search.unrefined import Unrefined
@@ -187,6 +188,13 @@ class Parts:
                 monitor=self.monitor,
             )
         return self._searchers[pictures]
+
+    def _asks(self) -> Searcher | Expander:
+        """The searcher, or where a switch says so one that searches for more than the words of a question."""
+        config = self.config
+        if not (config.decompose or config.expansion_map or config.expansion != "none"):
+            return self._searcher()
+        return Expander(self._searcher(), config, words=self._lexical, model=self._generators.form_filler)
 
     def _writing_text(self) -> TextEncoder:
         encoder = self._models.text()

@@ -235,7 +235,7 @@ class UltraFastRAG(Parts):
         if self.config.query_cache and (known := self.query_cache.get(key)) is not None:
             return Hits(known, query=known.query, notes=known.notes, evidence=self._evidence)
         with self.monitor.measure("search"), self._refiner.asking():
-            hits = self._searcher().search(
+            hits = self._asks().search(
                 query, k=k, alpha=alpha, modality=modality, filters=filters, rerank=again, neighbours=neighbours
             )
         hits.evidence = self._evidence
@@ -243,7 +243,7 @@ class UltraFastRAG(Parts):
             hits.notes = ("the index is empty; ingest something first",)
         elif not hits and filters:
             self._check_fields(filters)
-        if self.config.query_cache:
+        if self.config.query_cache and not hits.notes:  # a model that failed to write variants may not fail again
             self.query_cache.put(key, hits)
         return hits
 
@@ -466,9 +466,9 @@ class UltraFastRAG(Parts):
         return examine(self.config, self._store, self._models, index_info={TEXT_SPACE: dict(self._dense.info)})
 
     def tune(self, *, limit_s: float = 30.0) -> Table:
-        """Find the fastest batch budget of this machine's text encoder, remember it, and say what it gained.
+        """Find the fastest engine, batch budget and threads of this machine's text encoder, remember them, say what was gained.
 
-        The engine was measured at first use already. Nothing is remembered while other work slows the machine down.
+        Nothing is remembered while other work slows the machine down.
         """
         return self._models.tune(limit_s)
 

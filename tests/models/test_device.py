@@ -155,4 +155,6 @@ def test_few_threads_are_set_and_given_back():
     before = torch.get_num_threads()
     with few_threads(torch):
         assert torch.get_num_threads() == max(1, usable_cores() // 2)
+    with few_threads(torch, 3):
+        assert torch.get_num_threads() == 3
     assert torch.get_num_threads() == before

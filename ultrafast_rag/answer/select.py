@@ -67,11 +67,11 @@ class Generators:
         return [name for name, there in (("gemini", gemini), ("local", self._config.local_model is not None)) if there]
 
     def form_filler(self) -> StructuredModel:
-        """Gemini behind the shared gate, for enrichment. Raises ConfigError without a key."""
+        """Gemini behind the shared gate, for what fills forms. Raises ConfigError without a key."""
         gemini = self._gemini()
         if gemini is None:
             raise ConfigError(
-                "enrichment needs Gemini: set GEMINI_API_KEY, or pass gemini_api_key= (never in a notebook that is shared)"
+                "this needs Gemini: set GEMINI_API_KEY, or pass gemini_api_key= (never in a notebook that is shared)"
             )
         model: Any = gemini.generator
         return cast(StructuredModel, model)

@@ -66,6 +66,7 @@ COMMANDS = {
             "faults", "damaged files, refused writes, kills, a crowd, hostile documents: what is lost or raw; --long for all"
         ),
         Command("cache", "exact hits by tier, batches, shared executions, consolidation, monitoring; false hits by meaning"),
+        Command("switches", "the search's switches one by one: nDCG@10 with and without, and what each saves"),
         Command("support", "when an extractive answer is supported: right and wrong rates by threshold"),
     )
 }

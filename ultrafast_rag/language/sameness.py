@@ -132,6 +132,15 @@ _COMMON = frozenset(STOP_WORDS["english"]) | _LIGHT | _BE | _DO | {"much", "many
 _SHARED_START = 4  # letters from which two words may be forms of one
 
 
+def synonyms() -> dict[str, list[str]]:
+    """Word -> words that may say the same, of everyday English."""
+    found: dict[str, list[str]] = {}
+    for group in (words.split() for words in _SYNONYMS.split(";")):
+        for word in group:
+            found[word] = [*found.get(word, []), *(other for other in group if other != word)]
+    return found
+
+
 def differs(first: str, second: str) -> str:
     """Why two questions may not ask for the same, in words; "" where they do."""
     a, b = _Question(first), _Question(second)

@@ -155,14 +155,14 @@ def usable_cores() -> int:
 
 
 @contextlib.contextmanager
-def few_threads(torch: Any) -> Iterator[None]:
-    """Half as many torch threads as cores, in the calling thread, for as long as the block runs.
+def few_threads(torch: Any, count: int | None = None) -> Iterator[None]:
+    """So many torch threads, half as many as cores by default, in the calling thread, for as long as the block runs.
 
     Torch's threads wait for each other inside every layer: beside other busy processes 25 s of speech took 70 s and
     11.8 core-seconds with two threads on two cores, 14 s and 2.2 with one (demo Whisper, EPYC Zen 3, load 12, 2026-11).
     """
     before = torch.get_num_threads()
-    torch.set_num_threads(max(1, usable_cores() // 2))
+    torch.set_num_threads(count or max(1, usable_cores() // 2))
     try:
         yield
     finally:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,7 +24,7 @@ from ultrafast_rag.models.text.reference import Reference
 from ultrafast_rag.models.text.select import is_busy
 from ultrafast_rag.models.text.static import StaticEncoder, open_static
 from ultrafast_rag.models.text.tokens import same_space
-from ultrafast_rag.models.tune import tune, tuned_tokens
+from ultrafast_rag.models.tune import Tuned, tune, tuned
 from ultrafast_rag.ports import Facts, ImageEncoder, Reader, Reranker, Transcriber
 from ultrafast_rag.types import TEXT_SPACE, VISUAL_SPACE, Table
 
@@ -163,21 +164,23 @@ class Models:
         return made_by
 
     def tune(self, limit_s: float) -> Table:
-        """Find and remember the text encoder's fastest batch budget here; it holds from the next batch on."""
-        config, text = self._config, self.text()
+        """Find and remember the text encoder's fastest engine, batch budget and threads here, for the next batch on."""
+        config, text, busy, notes = self._config, self.text(), is_busy(self.plan), list[str]()
 
-        def opened(batch_tokens: int | None) -> SentenceEncoder:
-            return open_text_encoder(config.replace(batch_tokens=batch_tokens), self.plan)
+        def opened(settings: Tuned) -> SentenceEncoder:
+            first = not notes
+            encoder = open_text_encoder(config.replace(**asdict(settings)), self.plan, fresh=first and not busy)
+            if first:
+                notes.extend(f"{engine}: {speed} tokens/s, {why}" for engine, speed, *_, why in encoder.report() if speed)
+                notes.insert(0, f"engine {encoder.engine.name}")
+            return encoder
 
+        cores = 1 if self.plan.on_gpu else self.plan.cpu.cores
         table = tune(
-            self._tuned_name(),
-            config.cache_dir,
-            opened,
-            lambda encoder: encoder.close(),
-            limit_s=limit_s,
-            busy=is_busy(self.plan),
+            self._tuned_name(), config.cache_dir, opened, lambda encoder: encoder.close(), cores=cores, limit_s=limit_s, busy=busy
         )
         text.close()  # loaded again, with what was found, when next used
+        table.notes = (*table.notes, *notes)
         return table
 
     def _tuned_name(self) -> str:
@@ -186,8 +189,8 @@ class Models:
         return " | ".join((self._config.text_model, self._config.engine, cpu.name, f"{cpu.cores} cores", *gpus))
 
     def _text_config(self) -> Config:
-        tokens = self._config.batch_tokens or tuned_tokens(self._config.cache_dir, self._tuned_name())
-        return self._config.replace(batch_tokens=tokens)
+        config, found = self._config, tuned(self._config.cache_dir, self._tuned_name())
+        return config.replace(batch_tokens=config.batch_tokens or found.batch_tokens, threads=config.threads or found.threads)
 
     def _open_text(self) -> SentenceEncoder:
         recorded = self._recorded(TEXT_SPACE)

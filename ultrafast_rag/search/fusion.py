@@ -21,6 +21,13 @@ NAME_WEIGHT = 0.5
 Floats = npt.NDArray[np.float32]
 
 
+def margin(scores: Sequence[float] | Floats) -> float:
+    """By what share of itself the first score stands above the second, 0 to 1; of one alone 1, of none 0."""
+    if not len(scores) or not scores[0] > 0:
+        return 0.0
+    return float((scores[0] - scores[1]) / scores[0]) if len(scores) > 1 else 1.0
+
+
 def convex(cosines: Floats, bm25: Floats, *, alpha: float) -> Floats:
     """Fuse one set of candidates by alpha * (cos+1)/(max cos+1) + (1-alpha) * bm25/max bm25.
 

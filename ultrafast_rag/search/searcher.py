@@ -33,12 +33,15 @@ from ultrafast_rag.ports import (
     TextEncoder,
     VectorIndex,
 )
-from ultrafast_rag.search.fusion import Floats, add_named, add_visual, convex, known_or, nothing, rrf, trusted, union
+from ultrafast_rag.search.fusion import Floats, add_named, add_visual, convex, known_or, margin, nothing, rrf, trusted, union
 from ultrafast_rag.search.gather import Gatherer
 from ultrafast_rag.types import DESCRIBES, MODALITIES, Chunk, ChunkIds, Hit, Hits, Mask, Ranking, Words, moments_of
 
 CANDIDATES = 100  # a leg at least; fusion is exact over the union
 DUPLICATE_OVERLAP = 0.9  # Jaccard of word sets from which two passages are the same
+# Share of its BM25 by which the first passage stands above the second, from which a question counts as easy. Chosen on questions
+# that `bench switches` does not ask (300 each of scifact and squad2): from there on words alone rank as both legs do
+EASY_MARGIN = 0.45
 
 
 class Searcher:
@@ -86,10 +89,12 @@ class Searcher:
         filters: Mapping[str, Any] | None = None,
         rerank: bool = False,
         neighbours: bool = False,
+        also: str = "",
     ) -> Hits:
         """The k best chunks for a question, or for a picture given as encoded bytes.
 
-        alpha: 0 words only, 1 meaning only. modality and filters narrow what may be returned.
+        alpha: 0 words only, 1 meaning only. modality and filters narrow what may be returned. also: further words for the
+        lexical leg, half as heavy as the question's own.
         Raises ConfigError for an empty query, k < 1, alpha outside 0..1 or an unknown modality.
         """
         start = time.perf_counter()
@@ -99,11 +104,11 @@ class Searcher:
         if isinstance(query, bytes):
             ids, scores, dense, lexical = self._by_picture(query, pool, allowed)
         else:
-            ids, scores, dense, lexical = self._by_text(query, k, pool, alpha, allowed)
+            ids, scores, dense, lexical = self._by_text(query, k, pool, alpha, allowed, also)
         asked = frozenset(_WORD.findall(query.lower())) if isinstance(query, str) else frozenset()
         hits = self._hits(ids, scores, dense, lexical, 3 * k if rerank else k, asked=asked, neighbours=neighbours)
         if rerank and isinstance(query, str):
-            hits = self._rerank(query, hits)[:k]
+            hits = self.rerank(query, hits)[:k]
         shown = query if isinstance(query, str) else "(picture)"
         return Hits(hits, query=shown, seconds=time.perf_counter() - start)
 
@@ -114,12 +119,20 @@ class Searcher:
         return self._reader.allowed(wanted) if wanted else None
 
     def _by_text(
-        self, query: str, k: int, pool: int, alpha: float, allowed: Mask | None
+        self, query: str, k: int, pool: int, alpha: float, allowed: Mask | None, also: str
     ) -> tuple[ChunkIds, Floats, Floats, Floats]:
-        encoder = self._text_encoder() if alpha > 0 else None
+        words = f"{query} {query} {also}" if also else query
+        early = self._config.stop_early and 0 < alpha < 1 and self._visual is None
+        encoder = self._text_encoder() if alpha > 0 and not early else None
         asked = self._beside.submit(encoder, query) if encoder is not None else None
         with self._monitor.measure("search: words"):
-            lexical = self._lexical.search(query, pool, allowed=allowed) if alpha < 1 else nothing()
+            lexical = self._lexical.search(words, pool, allowed=allowed) if alpha < 1 else nothing()
+        if early and margin(lexical.scores) >= EASY_MARGIN:
+            alpha = 0.0
+            self._monitor.record_metric("search: stopped early", 1.0)
+        elif early:
+            encoder = self._text_encoder()
+            asked = self._beside.submit(encoder, query)
         named = self._names.named(query) if self._names is not None and alpha < 1 else None
         vector = asked.result() if asked is not None else None
         partial: PartialLeg | None = None
@@ -140,7 +153,7 @@ class Searcher:
             ids, cosines = ids[ready], cosines[ready]
         bm25 = np.zeros(len(ids), np.float32)
         if alpha < 1:
-            bm25 = known_or(lexical, ids, lambda missing: self._lexical.score(query, missing))
+            bm25 = known_or(lexical, ids, lambda missing: self._lexical.score(words, missing))
         if self._config.fusion == "rrf":
             scores = rrf(ids, [lexical, dense], rrf_k=self._config.rrf_k)
         else:
@@ -215,10 +228,15 @@ class Searcher:
             return chunk
         return next(iter(self._reader.chunks([int(chunk.metadata[DESCRIBES])])), None)
 
-    def _rerank(self, query: str, hits: list[Hit]) -> list[Hit]:
+    def rerank(self, query: str, hits: list[Hit]) -> list[Hit]:
+        """Hits in the order of the cross-encoder, or as they are where the first stands out by `rerank_margin`."""
         reranker = self._reranker()
         if reranker is None:
             raise ConfigError("rerank=True needs Config(rerank_model=...), a cross-encoder's name or path")
+        least = self._config.rerank_margin
+        if least is not None and margin([hit.score for hit in hits]) >= least:
+            self._monitor.record_metric("search: rerank spared", 1.0)
+            return hits
         with self._monitor.measure("search: rerank"):
             scores = np.asarray(reranker.score(query, [hit.text for hit in hits]), np.float32)
         order = np.argsort(-scores, kind="stable")

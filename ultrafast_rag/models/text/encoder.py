@@ -154,11 +154,13 @@ def open_text_encoder(
     space: str | None = None,
     reference: Reference | None = None,
     progress: Progress | None = None,
+    fresh: bool = False,
 ) -> SentenceEncoder:
     """Load `config.text_model` on the engine that suits this machine.
 
     space, reference: of an index made before; the engine is held to its vectors, instead of to float32's here.
-    progress: told in words when something takes long (a model is converted once a machine).
+    progress: told in words when something takes long (a model is converted once a machine). fresh: the engine is chosen
+    by measurement anew, whatever was chosen here before.
     Raises WeightsError when the model is not to be found, EncodingError when no engine can run it, and
     IndexStateError when it is another model than `space` says or gives other vectors than `reference`.
     """
@@ -170,16 +172,23 @@ def open_text_encoder(
             f"this index's text vectors are {space}, and {config.text_model} gives {spec.space}; they cannot be compared. "
             "Open the index with the weights and settings it was made with, or ingest into another folder"
         )
-    return _Opening(spec, plan or plan_device(config), config, reference, progress).open()
+    return _Opening(spec, plan or plan_device(config), config, reference, progress, fresh=fresh).open()
 
 
 class _Opening:
     """From a plan's engines to one that runs here and gives the vectors it should."""
 
     def __init__(
-        self, spec: EncoderSpec, plan: DevicePlan, config: Config, given: Reference | None, progress: Progress | None
+        self,
+        spec: EncoderSpec,
+        plan: DevicePlan,
+        config: Config,
+        given: Reference | None,
+        progress: Progress | None,
+        *,
+        fresh: bool,
     ) -> None:
-        self._spec, self._plan, self._config = spec, plan, config
+        self._spec, self._plan, self._config, self._fresh = spec, plan, config, fresh
         self._given, self._progress = given, progress
         self._folder = config.cache_dir / "engines"
 
@@ -229,7 +238,7 @@ class _Opening:
         measurable = any(name.startswith("openvino-") for name in plan.engines) and len(plan.engines) > 1
         if not measurable or config.quantization not in ("auto", "none"):
             return list(plan.engines), {}
-        choice = remembered(spec, plan, config) or self._choose()
+        choice = (None if self._fresh else remembered(spec, plan, config)) or self._choose()
         return [choice.engine], {trial.engine: trial for trial in choice.trials}
 
     def _choose(self) -> Choice:

@@ -84,7 +84,7 @@ class OpenVINOEngine:
         self, spec: EncoderSpec, name: str, plan: DevicePlan, config: Config, *, progress: Progress | None = None
     ) -> None:
         self.name, self.dim = name, spec.dim
-        self._cores, self._max_rows = plan.cpu.cores, config.batch_size
+        self._cores, self._max_rows = config.threads or plan.cpu.cores, config.batch_size
         self._budget = config.batch_tokens or BATCH_TOKENS
         self._pad_id = int(spec.config.get("pad_token_id") or 0)
         self.widths = padded_widths(spec.max_tokens, step=_LENGTH_STEP)

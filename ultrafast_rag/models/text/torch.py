@@ -10,6 +10,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Collection, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -18,7 +19,7 @@ import numpy as np
 from ultrafast_rag.config import Config
 from ultrafast_rag.errors import EncodingError, WeightsError, require
 from ultrafast_rag.models.batching import Governor, batches, is_out_of_memory, run_governed
-from ultrafast_rag.models.device import DevicePlan
+from ultrafast_rag.models.device import DevicePlan, few_threads
 from ultrafast_rag.models.quantize import bits_options
 from ultrafast_rag.models.text.reference import padded_to, padded_widths
 from ultrafast_rag.models.text.tokens import DenseLayer, EncoderSpec
@@ -66,6 +67,7 @@ class TorchEngine:
                 compiled=self._compiled,
                 ready_masks=ready_masks,
                 ceiling=config.batch_tokens or _token_budget(spec, name, device, config),
+                threads=config.threads,
             )
             for device in plan.devices
         ]
@@ -135,11 +137,12 @@ class _Replica:
         compiled: bool,
         ready_masks: bool | None,
         ceiling: int,
+        threads: int | None,
     ) -> None:
         self.torch = require("torch")
         self.device, self.dim = device, spec.dim
         self.on_gpu = device != "cpu"
-        self.governor = Governor(ceiling)
+        self.governor, self._threads = Governor(ceiling), None if self.on_gpu else threads
         self.model = load_model(spec, name, device, attention=plan.attention)
         self._head = pooling_head(spec).to(device)
         wanted = self.on_gpu if ready_masks is None else ready_masks
@@ -159,7 +162,7 @@ class _Replica:
             return self._forward(rows, token_ids, pad_id, padded(lengths[rows[0]]))
 
         options: dict[str, Any] = {"governor": self.governor, "max_rows": max_rows, "padded": padded}
-        with torch.inference_mode():
+        with torch.inference_mode(), few_threads(torch, self._threads) if self._threads else nullcontext():
             if not self.on_gpu:
                 for rows, out in run_governed(lengths, forward, **options):
                     vectors[rows] = out.numpy()
