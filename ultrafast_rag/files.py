@@ -72,7 +72,7 @@ def write_all(fd: int, data: bytes | memoryview) -> None:
 
 def write_whole(folder: Path, name: str, pieces: Iterable[bytes | memoryview]) -> None:
     """A file under its name once all of it is on the disk; OSError leaves the old one and no other."""
-    partial = f"{name}.{os.getpid()}.partial"
+    partial = f"{name}.{os.getpid()}-{threading.get_ident()}.partial"
     with contextlib.suppress(FileNotFoundError):
         (folder / partial).unlink()
     fd = open_inside(folder, partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL)

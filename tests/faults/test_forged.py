@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -100,11 +101,17 @@ def test_a_forged_vector_file_name_reaches_nothing(index, precious, tmp_path, na
 
 LINKED = ["writer.lock", "vectors-text.f16", "index.sqlite", "index.sqlite-wal", "index.sqlite-shm", "index.sqlite-journal"]
 LINKED += ["dense-text.faiss", "dense-text.json", "lexical.json"]
-LINKED += [f"{name}.{os.getpid()}.partial" for name in ("lexical.json", "dense-text.json", "dense-text.faiss")]
+LINKED += [f"{name}.HERE.partial" for name in ("lexical.json", "dense-text.json", "dense-text.faiss")]
+
+
+def as_here(name: str) -> str:
+    """The name that this process and thread would use."""
+    return name.replace("HERE", f"{os.getpid()}-{threading.get_ident()}")
 
 
 @pytest.mark.parametrize("name", LINKED)
 def test_a_link_in_the_folder_is_never_followed(index, precious, tmp_path, name):
+    name = as_here(name)
     (index / name).unlink(missing_ok=True)
     (index / name).symlink_to(precious)
     errors = use_everything(index, tmp_path)
@@ -114,6 +121,7 @@ def test_a_link_in_the_folder_is_never_followed(index, precious, tmp_path, name)
 
 @pytest.mark.parametrize("name", [name for name in LINKED if name.endswith(("lock", "f16", "partial"))])
 def test_a_file_that_has_another_name_outside_is_not_written_to(index, precious, tmp_path, name):
+    name = as_here(name)
     (index / name).unlink(missing_ok=True)
     os.link(precious, index / name)
     errors = use_everything(index, tmp_path)
