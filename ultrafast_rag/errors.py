@@ -13,6 +13,7 @@ UltraFastRAGError
   IndexStateError        the index on disk cannot serve this: other encoder, read-only, closed
     IndexLockedError       another process is writing to it
     IndexCorruptError      stored data fails its checksum
+    VectorStoreError       the vector store cannot be asked: unreachable, wrong key, too slow; .transient
   StorageError           the disk refused: full, read-only, gone
   GenerationError        no answer from the generator
     RateLimitedError       .retry_after_s; .per_day when the day's quota is gone
@@ -91,6 +92,14 @@ class IndexLockedError(IndexStateError):
 
 class IndexCorruptError(IndexStateError):
     """Stored data fails its checksum."""
+
+
+class VectorStoreError(IndexStateError):
+    """A vector store cannot be asked; `transient` is False when another try would fail the same way."""
+
+    def __init__(self, message: str, *, transient: bool = True) -> None:
+        self.transient = transient
+        super().__init__(message)
 
 
 class StorageError(UltraFastRAGError, OSError):

@@ -27,6 +27,8 @@ from ultrafast_rag.index.home import is_home, settle
 from ultrafast_rag.index.lexical import LexicalIndex
 from ultrafast_rag.index.names import NameIndex
 from ultrafast_rag.index.store import Store
+from ultrafast_rag.index.stores import open_store
+from ultrafast_rag.index.stores.elsewhere import ElsewhereIndex
 from ultrafast_rag.ingest.chunk import Chunker
 from ultrafast_rag.ingest.embed import Embedder
 from ultrafast_rag.ingest.pipeline import Ports
@@ -102,11 +104,19 @@ class Parts:
 
     @cached_property
     def _dense(self) -> DenseIndex:
-        return DenseIndex(self._store, TEXT_SPACE, kind=self.config.index, folder=self._store.folder)
+        return self._nearest(TEXT_SPACE)
 
     @cached_property
     def _visual(self) -> DenseIndex:
-        return DenseIndex(self._store, VISUAL_SPACE, kind=self.config.index, folder=self._store.folder)
+        return self._nearest(VISUAL_SPACE)
+
+    def _nearest(self, space: str) -> DenseIndex:
+        folder, name = self._store.folder, self.config.store
+        if name == "faiss":
+            return DenseIndex(self._store, space, kind=self.config.index, folder=folder)
+        return ElsewhereIndex(
+            self._store, space, folder=folder, name=name, open_store=partial(open_store, name), quiet=self.config.quiet
+        )
 
     @cached_property
     def _lexical(self) -> LexicalIndex:

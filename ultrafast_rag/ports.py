@@ -20,8 +20,10 @@ from ultrafast_rag.types import (
     Document,
     Hit,
     Mask,
+    Near,
     Part,
     PartCommit,
+    Point,
     Progress,
     Ranking,
     Reading,
@@ -197,6 +199,38 @@ class VectorIndex(Protocol):
 
     def score(self, vector: Vectors, chunk_ids: ChunkIds) -> Vectors:
         """Exact cosine of the query with each chunk, float32 (n,); NaN where a chunk has no vector here."""
+        ...
+
+
+class VectorStore(Protocol):
+    """Vectors and payloads kept by another engine or server, one collection each. The truth stays in the index.
+
+    Every call may raise VectorStoreError; what `capabilities` lacks is a ConfigError when asked for, never left out silently.
+    """
+
+    capabilities: frozenset[str]
+    """Of "filter", "words" (hybrid search), "int8" (scalar quantization, rescored), "persistent", "parallel"."""
+
+    def add(self, points: Sequence[Point], *, quiet: bool = True) -> None:
+        """Insert, or replace those of the same id; again with the same points changes nothing."""
+        ...
+
+    def delete(self, ids: Sequence[int]) -> None:
+        """Remove points; those that are not there are passed over."""
+        ...
+
+    def search(
+        self, vector: Vectors, k: int, *, filters: Mapping[str, Any] | None = None, words: Sequence[tuple[int, float]] = ()
+    ) -> list[Near]:
+        """The k nearest by cosine, best first. filters: field -> value or list of values, all must hold. words: also by these."""
+        ...
+
+    def ids(self) -> set[int]:
+        """Every point's id."""
+        ...
+
+    def close(self) -> None:
+        """Let go of it; what is persistent stays."""
         ...
 
 

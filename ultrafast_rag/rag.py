@@ -38,6 +38,7 @@ from ultrafast_rag.index.lexical import LexicalIndex
 from ultrafast_rag.index.repair import Repair, repair
 from ultrafast_rag.index.result_disk import DiskTier
 from ultrafast_rag.index.store import Store
+from ultrafast_rag.index.stores.elsewhere import ElsewhereIndex
 from ultrafast_rag.ingest.pipeline import IngestStats, Pipeline
 from ultrafast_rag.ingest.progress import progress_bar, refine_bar
 from ultrafast_rag.ingest.sources import PathLike, Source, find_sources
@@ -601,6 +602,9 @@ class UltraFastRAG(Parts):
             for name in ("_cache", "_sandbox", "query_cache", "memory"):
                 if name in self.__dict__:
                     closing.callback(self.__dict__.pop(name).close)
+            for leg in (self.__dict__.get("_dense"), self.__dict__.get("_visual")):
+                if isinstance(leg, ElsewhereIndex):
+                    closing.callback(leg.close)
             while self._searchers:
                 closing.callback(self._searchers.popitem()[1].close)
             self._index()

@@ -31,9 +31,11 @@ from ultrafast_rag.types.elements import (
     ElementKind,
     Mask,
     Modality,
+    Near,
     Part,
     PartCommit,
     Passage,
+    Point,
     Progress,
     Record,
     Segment,
@@ -47,7 +49,7 @@ from ultrafast_rag.types.shown import HTML_REPRS, Documents, Facts, Table, cell_
 __all__ = [
     "DESCRIBES", "HTML_REPRS", "MODALITIES", "MOMENTS", "PAGE_HEAD", "TEXT_SPACE", "VISUAL_SPACE", "Answer", "BBox",
     "Chunk", "ChunkIds", "Citation", "Completion", "Document", "Documents", "Element", "ElementKind", "Evidence",
-    "EvidenceSource", "Facts", "Hit", "Hits", "IngestReport", "Leaf", "Mask", "Modality", "Part", "PartCommit", "Passage",
-    "Progress", "ProgressState", "Ranking", "Reading", "Record", "Segment", "Stat", "Table", "Unencoded", "Usage",
+    "EvidenceSource", "Facts", "Hit", "Hits", "IngestReport", "Leaf", "Mask", "Modality", "Near", "Part", "PartCommit", "Passage",
+    "Point", "Progress", "ProgressState", "Ranking", "Reading", "Record", "Segment", "Stat", "Table", "Unencoded", "Usage",
     "Vectors", "Words", "cell_text", "moments_of", "visible",
 ]  # fmt: skip

@@ -33,6 +33,27 @@ PAGE_HEAD = "page_head"
 
 
 @dataclass(frozen=True, slots=True)
+class Point:
+    """What a vector store keeps of a passage. vector: float32 (d,); words: (term number, weight), for stores that take them.
+
+    payload: JSON values to filter by. The passage itself stays in the index.
+    """
+
+    id: int
+    vector: Vectors
+    payload: Mapping[str, Any] = field(default_factory=dict)
+    words: Sequence[tuple[int, float]] = ()
+
+
+class Near(NamedTuple):
+    """A point that a vector store found. score: cosine, or a fusion's own where words were asked too; higher is better."""
+
+    id: int
+    score: float
+    payload: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Element:
     """One thing on a page or a stretch of sound, in reading order, as an extractor found it.
 

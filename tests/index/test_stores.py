@@ -1,0 +1,229 @@
+"""One contract for every vector store, ours included; and the leg that asks one instead of our own index."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+
+from ultrafast_rag import UltraFastRAG
+from ultrafast_rag.bench.qdrant_server import QdrantServer
+from ultrafast_rag.errors import ConfigError, IndexStateError, VectorStoreError
+from ultrafast_rag.index.stores import open_store
+from ultrafast_rag.index.stores.faiss import FaissStore
+from ultrafast_rag.remote.secrets import Secret
+from ultrafast_rag.types import Point
+
+pytest.importorskip("qdrant_client", reason="the qdrant extra is not installed")
+from ultrafast_rag.index.stores.qdrant import BATCH, QdrantStore
+
+DIM = 32
+TEXT_ONLY = {"image_model": None, "speech_model": None, "quiet": True}
+
+
+def vectors(n, seed=0):
+    made = np.random.default_rng(seed).standard_normal((n, DIM)).astype(np.float32)
+    return made / np.linalg.norm(made, axis=1, keepdims=True)
+
+
+def points(n, seed=0):
+    return [
+        Point(number, vector, {"kind": "even" if number % 2 == 0 else "odd", "shelf": number % 10})
+        for number, vector in enumerate(vectors(n, seed), 1)
+    ]
+
+
+@pytest.fixture(scope="module")
+def server():
+    with QdrantServer() as server:
+        yield server
+
+
+@pytest.fixture(params=["faiss", "qdrant in memory", "qdrant over http"])
+def opened(request, tmp_path):
+    """A function that opens the same collection, the first time and again."""
+    stores = []
+
+    def opening(dim=DIM):
+        if request.param == "faiss":
+            stores.append(FaissStore(tmp_path / "points", dim))
+        elif request.param == "qdrant in memory":
+            stores.append(QdrantStore("contract", dim, url=None, key=None, timeout_s=10))
+        else:
+            server = request.getfixturevalue("server")
+            stores.append(QdrantStore(tmp_path.name, dim, url=server.url, key=None, timeout_s=10))
+        return stores[-1]
+
+    yield opening
+    for store in stores:
+        store.close()
+
+
+def test_what_was_added_is_found_by_cosine_best_first(opened):
+    store, rows = opened(), vectors(50)
+    store.add(points(50))
+    found = store.search(rows[6], 5)
+    exact = rows @ rows[6]
+    assert [near.id for near in found] == (np.argsort(-exact)[:5] + 1).tolist()
+    assert [near.score for near in found] == pytest.approx(np.sort(exact)[::-1][:5].tolist(), abs=2e-3)
+    assert found[0].payload == {"kind": "odd", "shelf": 7}
+    assert store.ids() == set(range(1, 51))
+    assert len(store.search(rows[0], 500)) == 50
+
+
+def test_filters_narrow_by_value_and_by_any_of_several(opened):
+    store, rows = opened(), vectors(50)
+    store.add(points(50))
+    assert {near.id % 2 for near in store.search(rows[0], 50, filters={"kind": "odd"})} == {1}
+    both = store.search(rows[0], 50, filters={"kind": "even", "shelf": [2, 3, 4]})
+    assert {near.id for near in both} == {number for number in range(1, 51) if number % 10 in (2, 4)}
+    assert not store.search(rows[0], 5, filters={"kind": "none"})
+
+
+def test_adding_again_changes_nothing_and_another_vector_replaces(opened):
+    store, rows = opened(), vectors(20)
+    store.add(points(20))
+    store.add(points(20))
+    assert store.ids() == set(range(1, 21))
+    store.add([Point(3, rows[0], {"kind": "new", "shelf": 0})])
+    assert {near.id for near in store.search(rows[0], 2)} == {1, 3}
+    assert [near.id for near in store.search(rows[0], 5, filters={"kind": "new"})] == [3]
+    assert store.ids() == set(range(1, 21))
+
+
+def test_deleted_points_are_gone_and_unknown_ones_passed_over(opened):
+    store, rows = opened(), vectors(20)
+    store.add(points(20))
+    store.delete([1, 2, 999])
+    assert store.ids() == set(range(3, 21))
+    assert not {near.id for near in store.search(rows[0], 20)} & {1, 2}
+
+
+def test_a_reopened_store_has_its_points_where_it_says_it_keeps_them(opened):
+    store, rows = opened(), vectors(20)
+    store.add(points(20))
+    store.close()
+    again = opened()
+    assert again.ids() == (set(range(1, 21)) if "persistent" in again.capabilities else set())
+    if "persistent" in again.capabilities:
+        assert again.search(rows[4], 1)[0].id == 5
+        again.close()
+        with pytest.raises(IndexStateError, match="numbers, not 7"):
+            opened(7)
+
+
+def test_another_dimension_is_refused(opened):
+    store = opened()
+    with pytest.raises(ConfigError, match="7 numbers, not 32"):
+        store.add([Point(1, np.ones(7, np.float32))])
+    assert store.ids() == set()
+
+
+def test_words_are_asked_where_they_are_taken_and_refused_elsewhere(opened):
+    store, rows = opened(), vectors(20)
+    if "words" not in store.capabilities:
+        with pytest.raises(ConfigError, match="capabilities"):
+            store.search(rows[0], 3, words=[(7, 1.0)])
+        return
+    store.add([Point(number, row, {}, [(number % 5, 1.0)]) for number, row in enumerate(rows, 1)])
+    alone = [near.id for near in store.search(rows[0], 20)]
+    found = [near.id for near in store.search(rows[0], 4, words=[(alone[-1] % 5, 1.0)])]
+    assert {number for number in found if number % 5 == alone[-1] % 5} - set(alone[:4])
+
+
+def test_ten_thousand_vectors_are_kept_and_found(opened):
+    store, rows = opened(), vectors(10_000)
+    store.add(points(10_000))
+    assert len(store.ids()) == 10_000
+    for number in (0, 4_321, 9_999):
+        assert store.search(rows[number], 1)[0].id == number + 1
+
+
+# ---- a server, and what can be wrong with one
+
+
+def test_a_server_is_told_to_quantize_rescore_and_index_and_local_mode_claims_none_of_it(server, caplog):
+    store = QdrantStore("told", DIM, url=server.url, key=None, timeout_s=10)
+    store.search(vectors(1)[0], 3)
+    asked = {(method, path): body for method, path, body in server.asked if path.startswith("/collections/told")}
+    made = asked["PUT", "/collections/told"]
+    assert made["quantization_config"]["scalar"]["type"] == "int8"
+    how = asked["POST", "/collections/told/points/query"]["params"]["quantization"]
+    assert (how["rescore"], how["oversampling"]) == (True, 2.0)
+    assert ("PUT", "/collections/told/index") in asked
+    assert {"int8", "parallel", "persistent"} <= store.capabilities
+    store.close()
+    with caplog.at_level(logging.WARNING):
+        local = QdrantStore("told", DIM, url=None, key=None, timeout_s=10, int8=True)
+    assert "ignores quantization" in caplog.text
+    assert not {"int8", "parallel", "persistent"} & local.capabilities
+    local.close()
+
+
+def test_batches_of_64_are_sent_again_when_the_server_fails_for_a_moment(server, monkeypatch):
+    monkeypatch.setattr("ultrafast_rag.index.stores.qdrant.PAUSE_S", 0.001)
+    store = QdrantStore("again", DIM, url=server.url, key=None, timeout_s=10)
+    before = len(server.asked)
+    server.fail[:] = [2, 503]
+    store.add(points(200))
+    sent = [len(body["points"]) for method, path, body in server.asked[before:] if path.endswith("/points")]
+    assert store.ids() == set(range(1, 201))
+    assert (len(sent), max(sent)) == (4 + 2, BATCH)
+    server.fail[:] = [100, 400]
+    with pytest.raises(VectorStoreError, match="refused") as error:
+        store.add(points(1))
+    assert (error.value.transient, server.fail[0]) == (False, 99)
+    server.fail[:] = [0, 0]
+    store.close()
+
+
+def test_a_wrong_key_an_absent_and_a_slow_server_are_errors_that_say_so():
+    with QdrantServer(key="right-key") as locked:
+        with pytest.raises(VectorStoreError, match="QDRANT_API_KEY") as error:
+            QdrantStore("x", DIM, url=locked.url, key=Secret("wrong-key", "a test"), timeout_s=10)
+        assert "wrong-key" not in str(error.value)
+        store = QdrantStore("x", DIM, url=locked.url, key=Secret("right-key", "a test"), timeout_s=1)
+        locked.delay.clear()
+        with pytest.raises(VectorStoreError, match="too slow"):
+            store.search(vectors(1)[0], 1)
+        locked.delay.set()
+        store.close()
+        address = locked.url
+    with pytest.raises(VectorStoreError, match="cannot be reached"):
+        QdrantStore("x", DIM, url=address, key=None, timeout_s=10)
+    with pytest.raises(ConfigError, match="no vector store"):
+        open_store("milvus", "x", DIM)
+
+
+# ---- the leg
+
+
+def test_an_index_asks_its_store_for_the_same_passages(tmp_path, monkeypatch, server):
+    texts = [f"The {word} boat carries {count} lamps" for word in ("red", "blue", "old", "last") for count in range(20)]
+    with UltraFastRAG(tmp_path / "index", **TEXT_ONLY) as rag:
+        rag.add_texts(texts, ids=[f"t{n}" for n in range(len(texts))], metadata=[{"n": n} for n in range(len(texts))])
+        ours = [hit.document_id for hit in rag.search("old boat with seven lamps", k=8, alpha=1)]
+    for url in ("", server.url):
+        monkeypatch.setenv("QDRANT_URL", url)
+        with UltraFastRAG(tmp_path / "index", store="qdrant", **TEXT_ONLY) as rag:
+            assert [hit.document_id for hit in rag.search("old boat with seven lamps", k=8, alpha=1)] == ours
+            assert rag.stats()["index"]["kind"] == "qdrant"
+            assert {hit.metadata["n"] for hit in rag.search("boat", k=3, filters={"n": [1, 2, 3]}, alpha=1)} == {1, 2, 3}
+            rag.add_texts(["A submarine carries no lamps at all"], ids=["new"])
+            assert rag.search("submarine", k=1, alpha=1)[0].document_id == "new"
+            rag.delete("new")
+            assert "new" not in {hit.document_id for hit in rag.search("submarine", k=5, alpha=1)}
+    collections = {path.split("/")[2] for method, path, _ in server.asked if path.startswith("/collections/ufr-")}
+    assert len(collections) == 1
+
+
+def test_a_store_that_cannot_be_asked_is_stood_in_for_by_our_own_vectors(tmp_path, monkeypatch, caplog):
+    with QdrantServer() as gone:
+        monkeypatch.setenv("QDRANT_URL", gone.url)
+    with UltraFastRAG(tmp_path / "index", store="qdrant", **TEXT_ONLY) as rag, caplog.at_level(logging.WARNING):
+        rag.add_texts(["The lamp burns colza oil", "The boat is red"], ids=["lamp", "boat"])
+        assert rag.search("lamp oil", k=1)[0].document_id == "lamp"
+        assert rag.search("red boat", k=1)[0].document_id == "boat"
+        assert "scanned instead" in rag.stats()["index"]["reason"]
+    assert caplog.text.count("scanned instead, which is slower") == 1

@@ -1,0 +1,29 @@
+"""Vector stores beside our own index: each fills `ports.VectorStore`, and none is the truth.
+
+`open_store` knows them by name. Keys and addresses come from the environment, never from an index.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ultrafast_rag.errors import ConfigError
+from ultrafast_rag.ports import VectorStore
+from ultrafast_rag.remote.secrets import find_key
+
+TIMEOUT_S = 30.0  # of one call; a batch of 64 vectors takes a server some 10 ms
+
+
+def open_store(name: str, collection: str, dim: int, *, timeout_s: float = TIMEOUT_S) -> VectorStore:
+    """The store of a name, its collection made where it is not there.
+
+    qdrant: the server at QDRANT_URL (key: QDRANT_API_KEY), else qdrant-client's local mode in memory.
+    MissingExtraError names the package to install; VectorStoreError when it cannot be asked, IndexStateError when the
+    collection holds vectors of another dimension.
+    """
+    if name == "qdrant":
+        from ultrafast_rag.index.stores.qdrant import QdrantStore
+
+        url = os.environ.get("QDRANT_URL", "").strip() or None
+        return QdrantStore(collection, dim, url=url, key=find_key(("QDRANT_API_KEY",)), timeout_s=timeout_s)
+    raise ConfigError(f"there is no vector store {name!r}; there is qdrant")
