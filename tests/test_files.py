@@ -68,10 +68,9 @@ def test_no_other_file_of_the_package_hashes_files_or_renames_by_itself():
         "remote/fetch.py",
         "models/unpickle.py",
         "models/text/openvino.py",
-        "bench/faults.py",
         "files.py",
     }
     own = re.compile(r"os\.replace\(|os\.rename\(|mkstemp\(|NamedTemporaryFile|os\.fsync\(|file_digest\(|partial\.replace\(")
-    streams |= {"files.py", "bench/faults.py", "index/repair.py"}
+    streams |= {"files.py", "index/repair.py"}
     found = {path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py") if own.search(path.read_text("utf-8"))}
     assert found - streams == {"index/vectors.py"}  # appends rows, and makes them durable before they are committed

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-from ultrafast_rag.bench.faults import add_document, ask, copy_of, make_index, rows_for
+from ultrafast_rag.bench.trials import add_document, ask, copy_of, make_index, rows_for
 
 __all__ = ["add_document", "ask", "change", "copy_of", "make_index", "rows_for"]
 

@@ -11,7 +11,9 @@ import pytest
 from small_index import change
 
 from ultrafast_rag import UltraFastRAG, cli
-from ultrafast_rag.bench.faults import add_document, ask, copy_of, damaged, make_index, source_of, state_of, work
+from ultrafast_rag.bench.faults import damaged
+from ultrafast_rag.bench.kills import state_of, work
+from ultrafast_rag.bench.trials import add_document, ask, copy_of, make_index, source_of
 from ultrafast_rag.errors import IndexLockedError, IndexStateError, UltraFastRAGError
 from ultrafast_rag.index.repair import KEPT, repair
 from ultrafast_rag.index.store import Store

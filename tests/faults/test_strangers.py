@@ -18,7 +18,7 @@ import pytest
 from small_index import change, copy_of, make_index
 
 from ultrafast_rag import UltraFastRAG
-from ultrafast_rag.bench.faults import rows_for
+from ultrafast_rag.bench.trials import rows_for
 from ultrafast_rag.enrich.results import EnrichmentStore
 from ultrafast_rag.errors import StorageError
 from ultrafast_rag.index.archive import export_archive

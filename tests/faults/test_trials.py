@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from ultrafast_rag.bench import crowd, fuzz
-from ultrafast_rag.bench.faults import POINTS, kills, mutations, refused_writes
+from ultrafast_rag.bench.faults import mutations
+from ultrafast_rag.bench.kills import POINTS, kills, refused_writes
 
 PACKAGE = Path(__file__).parents[2] / "ultrafast_rag"
 

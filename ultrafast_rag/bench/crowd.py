@@ -27,10 +27,10 @@ from ultrafast_rag.index.lexical import LexicalIndex
 from ultrafast_rag.index.store import Store
 from ultrafast_rag.types import Chunk, PartCommit
 
-PROCESSES, THREADS = 4, 4
-PASSAGES = 5
+PROCESSES, THREADS = 4, 4  # chosen: more than two cores can run, so that they wait for one another
+PASSAGES = 5  # of a document, with a picture more
 PATIENCE_S = 120.0  # beyond the time given: whoever still works then is taken to wait for ever
-_DIM = 16
+_DIM = 16  # any
 STATIC = "static"  # the space of the vectors that come first
 
 

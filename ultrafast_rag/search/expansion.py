@@ -26,7 +26,7 @@ from ultrafast_rag.types import Hit, Hits
 FEEDBACK_HITS, FEEDBACK_WORDS = 5, 8  # passages read and words taken; of 3, 5 and 10 by 4, 8 and 16 none did clearly better
 FEWEST_SHARED = 2  # of those passages must hold a word: one alone is what that passage is about
 VARIANTS, PARTS = 3, 4  # at most
-_MAP_BYTES = 4 << 20
+_MAP_BYTES = 4 << 20  # chosen: a map of 100 000 words
 _ASKS = (
     "what|who|whom|whose|when|where|which|why|how|is|are|was|were|do|does|did|can|"
     "was|wer|wen|wem|wessen|wann|wo|wohin|woher|welche[rsnm]?|warum|wie|wieviele?"

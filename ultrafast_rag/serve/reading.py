@@ -16,7 +16,7 @@ from ultrafast_rag.extract.discover import discover
 from ultrafast_rag.files import write_whole
 from ultrafast_rag.remote.fetch import is_address
 
-_PIECE = 1 << 20
+_PIECE = 1 << 20  # bytes read at once
 _NAME_BYTES = 200  # file systems take 255; writing one whole adds to it
 _OUTSIDE = "is not in a folder that this server may read (serve --root DIR names one), and not to be uploaded by path"
 
