@@ -367,12 +367,13 @@ class UltraFastRAG(Parts):
         path = None if self._ephemeral else self._store.folder / MEMORY_FILE
         return MemoryConsolidator(path, encode=lambda texts: self._models.text().encode(texts), space=self.config.text_model)
 
-    def chat(self, session: str = "default") -> Chat:
+    def chat(self, session: str = "default", *, follow_ups: bool = True) -> Chat:
         """A conversation that remembers what it is told and what it found, also after a restart, and forgets on request.
 
-        session: names it; `chat.history` shows its turns. StorageError where the index's folder cannot be written.
+        session: names it; `chat.history` shows its turns. follow_ups: questions that lean on the one before are understood so.
+        StorageError where the index's folder cannot be written.
         """
-        return Chat(self.memory, self._answer_beside, session=session)
+        return Chat(self.memory, self._answer_beside, self.stream, session=session, follow_ups=follow_ups)
 
     def _answer_beside(self, question: str, memories: Sequence[Memory], **options: Any) -> Answer:
         """`query`, with what was said in a conversation as further sources; such an answer is not cached."""

@@ -75,6 +75,32 @@ def test_earlier_answers_are_sources_only_where_the_question_looks_back(rag):
     assert "what was answered earlier" in seen[-1]
 
 
+def test_a_question_that_leans_on_the_last_is_understood_also_after_a_restart(tmp_path):
+    with UltraFastRAG(tmp_path / "index", **TEXT_ONLY) as rag:
+        rag.add_texts(FACTS)
+        rag.chat().ask("What does the lamp of Kellow Point burn?")
+    with UltraFastRAG(tmp_path / "index", **TEXT_ONLY) as rag:
+        reply = rag.chat().ask("and since when?")
+        assert reply.meant == "and since when? (lamp Kellow Point burn)"
+        assert "1871" in reply.answer.text
+        assert rag.chat(follow_ups=False).ask("and since when?").meant == "and since when?"
+        assert rag.chat("another").ask("and since when?").meant == "and since when?"
+
+
+def test_a_streamed_turn_is_remembered_and_its_findings_are_recalled(rag):
+    chat = rag.chat()
+    (*_, answer) = chat.stream("What does the lamp of Kellow Point burn?")
+    assert "colza" in answer.text
+    assert [turn.metadata["question"] for turn in chat.history] == ["What does the lamp of Kellow Point burn?"]
+    (*_, answer) = chat.stream("Which oil does the lamp at Kellow Point burn?")
+    assert any("earlier, to “What does the lamp" in note for note in answer.notes)
+    (told,) = chat.stream("forget everything")
+    assert told.text.startswith("Forgotten: 2")
+    unread = chat.stream("What does the lamp of Kellow Point burn?")
+    unread.close()  # left before its end: not remembered
+    assert chat.history == []
+
+
 def test_a_question_that_begins_with_remember_is_a_question(rag):
     reply = rag.chat().ask("Remember what the lamp of Kellow Point burns?")
     assert reply.answer.generator != "memory"

@@ -7,6 +7,8 @@ import time
 
 import pytest
 
+from ultrafast_rag.answer.chat import Chat, as_hits
+from ultrafast_rag.answer.memory import MemoryConsolidator
 from ultrafast_rag.config import Config
 from ultrafast_rag.errors import ConfigError, IndexStateError, StorageError
 from ultrafast_rag.notebook import ingest_panel, missing, watch, widgets
@@ -28,6 +30,7 @@ class SmallRag:
         self.pages = 4
         self.hold = None
         self.error = None
+        self.memory = MemoryConsolidator()
 
     def documents(self):
         return [Document(source, source) for source in self.texts]
@@ -53,6 +56,14 @@ class SmallRag:
         if callable(generator):
             yield from generator(question, self.search(question, **options))
         yield self.query(question, generator=None if callable(generator) else generator, **options)
+
+    def chat(self, session="default"):
+        return Chat(self.memory, self.beside, self.stream, session=session)
+
+    def beside(self, question, memories, **options):
+        found = self.query(question, **options)
+        hits = Hits([*as_hits(memories, found.hits), *found.hits])
+        return Answer(question, f"{hits[0].text} [1]", hits, (Citation(1, hits[0], hits[0].text),))
 
     def sample_questions(self, n=4):
         return ["where is the lighthouse"][:n]
@@ -292,6 +303,45 @@ def test_follow_ups_lean_on_the_last_answer_until_a_new_conversation(rag):
     assert panel.thread_view.value == ""
     ask(panel)
     assert rag.asked[-1]["query"] == "and who built it?"
+
+
+def test_it_remembers_beyond_its_own_life_and_forgets_on_request(rag):
+    def said(panel, words):
+        panel.question.value = words
+        ask(panel)
+        return panel.answers[-1][1]
+
+    panel = widgets.SearchWidget(rag)
+    assert said(panel, "Remember that our boat is called Petrel").text == "I will remember: our boat is called Petrel"
+    assert said(panel, "where is the lighthouse").generator == "extractive"
+    assert len(rag.asked) == 1  # what is to be remembered is not searched for
+    later = widgets.SearchWidget(rag)  # as after a restart: nothing but the memory is the same
+    assert "Petrel" in said(later, "what is our boat called").text
+    assert any("“where is the lighthouse”" in note for note in said(later, "is the lighthouse on the cape").notes)
+    assert said(later, "Forget what I said about our boat").text.startswith("Forgotten: ")
+    assert not rag.memory.memories(kind="note")
+    assert "Petrel" not in said(later, "what is our boat called").text
+
+
+def test_asked_again_with_other_settings_one_turn_is_remembered(rag):
+    panel = widgets.SearchWidget(rag)
+    panel.question.value = "where is the lighthouse"
+    ask(panel)
+    panel.filters.k.value = 3
+    assert panel.wait(10)
+    assert len(rag.asked) == 2
+    assert [turn.metadata["question"] for turn in rag.memory.memories(kind="turn")] == ["where is the lighthouse"]
+
+
+def test_an_index_that_cannot_be_written_is_asked_all_the_same(rag, monkeypatch):
+    def refused(session):
+        raise StorageError("read-only")
+
+    monkeypatch.setattr(rag, "chat", refused)
+    panel = widgets.SearchWidget(rag)
+    panel.question.value = "where is the lighthouse"
+    ask(panel)
+    assert "cape" in panel.answers[-1][1].text
 
 
 def test_a_picture_is_searched_for_and_shown(rag):

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
+from ultrafast_rag.answer.conversation import follow_up
 from ultrafast_rag.answer.memory import Memory, MemoryConsolidator
 from ultrafast_rag.types import Answer, Hit, Hits
 
 TOLD, FOUND = "what you told me", "what was answered earlier"
 NOTE_IMPORTANCE, ANSWER_IMPORTANCE, REFUSAL_IMPORTANCE = 0.9, 0.5, 0.2  # chosen: notes stay longest, refusals go first
+_EARLIER, _SHOWN = 2, 160  # findings shown beside an answer, and characters of each
 _REMEMBER = re.compile(
     r"\W*(?:please\s+|bitte\s+)?(?:remember|note|keep in mind|don'?t forget|merk(?:e)? dir|notiere)\b[\s,:]*(?:that\s+|dass\s+)?"
     r"(?P<what>.*[^?\s])\s*",
@@ -62,14 +65,26 @@ class Chat:
         chat.ask("Which oil does our pump take?").answer
         chat.ask("forget what I said about the pump")
 
-    ask, remember, recall, forget; `history` holds the turns of this session, also those of earlier runs. session: names
-    the conversation; notes and findings are recalled across sessions of one index. answer: (question, earlier memories as
-    hits, options) -> Answer.
+    ask, stream, remember, recall, forget; `history` holds the turns of this session, also those of earlier runs. session:
+    names the conversation; notes and findings are recalled across sessions of one index. answer: (question, earlier memories
+    as hits, options) -> Answer; pieces: (question, options) -> an answer as it is written. follow_ups: a question that leans
+    on the one before it ("and when was it built?") is searched with that one's words.
     """
 
-    def __init__(self, memory: MemoryConsolidator, answer: Callable[..., Answer], *, session: str = "default") -> None:
-        self.memory, self.session, self._answer = memory, session, answer
+    def __init__(
+        self,
+        memory: MemoryConsolidator,
+        answer: Callable[..., Answer],
+        pieces: Callable[..., Iterator[str | Answer]],
+        *,
+        session: str = "default",
+        follow_ups: bool = True,
+    ) -> None:
+        self.memory, self.session, self._answer, self._pieces = memory, session, answer, pieces
         self.memory.run_consolidation()
+        self._follow_ups, self._said = follow_ups, list[str]()
+        self._last = next((_as_answer(turn) for turn in reversed(self.history)), None)
+        self._kept: Memory | None = None
 
     def ask(self, question: str, **options: Any) -> Reply:
         """Answer one turn; options as in `rag.query`. "Remember that ..." and "forget ..." are done, not searched.
@@ -78,11 +93,43 @@ class Chat:
         """
         if told := self._told(question):
             return Reply(question, question, told)
-        recalled = tuple(self.memory.recall(question))
-        looks_back = bool(_LOOKS_BACK.search(question))
-        sources = [memory for memory in recalled if memory.kind == "note" or (looks_back and _supported(memory))]
-        answer = self._answer(question, sources, **options)
-        return self._keep(question, question, answer, recalled)
+        meant = follow_up(question, self._last if self._follow_ups else None, self._said)
+        recalled, sources = self._about(question, meant.question)
+        answer = meant.answer or self._answer(meant.question, sources, **options)
+        self._keep(question, meant.question, answer)
+        if meant.answer is None or answer.citations:  # "more" keeps what the talk is about
+            topic = self._last.question if meant.answer is not None and self._last is not None else meant.question
+            self._last = replace(answer, question=topic)
+        self._said.append(answer.text)
+        return Reply(question, meant.question, answer, recalled)
+
+    def stream(self, question: str, *, meant: str = "", again: bool = False, **options: Any) -> Iterator[str | Answer]:
+        """`ask`, in sentences as they are written and then the whole Answer, as `rag.stream`; for a panel.
+
+        meant: the question as it stands alone, by default as asked. again: with other settings, in the last one's place. Earlier
+        findings about it are among the answer's notes.
+        """
+        return self._streamed(question, meant or question, self._pieces(meant or question, **options), again, options)
+
+    def _streamed(
+        self, question: str, meant: str, pieces: Iterator[str | Answer], again: bool, options: dict[str, Any]
+    ) -> Iterator[str | Answer]:
+        if told := self._told(question):
+            yield told
+            return
+        if again and self._kept is not None:
+            self.memory.forget(self._kept.id)
+        recalled, sources = self._about(question, meant)
+        found: Answer | None = self._answer(meant, sources, **options) if sources else None
+        with closing(cast(Generator[str | Answer], pieces)):
+            while found is None:
+                piece = next(pieces)
+                if isinstance(piece, Answer):
+                    found = piece
+                else:
+                    yield piece
+        self._keep(question, meant, found)
+        yield replace(found, notes=(*found.notes, *_earlier(question, recalled)))
 
     async def aask(self, question: str, **options: Any) -> Reply:
         """`ask` for a running event loop, which stays free meanwhile."""
@@ -105,6 +152,12 @@ class Chat:
         """This session's turns, oldest first; metadata has "question", "answer", "sources" and "supported"."""
         return self.memory.memories(kind="turn", session=self.session)
 
+    def _about(self, question: str, meant: str) -> tuple[tuple[Memory, ...], list[Memory]]:
+        """What is remembered about a question, and what of it may be a source of its answer."""
+        recalled = tuple(self.memory.recall(meant))
+        looks_back = bool(_LOOKS_BACK.search(question))
+        return recalled, [memory for memory in recalled if memory.kind == "note" or (looks_back and _supported(memory))]
+
     def _told(self, question: str) -> Answer | None:
         """What to say to a request to remember or to forget, done; None for a question."""
         if (asked := _REMEMBER.fullmatch(question)) and not question.rstrip().endswith("?"):
@@ -112,14 +165,19 @@ class Chat:
             return _said(question, f"I will remember: {asked['what']}")
         if (asked := _FORGET.fullmatch(question)) and (asked["all"] or asked["what"]):
             count = self.forget(None if asked["all"] else asked["what"])
+            self._last, self._said = None, []
             return _said(question, f"Forgotten: {count} {'memory' if count == 1 else 'memories'}.")
         return None
 
-    def _keep(self, question: str, meant: str, answer: Answer, recalled: tuple[Memory, ...]) -> Reply:
-        about = {"question": question, "answer": answer.text, "sources": answer["sources"], "supported": answer.supported}
-        importance = ANSWER_IMPORTANCE if answer.supported else REFUSAL_IMPORTANCE
-        self.memory.remember(f"{meant}\n{answer.text}", kind="turn", importance=importance, session=self.session, metadata=about)
-        return Reply(question, meant, answer, recalled)
+    def _keep(self, question: str, meant: str, answer: Answer) -> None:
+        about = {"question": question, "meant": meant, "answer": answer.text, "sources": answer["sources"]}
+        self._kept = self.memory.remember(
+            f"{meant}\n{answer.text}",
+            kind="turn",
+            importance=ANSWER_IMPORTANCE if answer.supported else REFUSAL_IMPORTANCE,
+            session=self.session,
+            metadata={**about, "supported": answer.supported},
+        )
 
 
 def as_hits(memories: Sequence[Memory], hits: Hits) -> list[Hit]:
@@ -138,6 +196,19 @@ def as_hits(memories: Sequence[Memory], hits: Hits) -> list[Hit]:
         )
         for memory in memories
     ]
+
+
+def _earlier(question: str, recalled: Sequence[Memory]) -> list[str]:
+    """Findings to show beside an answer: supported ones, to other questions."""
+    turns = [turn for turn in recalled if turn.kind == "turn" and _supported(turn) and turn.metadata.get("question") != question]
+    told = ((str(turn.metadata.get("question")), " ".join(str(turn.metadata.get("answer")).split())) for turn in turns[:_EARLIER])
+    return [f"earlier, to “{asked}”: {found[:_SHOWN]}{'…' if len(found) > _SHOWN else ''}" for asked, found in told]
+
+
+def _as_answer(turn: Memory) -> Answer:
+    """A turn of an earlier run, as far as a follow-up can lean on it."""
+    asked = str(turn.metadata.get("meant") or turn.metadata.get("question", ""))
+    return Answer(asked, str(turn.metadata.get("answer", "")), Hits(query=asked))
 
 
 def _supported(memory: Memory) -> bool:

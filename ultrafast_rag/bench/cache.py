@@ -15,7 +15,9 @@ import socket
 import subprocess
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from ultrafast_rag.answer.memory import MemoryConsolidator
 from ultrafast_rag.bench.result import Result, say
 from ultrafast_rag.bench.settings import TEXT_ONLY, add_settings, settings_of
 from ultrafast_rag.config import Config
-from ultrafast_rag.errors import ConfigError
+from ultrafast_rag.errors import ConfigError, UltraFastRAGError
 from ultrafast_rag.index.result_disk import DiskTier
 from ultrafast_rag.language.sameness import differs
 from ultrafast_rag.models.batch_embedder import BatchEmbedder
@@ -44,6 +46,7 @@ PASSAGES = [
     f"Lamp number {n} of station {n % 7} burns {3 * n} litres of oil a year and was lit in {1800 + n}." for n in range(200)
 ]
 TTL_S = 3600.0  # the query cache's own
+LOAD = 240  # searches while Redis is killed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -69,6 +72,7 @@ def run(arguments: argparse.Namespace) -> Result:
             ("caches", lambda: _tiers(hits, Path(folder), arguments.calls, notes)),
             ("batches", lambda: _batches(rag, arguments.rounds)),
             ("shared executions", _shared),
+            ("Redis killed", lambda: _redis_killed(Path(folder))),
             ("memory", lambda: _consolidation(arguments.rounds)),
             ("monitoring", lambda: _monitoring(rag, Path(folder), arguments.rounds)),
             ("semantic cache", lambda: _pairs(rag, arguments.pairs, notes)),
@@ -100,7 +104,7 @@ def _tiers(hits: Hits, folder: Path, calls: int, notes: list[str]) -> list[dict[
     memory.put(_key(), hits)
     rows = _hit_rows("memory", _times(lambda: memory.get(_key()), calls, lambda: None), ("<= 5", "<= 20"))
     rows += _tier_rows("disk", DiskTier(folder / "queries", ttl_s=TTL_S), hits, calls, ("", "<= 200"))
-    with _redis(folder) as url:
+    with _redis(folder) as (url, _):
         if url:
             rows += _tier_rows("redis", RedisTier(url, ttl_s=TTL_S), hits, calls, ("<= 1000", ""))
         else:
@@ -144,11 +148,11 @@ def _hit_rows(name: str, times: Sequence[float], targets: tuple[str, str]) -> li
 
 
 @contextlib.contextmanager
-def _redis(folder: Path) -> Iterator[str]:
-    """The address of a server of our own on loopback; "" where there is none."""
+def _redis(folder: Path) -> Iterator[tuple[str, Callable[[], None]]]:
+    """The address of a server of our own on loopback, and what kills it; "" where there is none."""
     program = shutil.which("redis-server")
     if program is None:
-        yield ""
+        yield "", lambda: None
         return
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -160,10 +164,42 @@ def _redis(folder: Path) -> Iterator[str]:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
                 break
             time.sleep(0.02)
-        yield f"redis://127.0.0.1:{port}/0"
+        yield f"redis://127.0.0.1:{port}/0", server.kill
     finally:
         server.kill()
         server.wait()
+
+
+def _redis_killed(folder: Path) -> list[dict[str, Any]]:
+    """Four threads search while Redis dies: how many searches failed, and the slowest."""
+    failed: list[UltraFastRAGError] = []
+    times: list[float] = []
+    with _redis(folder) as (url, kill):
+        if not url:
+            return []
+        with UltraFastRAG(
+            folder / "lost", config=Config().replace(**{**TEXT_ONLY, "query_cache": True, "redis_url": url})
+        ) as rag:
+            rag.add_texts(PASSAGES)
+            rag.warmup()
+
+            def ask(n: int) -> None:
+                if n == LOAD // 3:
+                    kill()
+                start = time.perf_counter()
+                try:
+                    rag.search(f"Which lamp burns {3 * (n % 60)} litres of oil?")
+                except UltraFastRAGError as error:
+                    failed.append(error)
+                times.append(1000 * (time.perf_counter() - start))
+
+            with warnings.catch_warnings(), ThreadPoolExecutor(4) as crowd:
+                warnings.simplefilter("ignore")  # the one warning that it is lost is wanted
+                list(crowd.map(ask, range(LOAD)))
+    return [
+        _row(f"failed of {LOAD} searches while Redis is killed", len(failed), "", "0"),
+        _row("slowest search while Redis is killed", max(times), "ms", ""),
+    ]
 
 
 # ---- batches
@@ -282,7 +318,8 @@ def _monitoring(rag: UltraFastRAG, folder: Path, rounds: int) -> list[dict[str, 
             rag.delete(path)
 
     def arm(work: Callable[[int], None], monitor: PerformanceMonitor) -> float:
-        rag.monitor = rag._searcher()._monitor = monitor
+        searcher = rag._searcher()
+        rag.monitor = searcher._monitor = searcher._beside._monitor = monitor
         start = time.perf_counter()
         work(0)
         return time.perf_counter() - start

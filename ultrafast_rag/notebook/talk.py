@@ -13,6 +13,7 @@ from ultrafast_rag.notebook.display import answer_text
 from ultrafast_rag.types import Answer, Hits
 
 _TURNS = 8  # chosen: what is shown; more is remembered
+REMEMBERED = "memory"  # who "answers" a request to remember or to forget
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ class Talk:
         """Remember what was said to a question."""
         label = turn.asked if isinstance(turn.asked, str) else "a picture"
         self._turns.append((label, found))
-        if isinstance(found, Answer) and turn.meant is not None:
+        if isinstance(found, Answer) and turn.meant is not None and found.generator != REMEMBERED:
             self._said.append(found.text)
             topic = self._last.question if turn.meant.answer is not None and self._last is not None else turn.meant.question
             if turn.meant.answer is None or found.citations:  # "more" keeps what the talk is about

@@ -18,7 +18,7 @@ from contextlib import closing
 from functools import partial
 from typing import Any, cast
 
-from ultrafast_rag.errors import ConfigError, UltraFastRAGError
+from ultrafast_rag.errors import ConfigError, StorageError, UltraFastRAGError
 from ultrafast_rag.notebook import markup
 from ultrafast_rag.notebook.answer_view import AnswerView
 from ultrafast_rag.notebook.display import answer_text
@@ -28,20 +28,22 @@ from ultrafast_rag.notebook.missing import what_is_missing, why_so_little
 from ultrafast_rag.notebook.panel import ROW, Panel, on_enter, unseen_label
 from ultrafast_rag.notebook.picture_question import PictureQuestion, thumbnail
 from ultrafast_rag.notebook.platform import detect
-from ultrafast_rag.notebook.talk import Talk, Turn
+from ultrafast_rag.notebook.talk import REMEMBERED, Talk, Turn
 from ultrafast_rag.notebook.watch import MonitorWidget
 from ultrafast_rag.types import Answer, Hits
 
 __all__ = ["IngestWidget", "MonitorWidget", "SearchWidget", "show"]
 
 _HISTORY, _SAMPLES, _REFRESH_S = 50, 4, 0.1  # chosen: entries to scroll through, a row of buttons, text seen to flow
+_SESSION = "panel"  # what its conversation is called in `rag.chat`
 
 
 class SearchWidget(Panel):
     """Question box, filters, answer with evidence, follow-ups, history, thumbs. Enter asks.
 
     rag: a UltraFastRAG. generator: who answers, where it is a function of one's own; see `rag.query`.
-    `answers` holds what was shown, oldest first, as (question, Answer or Hits).
+    `answers` holds what was shown, oldest first, as (question, Answer or Hits). What is asked and found is remembered beside
+    the index, as in `rag.chat()`: "remember that ..." and "forget what I said about ..." are done.
     """
 
     def __init__(self, rag: Any, *, generator: Callable[..., Any] | None = None) -> None:
@@ -50,7 +52,7 @@ class SearchWidget(Panel):
         self.answers: deque[tuple[str, Answer | Hits]] = deque(maxlen=_HISTORY)
         self._current: tuple[str, Answer | Hits] | None = None
         self._turn: Turn | None = None
-        self.talk = Talk()
+        self.talk, self._chat = Talk(), self._remembering()
         self._thread: threading.Thread | None = None
         self._stopped, self._guard = threading.Event(), threading.Lock()
         self._at_work = False
@@ -134,6 +136,19 @@ class SearchWidget(Panel):
             self._thread.join(timeout_s)
         return not self.running
 
+    def _remembering(self) -> Any:
+        """The conversation kept beside the index; None where its folder cannot be written: then only this panel remembers."""
+        try:
+            return self.rag.chat(_SESSION)
+        except StorageError:
+            return None
+
+    def _pieces(self, asked: str, meant: str, options: Mapping[str, Any], *, again: bool) -> Iterator[str | Answer]:
+        """The answer as it is written; a notebook's keys are asked for on this thread."""
+        if self._chat is None:
+            return cast(Iterator[str | Answer], self.rag.stream(meant, **options))
+        return cast(Iterator[str | Answer], self._chat.stream(asked, meant=meant, again=again, **options))
+
     def _submit(self) -> None:
         with self.telling():
             self.start()
@@ -205,7 +220,7 @@ class SearchWidget(Panel):
         meant = self.talk.meant(asked, again=again) if isinstance(asked, str) else None
         pieces = None
         if meant is not None and meant.answer is None and self.mode.value == "Answer":
-            pieces = self.rag.stream(meant.question, **options, **writer)  # a notebook's keys are asked for on this thread
+            pieces = self._pieces(str(asked), meant.question, {**options, **writer}, again=again)
         return Turn(asked, meant, pieces, options)
 
     def _work(self, turn: Turn | None) -> None:
@@ -244,7 +259,8 @@ class SearchWidget(Panel):
             return
         self.filters.refresh()
         understood = f"Understood as: {turn.meant.question}" if turn.meant and turn.meant.rewritten(str(turn.asked)) else ""
-        notes = [understood, *why_so_little(self.rag, found, turn.options["modality"])]
+        said = isinstance(found, Answer) and found.generator == REMEMBERED
+        notes = [] if said else [understood, *why_so_little(self.rag, found, turn.options["modality"])]
         self.notice.value = markup.notes_html(note for note in notes if note)
         self.talk.add(turn, found)
         label = turn.asked if isinstance(turn.asked, str) else "a picture"

@@ -40,7 +40,7 @@ from ultrafast_rag.types import DESCRIBES, MODALITIES, Chunk, ChunkIds, Hit, Hit
 CANDIDATES = 100  # a leg at least; fusion is exact over the union
 DUPLICATE_OVERLAP = 0.9  # Jaccard of word sets from which two passages are the same
 # Share of its BM25 by which the first passage stands above the second, from which a question counts as easy. Chosen on questions
-# that `bench switches` does not ask (300 each of scifact and squad2): from there on words alone rank as both legs do
+# that `bench switches` does not ask (300 each of scifact, squad2 and xquad-de): from there on words alone rank as both legs do
 EASY_MARGIN = 0.45
 
 
