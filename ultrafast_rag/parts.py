@@ -237,6 +237,7 @@ class Parts:
             picture=self._writing_picture,
             speech=self._models.speech,
             cache=self._cache,
+            group=lambda: self._models.plan.group,
             static=None if self.config.encode == "first" else self._writing_static,
         )
 

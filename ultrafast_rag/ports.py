@@ -141,12 +141,13 @@ class ImageEncoder(Protocol):
 
 
 class Transcriber(Protocol):
-    """Sound -> words with times."""
+    """Sound -> words with times. windows: how many sounds are worth giving at once."""
 
     fingerprint: str
+    windows: int
 
-    def transcribe(self, pcm: bytes, *, offset_s: float = 0.0, language: str | None = None) -> list[Segment]:
-        """Segments of little-endian int16 mono PCM at 16 kHz; times have offset_s added; [] for silence."""
+    def transcribe_many(self, sounds: Sequence[bytes], *, language: str | None = None) -> list[list[Segment]]:
+        """Segments of each sound, little-endian int16 mono PCM at 16 kHz, timed from its own start; [] for silence."""
         ...
 
 

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +196,56 @@ def test_rows_that_overflow_half_precision_are_encoded_again_exactly(folder: Pat
     found = encoder.encode_images(images)
     assert np.isfinite(found).all()
     assert np.allclose(found[0], exact.encode_images(images)[0], atol=1e-5)
+
+
+@pytest.mark.fault
+def test_half_precision_that_fails_often_is_given_up_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder, exact = encoder_for(folder, engine="torch-bf16"), encoder_for(folder)
+    loads, load = [], encoder._load
+    encoder._load = lambda precision, device: loads.append(precision) or load(precision, device)
+    whole, runs = encoder._towers[0].images, []
+
+    def overflowing(pixels: Any) -> Any:
+        runs.append(len(pixels))
+        found = whole(pixels).clone()
+        found[:4] = float("nan")
+        return found
+
+    encoder._towers[0].images = overflowing  # type: ignore[attr-defined]
+    images = [photo(n) for n in range(6)]
+    expected = exact.encode_images(images)
+    for _ in range(2):
+        encoder.encode_images(images)
+    assert runs == [6, 6]
+    assert "bfloat16 held 67% of the inputs as no number; float32 encodes them all from here on" in encoder.notes[-1]
+    for _ in range(3):
+        assert np.allclose(encoder.encode_images(images), expected, atol=1e-5)
+    assert runs == [6, 6], "asked again all the same"
+    assert loads == ["float32"], "loaded once"
+
+
+def test_pictures_are_decoded_ahead_of_the_device(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ultrafast_rag.models.clip import encoder as module
+
+    encoder, decoded, device_waited = encoder_for(folder), [], []
+    encoder._stretch = 2
+    ahead, decode, images = threading.Event(), module.decode, encoder._towers[0].images
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        found = decode(*arguments, **options)
+        decoded.append(1)
+        if len(decoded) >= 4:
+            ahead.set()
+        return found
+
+    def busy(pixels: Any) -> Any:
+        device_waited.append(ahead.wait(20))  # the device is at the first two: the next two are decoded meanwhile
+        return images(pixels)
+
+    monkeypatch.setattr(module, "decode", counted)
+    encoder._towers[0].images = busy  # type: ignore[method-assign]
+    encoder.encode_images([photo(n) for n in range(6)])
+    assert device_waited == [True] * 3
 
 
 def test_fingerprint_follows_the_weights(folder: Path, tmp_path: Path) -> None:

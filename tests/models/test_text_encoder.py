@@ -183,7 +183,7 @@ def test_half_precision_that_fails_often_is_given_up_once(encoder):
     for _ in range(2):
         np.testing.assert_allclose(half.encode(TEXTS[:8]), encoder.encode(TEXTS[:8]), atol=1e-5)
     assert half.engine is encoder.engine
-    assert "torch-f16 held 50% of the texts as no number; float32 encodes them all from here on" in half.notes[0]
+    assert "torch-f16 held 50% of the inputs as no number; float32 encodes them all from here on" in half.notes[0]
     half.encode(TEXTS[:8])
     assert len(runs) == 2, "and never asked again"
     rare = SentenceEncoder(encoder.spec, Overflowing(encoder.engine, [0]), exact=lambda: encoder.engine)

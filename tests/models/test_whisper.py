@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import types
 import wave
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,20 @@ import numpy as np
 import pytest
 
 from ultrafast_rag.config import Config
-from ultrafast_rag.errors import ConfigError, MissingExtraError, WeightsError
+from ultrafast_rag.errors import ConfigError, DeviceMemoryError, MissingExtraError, WeightsError
 from ultrafast_rag.models.device import plan_device, usable_cores
 from ultrafast_rag.models.speech import checkpoints as whisper_files
+from ultrafast_rag.models.speech import whisper as speech_module
 from ultrafast_rag.models.speech.checkpoints import find_checkpoint, load_model
 from ultrafast_rag.models.speech.vad import Voice
-from ultrafast_rag.models.speech.whisper import _LOOP, Gates, WhisperTranscriber, level_dbfs, open_transcriber
+from ultrafast_rag.models.speech.whisper import (
+    _LOOP,
+    FasterWhisperTranscriber,
+    Gates,
+    WhisperTranscriber,
+    level_dbfs,
+    open_transcriber,
+)
 from ultrafast_rag.types import Segment
 
 torch = pytest.importorskip("torch")
@@ -449,3 +458,129 @@ def test_a_large_whisper_is_loaded_without_a_second_copy(tmp_path: Path, precisi
     peak_bytes, parameters = json.loads(done.stdout)
     assert parameters > 60e6
     assert peak_bytes / parameters < most
+
+
+def sample_sounds(name: str = "station_report.ogg") -> list[bytes]:
+    """The stretches that a recording of the samples is cut into."""
+    from ultrafast_rag.extract.media.audio import AudioExtractor
+
+    parts = AudioExtractor(Config()).extract(SAMPLES / name)
+    return [element.data or b"" for part in parts for element in part.elements if element.kind == "sound"]
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=pytest.mark.long)])
+def test_windows_in_a_batch_are_heard_as_they_are_one_by_one(precision: str) -> None:
+    """The demonstration model, on a stretch of its recording, on both halves of it, on noise and on silence."""
+    sound = sample_sounds()[0]
+    half = len(sound) // 4 * 2
+    sounds = [sound, noise(6.0).tobytes(), sound[half:], bytes(64_000), sound[:half]]
+    checkpoint, sizes = find_checkpoint(str(DEMO), Config()), []
+    together = WhisperTranscriber(checkpoint, device="cpu", precision=precision, windows=4)
+    encode = together.encode_audio
+    together.encode_audio = lambda *windows: sizes.append(len(windows)) or encode(*windows)  # type: ignore[method-assign]
+    found = together.transcribe_many(sounds, language="en")
+    alone = WhisperTranscriber(checkpoint, device="cpu", precision=precision)
+    assert alone.windows == 1
+    assert found == alone.transcribe_many(sounds, language="en")
+    assert len(" ".join(segment.text for heard in found for segment in heard).split()) > 60
+    assert max(sizes) == 4
+    assert len(sizes) < sum(sizes) / 2, "windows were not put together"
+
+
+def test_language_is_told_window_by_window_in_a_batch_too(folder: Path) -> None:
+    sounds = [noise(5.0, seed=seed).tobytes() for seed in range(3)]
+    model = find_checkpoint(str(folder), Config())
+    together = WhisperTranscriber(model, device="cpu", precision="float32", gates=OPEN, windows=3)
+    assert together.transcribe_many(sounds) == [transcriber(folder, OPEN).transcribe(sound) for sound in sounds]
+
+
+@pytest.mark.fault
+def test_out_of_memory_takes_fewer_windows_and_changes_no_word(folder: Path) -> None:
+    sounds = [noise(5.0, seed=seed).tobytes() for seed in range(4)]
+    model, sizes = find_checkpoint(str(folder), Config()), []
+    together = WhisperTranscriber(model, device="cpu", precision="float32", gates=OPEN, windows=4)
+    encode = together.encode_audio
+
+    def small_only(*windows: np.ndarray) -> Any:
+        sizes.append(len(windows))
+        if len(windows) > most:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return encode(*windows)
+
+    together.encode_audio = small_only  # type: ignore[method-assign]
+    most = 1
+    assert together.transcribe_many(sounds, language="en") == [
+        transcriber(folder, OPEN).transcribe(s, language="en") for s in sounds
+    ]
+    assert sizes[:3] == [4, 2, 1]
+    most = 0
+    with pytest.raises(DeviceMemoryError, match="one window of speech does not fit on cpu; choose a smaller speech_model"):
+        together.transcribe_many(sounds, language="en")
+
+
+class FasterWhisper:
+    """The surface of faster-whisper 1.2 that is used: a model that says which sound it heard, by the level of it."""
+
+    def __init__(self, log: list[Any]) -> None:
+        self.log = log
+
+    def WhisperModel(self, name: str, **options: Any) -> FasterWhisper:
+        self.log.append(options)
+        return self
+
+    def BatchedInferencePipeline(self, model: FasterWhisper) -> Any:
+        outer = self
+
+        class Pipeline:
+            def transcribe(
+                self, sound: np.ndarray, *, clip_timestamps: list[dict[str, float]], batch_size: int, **options: Any
+            ) -> Any:
+                outer.log.append((len(clip_timestamps), batch_size, options["language"], options["without_timestamps"]))
+                found = [
+                    outer.heard(sound[int(c["start"] * 16_000) : int(c["end"] * 16_000)], c["start"]) for c in clip_timestamps
+                ]
+                return iter(found), None
+
+        return Pipeline()
+
+    def transcribe(self, sound: np.ndarray, *, language: str | None, **options: Any) -> Any:
+        self.log.append("alone")
+        return iter([self.heard(sound, 0.0)]), types.SimpleNamespace(language=language or self.detect_language(sound)[0])
+
+    def detect_language(self, sound: np.ndarray) -> tuple[str, float, None]:
+        return ("de" if len(sound) > 40_000 else "en"), 0.9, None
+
+    def heard(self, sound: np.ndarray, start: float) -> Any:
+        return types.SimpleNamespace(
+            text=f" {len(sound)} samples", start=start + 0.5, end=start + 1.5, seek=int(start * 100),
+            avg_logprob=-0.1, no_speech_prob=0.0, compression_ratio=1.0,
+        )  # fmt: skip
+
+
+def test_faster_whisper_takes_stretches_of_a_language_together_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    log: list[Any] = []
+    monkeypatch.setattr(speech_module, "require", lambda *_, **__: FasterWhisper(log))
+    sounds = [noise(seconds, seed=n).tobytes() for n, seconds in enumerate((2.25, 3.0, 2.5, 2.125))] + [bytes(64_000)]
+    options: dict[str, Any] = {"precision": "8bit", "offline": True, "gates": dataclasses.replace(OPEN, faint_dbfs=-60.0)}
+    gpu = FasterWhisperTranscriber("base", device="cuda:1", **options)
+    assert log.pop() == {"device": "cuda", "device_index": 1, "compute_type": "int8_float16", "local_files_only": True}
+    together = gpu.transcribe_many(sounds)
+    assert log == [(3, 8, "en", False), (1, 8, "de", False)]
+    cpu = FasterWhisperTranscriber("base", device="cpu", **options)
+    assert together == cpu.transcribe_many(sounds)
+    assert log.count("alone") == 4
+    assert [heard[0].text for heard in together[:4]] == [f"{len(sound) // 2} samples" for sound in sounds[:4]]
+    assert [heard[0].language for heard in together[:4]] == ["en", "de", "en", "en"]
+    assert together[4] == []
+
+
+@pytest.mark.fault
+def test_out_of_memory_while_faster_whisper_loads_is_no_fault_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(FasterWhisper):
+        def WhisperModel(self, name: str, **options: Any) -> FasterWhisper:
+            raise RuntimeError("CUDA failed with error out of memory")
+
+    monkeypatch.setattr(speech_module, "require", lambda *_, **__: Full([]))
+    with pytest.raises(RuntimeError, match="out of memory"):
+        FasterWhisperTranscriber("base", device="cuda:0", precision="float16", offline=True)

@@ -28,8 +28,6 @@ from ultrafast_rag.types import Chunk, Element, IngestReport, Part, PartCommit, 
 
 PARTS_AHEAD = 24  # parts read but not yet encoded
 GROUPS_AHEAD = 2  # groups encoded but not yet committed
-GROUP_TOKENS = 16_384  # encoded and committed together: sorted by length, 64 k encode a tenth faster than 8 k, and lose more
-GROUP_PICTURES = 32  # encoded and committed together: a few seconds of work on two cores
 NOTES_SHOWN = 20  # a screenful
 
 
@@ -38,6 +36,7 @@ class Ports:
     """What the pipeline needs of the stages. The models are callables: an unchanged folder loads none.
 
     picture and speech give None where no model can be had; the report then says what stays unread. static: see `Embedder`.
+    group: tokens and pictures worth encoding and committing together on this device.
     """
 
     extract: Callable[[Path, int], Iterator[Part]]
@@ -46,6 +45,7 @@ class Ports:
     picture: Callable[[], ImageEncoder | None]
     speech: Callable[[], Transcriber | None]
     cache: EmbeddingCache
+    group: Callable[[], tuple[int, int]]
     static: Callable[[], StaticEncoder] | None = None
 
 
@@ -114,9 +114,6 @@ class _Group:
     ends: list[_End] = field(default_factory=list)
     tokens: int = 0
     pictures: int = 0
-
-    def full(self) -> bool:
-        return self.tokens >= GROUP_TOKENS or self.pictures >= GROUP_PICTURES
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,11 +224,54 @@ class Pipeline:
             return
         yield _End(document)
 
-    # chunking and grouping
+    # hearing, chunking and grouping
+
+    def _heard(self, items: Iterator[_Read | None]) -> Iterator[_Read | None]:
+        """The same items in their order, the sounds in them heard: several parts' together where the transcriber gains by it."""
+        held, sounds = list[_Read](), 0
+        for item in items:
+            if item is not None:
+                held.append(item)
+                sounds += 0 if isinstance(item, _End) else sum(element.kind == "sound" for element in item[1].elements)
+                if 0 < sounds < self._windows():
+                    continue
+            yield from self._transcribed(held)
+            held, sounds = [], 0
+            if item is None:
+                yield None
+        yield from self._transcribed(held)
+
+    def _windows(self) -> int:
+        transcriber = self._ports.speech()
+        return 1 if transcriber is None else transcriber.windows
+
+    def _transcribed(self, held: Sequence[_Read]) -> Iterator[_Read]:
+        """The parts with their sounds replaced by the words heard in them."""
+        sounds = [e.data or b"" for item in held if not isinstance(item, _End) for e in item[1].elements if e.kind == "sound"]
+        transcriber = self._ports.speech() if sounds else None
+        heard: Iterator[list[Segment]] = iter(())
+        if transcriber is not None:
+            with self._clock.stage("transcribe"):
+                heard = iter(transcriber.transcribe_many(sounds, language=self._config.speech_language))
+        for item in held:
+            if isinstance(item, _End):
+                yield item
+                continue
+            document, part = item
+            elements: list[Element] = []
+            for element in part.elements:
+                if element.kind != "sound":
+                    elements.append(element)
+                elif transcriber is not None:
+                    elements += [_spoken(segment, element.start_s or 0.0) for segment in next(heard)]
+                else:
+                    name = Path(document.source.name).name
+                    self.stats.notes[f"{name}: speech was not transcribed, no speech model is here"] = None
+            yield document, replace(part, elements=tuple(elements))
 
     def _grouped(self, items: Iterator[_Read | None]) -> Iterator[_Group]:
         """Groups large enough to batch well; a lull in the reading ends one early, so no device waits."""
-        group = _Group()
+        group, (most_tokens, most_pictures) = _Group(), self._ports.group()
         for item in items:
             if item is None:
                 if group.parts or group.ends:
@@ -247,7 +287,7 @@ class Pipeline:
             group.tokens += sum(len(chunk.token_ids) for chunk in chunks)
             group.pictures += sum(chunk.data is not None for chunk in chunks)
             self._report(document, part, len(chunks))
-            if group.full():
+            if group.tokens >= most_tokens or group.pictures >= most_pictures:
                 yield group
                 group = _Group()
         if group.parts or group.ends:
@@ -258,30 +298,12 @@ class Pipeline:
             self.stats.notes[f"{Path(document.source.name).name}: {note}"] = None
         if part.failure:
             self.stats.failed.append((document.source.name, part.failure))
-        with self._clock.stage("transcribe"):
-            part = self._transcribed(document, part)
         with self._clock.stage("chunk"):
             document.title = part.title or document.title
             if document.chunker is None:
                 film = document.source.media_type.startswith("video")
                 document.chunker = self._ports.chunker().start(title=document.title, section=document.section, film=film)
             return document.chunker.chunk(part)
-
-    def _transcribed(self, document: _Open, part: Part) -> Part:
-        """The part with its sounds replaced by the words heard in them."""
-        if not any(element.kind == "sound" for element in part.elements):
-            return part
-        transcriber = self._ports.speech()
-        if transcriber is None:
-            self.stats.notes[f"{Path(document.source.name).name}: speech was not transcribed, no speech model is here"] = None
-        heard: list[Element] = []
-        for element in part.elements:
-            if element.kind != "sound":
-                heard.append(element)
-            elif transcriber is not None and element.data:
-                language = self._config.speech_language
-                heard += map(_spoken, transcriber.transcribe(element.data, offset_s=element.start_s or 0.0, language=language))
-        return replace(part, elements=tuple(heard))
 
     def _report(self, document: _Open, part: Part, chunks: int) -> None:
         self.stats.parts += 1
@@ -327,7 +349,7 @@ class Pipeline:
     # encoding and committing
 
     def _encode_all(self, items: Iterator[_Read | None]) -> Iterator[_Encoded]:
-        return map(self._encode, self._grouped(items))
+        return map(self._encode, self._grouped(self._heard(items)))
 
     def _encode(self, group: _Group) -> _Encoded:
         embedded = self._embedder.embed([chunk for _, _, chunks in group.parts for chunk in chunks])
@@ -388,6 +410,7 @@ class _Shared(Iterator[Source]):
             return next(self._sources)
 
 
-def _spoken(segment: Segment) -> Element:
+def _spoken(segment: Segment, start_s: float) -> Element:
     metadata = {"spoken_language": segment.language} if segment.language else {}
-    return Element("speech", segment.text, start_s=segment.start_s, end_s=segment.end_s, metadata=metadata)
+    start_s, end_s = segment.start_s + start_s, segment.end_s + start_s
+    return Element("speech", segment.text, start_s=start_s, end_s=end_s, metadata=metadata)

@@ -16,6 +16,7 @@ from ultrafast_rag.errors import DeviceMemoryError, EncodingError
 from ultrafast_rag.types import Vectors
 
 T = TypeVar("T")
+_MOST_AGAIN, _LEAST_AGAIN = 0.01, 8  # rows encoded twice: over this share, and at least so many, half precision is given up
 _UNIT_TOLERANCE = 0.02  # float16 and bf16 rows of unit length stay well within
 
 
@@ -149,3 +150,19 @@ def guarded(vectors: Vectors, encode_fp32: Callable[[list[int]], Vectors], name_
     repaired = vectors.copy()
     repaired[bad] = again
     return repaired
+
+
+class Overflow:
+    """Counts the rows that half precision could not hold and float32 encoded again."""
+
+    def __init__(self) -> None:
+        self.rows = self.again = 0
+
+    @property
+    def too_many(self) -> bool:
+        """More than one row in a hundred: from here on float32 should encode all of them, once."""
+        return self.again >= _LEAST_AGAIN and self.again > _MOST_AGAIN * self.rows
+
+    def note(self, name: str) -> str:
+        """What a report should say when `name` is given up."""
+        return f"{name} held {self.again / self.rows:.0%} of the inputs as no number; float32 encodes them all from here on"

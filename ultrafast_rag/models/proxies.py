@@ -101,10 +101,13 @@ class ImageProxy(ModelProxy[ImageEncoder]):
 class SpeechProxy(ModelProxy[Transcriber]):
     """ports.Transcriber."""
 
-    def transcribe(self, pcm: bytes, *, offset_s: float = 0.0, language: str | None = None) -> list[Segment]:
+    def _copy(self, model: Transcriber) -> None:
+        self.windows = model.windows
+
+    def transcribe_many(self, sounds: Sequence[bytes], *, language: str | None = None) -> list[list[Segment]]:
         """As the port says."""
         with self._leased() as model:
-            return model.transcribe(pcm, offset_s=offset_s, language=language)
+            return model.transcribe_many(sounds, language=language)
 
 
 class RerankProxy(ModelProxy[Reranker]):

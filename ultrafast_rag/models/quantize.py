@@ -10,6 +10,7 @@ import logging
 from typing import Any
 
 from ultrafast_rag.errors import EncodingError, require
+from ultrafast_rag.models.batching import is_out_of_memory
 
 _LEAST = 1024  # weights; below this a layer gains nothing
 # said of every layer at every call, or of kernels that a CPU does without; nothing a user can act on
@@ -62,6 +63,8 @@ def to_8bit(model: Any, device: str) -> int:
                     replaced += 1
         model.to(device)
     except (RuntimeError, ValueError, AttributeError, NotImplementedError) as error:
+        if is_out_of_memory(error):  # plain layers are larger still: whoever holds models makes room, and tries again
+            raise
         raise EncodingError(f"bitsandbytes cannot make 8-bit layers on {device}: {error}") from error
     return replaced
 

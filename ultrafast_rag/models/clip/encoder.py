@@ -7,6 +7,7 @@ chip multiplies it. No vector leaves that is not finite and of unit length.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +19,7 @@ import numpy as np
 
 from ultrafast_rag.config import Config
 from ultrafast_rag.errors import ConfigError, EncodingError, MissingExtraError, WeightsError, require
-from ultrafast_rag.models.batching import Governor, guarded, run_governed
+from ultrafast_rag.models.batching import Governor, Overflow, guarded, run_governed
 from ultrafast_rag.models.clip.openvino import INT8, OpenVINOTowers
 from ultrafast_rag.models.clip.openvino import PREFIX as OPENVINO
 from ultrafast_rag.models.clip.pixels import Pixels, decode
@@ -30,7 +31,9 @@ from ultrafast_rag.types import Vectors
 
 PREFIX = "open_clip:"
 _OPEN_CLIP_FILE = "open_clip_model.safetensors"
-_STRETCH = 256  # pictures decoded ahead: 40 MB at 224 pixels
+# pictures decoded ahead of those that the device works on: 40 MB at 224 pixels; on a GPU a quarter of what comes together
+# (`DevicePlan.group`), so that three quarters of it are decoded while the device is at work
+_STRETCH, _GPU_STRETCH = 256, 64
 # a batch; on 2 cores 4 096 gave 72 pictures/s and 512 gave 58 (tests/benchmarks/media.py, EPYC, bf16, 2026-11)
 _CPU_TOKENS, _GPU_TOKENS = 4096, 32_768
 Loader = Callable[[str, str], Towers]
@@ -61,6 +64,8 @@ class ClipEncoder:
         self._locks = [threading.Lock() for _ in devices]
         self._turn = 0
         self._exact: Towers | None = None
+        self._overflow, self._counting = Overflow(), threading.Lock()
+        self._stretch = _GPU_STRETCH if devices[0] != "cpu" else _STRETCH
         self._pool = ThreadPoolExecutor(max_workers=max(2, min(8, 2 * config.max_workers)), thread_name_prefix="pixels")
 
     def encode_images(self, images: Sequence[bytes]) -> Vectors:
@@ -85,26 +90,49 @@ class ClipEncoder:
 
     def _decoded(self, images: Sequence[bytes]) -> Iterator[tuple[int, list[Pixels]]]:
         spec, limit = self._towers[0].spec, self._config.max_image_pixels
-        starts = list(range(0, len(images), _STRETCH))
+        starts = list(range(0, len(images), self._stretch))
 
         def ahead(start: int) -> list[Any]:
-            return [self._pool.submit(decode, image, spec, max_pixels=limit) for image in images[start : start + _STRETCH]]
+            return [self._pool.submit(decode, image, spec, max_pixels=limit) for image in images[start : start + self._stretch]]
 
         pending = ahead(0) if starts else []
         for start in starts:
             pixels = [future.result() for future in pending]
-            pending = ahead(start + _STRETCH)
+            pending = ahead(start + self._stretch)
             yield start, pixels
 
     def _guarded(self, inputs: Sequence[Any], run: Run, name_of: Callable[[int], str]) -> Vectors:
-        vectors = self._on_devices(inputs, run)
-        return guarded(vectors, lambda rows: run([inputs[row] for row in rows], self._fp32_towers(), -1), name_of)
+        again = 0
+
+        def exactly(rows: list[int]) -> Vectors:
+            nonlocal again
+            again = len(rows)
+            return run([inputs[row] for row in rows], self._fp32_towers(), -1)
+
+        vectors = guarded(self._on_devices(inputs, run), exactly, name_of)
+        self._count(len(inputs), again)
+        return vectors
+
+    def _count(self, rows: int, again: int) -> None:
+        """Once more than one row in a hundred has to be encoded twice, all are encoded once, in float32."""
+        with self._counting:
+            self._overflow.rows += rows
+            self._overflow.again += again
+            if not again or not self._overflow.too_many or self._exact is None or self._exact in self._towers:
+                return
+            self.notes.append(self._overflow.note(self.precision))
+            towers = [self._exact, *(self._load("float32", device) for device in self._devices[1:])]
+            with contextlib.ExitStack() as still:
+                for lock in self._locks:
+                    still.enter_context(lock)
+                self._towers = towers
 
     def _fp32_towers(self) -> Towers:
         """Float32 towers, for the rare row that half precision cannot hold."""
-        if self._exact is None:
-            self._exact = self._load("float32", self._devices[0])
-        return self._exact
+        with self._counting:
+            if self._exact is None:
+                self._exact = self._load("float32", self._devices[0])
+            return self._exact
 
     def _on_devices(self, inputs: Sequence[Any], run: Run) -> Vectors:
         count = len(self._towers)

@@ -6,17 +6,17 @@ music is held back by gates: its own no-speech probability, mean log probability
 (Radford et al. 2022, section 4.5), the level of the sound under each segment and whether a voice is in it
 (`voice`), how fast the words would have been spoken, and a list of the phrases it is known to make up.
 
-Windows are not encoded several at a time: on two cores a batch of 4 takes the encoder of Whisper base 7 % longer
-a window than one by one (0.24 s for 0.23 s, bf16). Its decoder would gain, 0.43 s for 0.83 s over 60 tokens, but
-a stretch is one window, and waiting for the stretches of other parts would cost the resumable order of parts.
+On a GPU windows go through the model several at a time, those of different stretches together (`WINDOWS`); what is heard
+in one does not depend on its company. Not on a CPU: on two cores a batch of 4 takes the encoder of Whisper base 7 % longer
+a window than one by one (0.24 s for 0.23 s, bf16); its decoder would gain, 0.43 s for 0.83 s over 60 tokens.
 """
 
 from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from ultrafast_rag.config import Config
 from ultrafast_rag.errors import ConfigError, DeviceMemoryError, EncodingError, MissingExtraError, WeightsError, require
-from ultrafast_rag.models.batching import is_out_of_memory
+from ultrafast_rag.models.batching import Governor, is_out_of_memory, run_governed
 from ultrafast_rag.models.device import DevicePlan, few_threads, plan_device
 from ultrafast_rag.models.quantize import to_8bit
 from ultrafast_rag.models.speech.checkpoints import Checkpoint, find_checkpoint, load_model
@@ -34,8 +34,16 @@ from ultrafast_rag.types import Segment
 
 RATE = 16_000  # Hz, Whisper's own
 FASTER = "faster-whisper:"
+# windows at once on a GPU: where faster-whisper's own table goes from 63 s to 17 s (13 minutes of sound, large-v2, its README)
+WINDOWS = 8
 _HOP = 160  # samples a mel frame
 _TICK_S = 0.02  # of a timestamp token
+_WINDOW_S = 30  # of every published Whisper
+_FRAMES_PER_S = RATE // _HOP
+_PLAIN: dict[str, Any] = {
+    "beam_size": 1,
+    "condition_on_previous_text": False,
+}  # of faster-whisper: as openai-whisper is used here
 _LEAST_S = 0.1  # shorter holds no word
 _UNDER_S = 1.0  # of sound at least are looked at to tell a voice
 _DIVISIBLE_S = 8.0  # shorter windows are not divided
@@ -108,15 +116,47 @@ class Gates:
         return bool(result.avg_logprob >= doubt and (result.avg_logprob > needed or share >= self.clearly_voiced))
 
 
+class _Heard:
+    """A sound on its way through the model: float32, its voice, and what was kept of each window by its first sample."""
+
+    def __init__(self, pcm: bytes) -> None:
+        self.sound = _floats(pcm)
+        self.voice, self.kept = Voice(self.sound), dict[int, list[Segment]]()
+
+    def in_order(self) -> list[Segment]:
+        return [segment for start in sorted(self.kept) for segment in self.kept[start]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """From sample `start` to `end` of a sound."""
+
+    of: _Heard
+    start: int
+    end: int
+
+    @property
+    def sound(self) -> Sound:
+        return self.of.sound[self.start : self.end]
+
+
 class WhisperTranscriber:
     """ports.Transcriber on openai-whisper's own model class; one call at a time, others wait.
 
-    notes: what a report should say. The encoder runs in half precision where the chip multiplies it;
+    windows: how many go through the model at once; None: as many as suit the device. notes: what a report should say.
+    The encoder runs in half precision where the chip multiplies it;
     the decoder too on a GPU, in float32 on a CPU.
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, *, device: str, precision: str, gates: Gates | None = None, notes: Sequence[str] = ()
+        self,
+        checkpoint: Checkpoint,
+        *,
+        device: str,
+        precision: str,
+        gates: Gates | None = None,
+        notes: Sequence[str] = (),
+        windows: int | None = None,
     ) -> None:
         self._torch, self._whisper = require("torch"), require("whisper", package="openai-whisper", extra="speech")
         self._gates, self._device, self._lock = gates or Gates(), device, threading.Lock()
@@ -128,50 +168,68 @@ class WhisperTranscriber:
         self.fingerprint = f"whisper:{checkpoint.name}@{checkpoint.revision}|{precision}"
         self._window = 2 * self._model.dims.n_audio_ctx * _HOP
         self._longest = int(min(self._window, (checkpoint.window_s or 1e9) * RATE))
+        self.windows = windows or _windows(device)
+        self._governor = Governor(self.windows)
 
     def transcribe(self, pcm: bytes, *, offset_s: float = 0.0, language: str | None = None) -> list[Segment]:
-        """Segments of little-endian int16 mono PCM at 16 kHz; times have offset_s added; [] for silence and music.
+        """As `transcribe_many` of one sound, with offset_s added to its times."""
+        return [_moved(segment, offset_s) for segment in self.transcribe_many([pcm], language=language)[0]]
+
+    def transcribe_many(self, sounds: Sequence[bytes], *, language: str | None = None) -> list[list[Segment]]:
+        """Segments of each sound, little-endian int16 mono PCM at 16 kHz, timed from its start; [] for silence and music.
 
         language: a code such as "de"; None detects it, window by window. Raises ConfigError for a
         language Whisper does not know, DeviceMemoryError when one window does not fit.
         """
-        sound = np.frombuffer(pcm[: len(pcm) // 2 * 2], "<i2").astype(np.float32) / 32768.0
-        language = self._known(language)
-        voice, segments = Voice(sound), list[Segment]()
+        language, heard = self._known(language), [_Heard(pcm) for pcm in sounds]
         with self._lock, few_threads(self._torch):
-            waiting = voice.pieces(self._longest)[::-1]
+            waiting = [_Window(one, *piece) for one in heard for piece in one.voice.pieces(self._longest)][::-1]
             while waiting:
-                start, end = waiting.pop()
-                if end - start < _LEAST_S * RATE or level_dbfs(sound[start:end]) <= self._gates.faint_dbfs:
-                    continue
-                # A guess about speech is divided, so that one sentence gone wrong does not cost those beside it. A short one
-                # is tried again at higher temperatures; what has no voice is not, for none of its words would be certain.
-                spoken = voice.share(start / RATE, end / RATE) >= self._gates.voiced
-                divisible = spoken and end - start >= _DIVISIBLE_S * RATE
-                tries = self._gates.temperatures if spoken and not divisible else self._gates.temperatures[:1]
-                result = self._hear(sound[start:end], language, tries)
-                if self._gates.is_silence(result):
-                    continue
-                if self._gates.is_guess(result):
-                    waiting += voice.halves(start, end)[::-1] if divisible else []
-                    continue
-                found, used = self._split(result, start / RATE, end / RATE)
-                segments += [segment for segment in found if self._gates.keeps(segment, sound, voice, result)]
-                waiting.append((start + max(used, RATE), end))  # at least a second on, or a slip would go on for ever
-        return [Segment(s.start_s + offset_s, s.end_s + offset_s, s.text, s.language) for s in segments]
+                taken = [waiting.pop() for _ in range(min(self.windows, len(waiting)))]
+                taken = [window for window in taken if self._may_hold_words(window)]
+                results = self._hear([window.sound for window in taken], language)
+                waiting += [again for window, result in zip(taken, results) for again in self._after(window, result, language)][
+                    ::-1
+                ]
+        return [one.in_order() for one in heard]
+
+    def _may_hold_words(self, window: _Window) -> bool:
+        return window.end - window.start >= _LEAST_S * RATE and level_dbfs(window.sound) > self._gates.faint_dbfs
+
+    def _after(self, window: _Window, heard: tuple[Any, Any], language: str | None) -> list[_Window]:
+        """Keep what a window said; which windows to hear because of it, in time order.
+
+        A guess about speech is divided, so that one sentence gone wrong does not cost those beside it. A short one is tried
+        again at higher temperatures; what has no voice is not, for none of its words would be certain.
+        """
+        one, start, end, (result, states) = window.of, window.start, window.end, heard
+        spoken = one.voice.share(start / RATE, end / RATE) >= self._gates.voiced
+        divisible = spoken and end - start >= _DIVISIBLE_S * RATE
+        if spoken and not divisible:
+            result = self._insisted(result, states, language)
+        if self._gates.is_silence(result):
+            return []
+        if self._gates.is_guess(result):
+            return [_Window(one, *half) for half in one.voice.halves(start, end)] if divisible else []
+        found, used = self._split(result, start / RATE, end / RATE)
+        one.kept[start] = [segment for segment in found if self._gates.keeps(segment, one.sound, one.voice, result)]
+        return [_Window(one, start + max(used, RATE), end)]  # at least a second on, or a slip would go on for ever
 
     def close(self) -> None:
         """Give the model's memory back; it cannot be used afterwards."""
         self._model = None
 
-    def encode_audio(self, sound: Sound) -> Any:
-        """Encoder states of one window (1, n_audio_ctx, n_audio_state) from float32 sound at 16 kHz."""
+    def encode_audio(self, *windows: Sound) -> Any:
+        """Encoder states (n, n_audio_ctx, n_audio_state) of windows of float32 sound at 16 kHz, spectra made on the device."""
         torch = self._torch
-        padded = np.zeros(self._window, np.float32)
-        padded[: len(sound)] = sound[: self._window]
-        mel = self._whisper.log_mel_spectrogram(torch.from_numpy(padded).to(self._device), self._model.dims.n_mels)
+        padded = np.zeros((len(windows), self._window), np.float32)
+        for row, sound in zip(padded, windows):
+            row[: min(len(sound), self._window)] = sound[: self._window]
+        sounds = torch.from_numpy(padded).to(self._device)
+        # one by one: the library measures each window's spectrum against the loudest moment of all that it is given
+        mel = torch.stack([self._whisper.log_mel_spectrogram(sound, self._model.dims.n_mels) for sound in sounds])
         with torch.inference_mode():
-            states = self._model.encoder(mel[None].to(self._device, self._dtype))
+            states = self._model.encoder(mel.to(self._device, self._dtype))
             return states.half() if self._device != "cpu" else states.float()
 
     def _known(self, language: str | None) -> str | None:
@@ -186,30 +244,46 @@ class WhisperTranscriber:
             raise ConfigError(f"Whisper knows no language {language!r}; set speech_language to a code such as 'en', or None")
         return str(code)
 
-    def _hear(self, window: Sound, language: str | None, temperatures: Sequence[float]) -> Any:
-        """Whisper's own result for one window."""
+    def _hear(self, windows: Sequence[Sound], language: str | None) -> list[tuple[Any, Any]]:
+        """Whisper's own greedy result for each window, and its encoder states; fewer at a time after memory ran out."""
+
+        def run(rows: list[int]) -> list[tuple[Any, Any]]:
+            states = self.encode_audio(*(windows[row] for row in rows))
+            return list(zip(self._decode(states, language, 0.0), states[:, None]))
+
+        found: dict[int, tuple[Any, Any]] = {}
         try:
-            return self._decode(self.encode_audio(window), language, temperatures)
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise EncodingError(f"Whisper failed on {self._device}: {error}") from error
-            self._torch.cuda.empty_cache()
+            for rows, heard in run_governed([1] * len(windows), run, governor=self._governor, release=self._release):
+                found |= zip(rows, heard, strict=True)
+        except DeviceMemoryError as error:
             raise DeviceMemoryError(
                 f"one window of speech does not fit on {self._device}; choose a smaller speech_model, or call clear_memory()"
             ) from error
+        except RuntimeError as error:
+            raise EncodingError(f"Whisper failed on {self._device}: {error}") from error
+        return [found[row] for row in range(len(windows))]
 
-    def _decode(self, states: Any, language: str | None, temperatures: Sequence[float]) -> Any:
-        """Greedy; sampled again, with a fixed seed, while the result is a guess and not silence."""
-        result: Any = None
-        for temperature in temperatures:
-            options = self._whisper.DecodingOptions(language=language, temperature=temperature, fp16=self._device != "cpu")
-            devices = [] if self._device == "cpu" else [self._device]
-            with self._torch.random.fork_rng(devices=devices), self._torch.inference_mode():
-                self._torch.manual_seed(0)
-                result = self._whisper.decode(self._model, states, options)[0]
+    def _release(self) -> None:
+        if self._device != "cpu":
+            self._torch.cuda.empty_cache()
+
+    def _insisted(self, result: Any, states: Any, language: str | None) -> Any:
+        """The result, sampled again at higher temperatures while it is a guess and not silence.
+
+        Each window by itself, with a fixed seed, so that what is drawn does not depend on its company.
+        """
+        for temperature in self._gates.temperatures[1:]:
             if not self._gates.is_guess(result) or self._gates.is_silence(result):
                 break
+            result = self._decode(states, language, temperature)[0]
         return result
+
+    def _decode(self, states: Any, language: str | None, temperature: float) -> list[Any]:
+        options = self._whisper.DecodingOptions(language=language, temperature=temperature, fp16=self._device != "cpu")
+        devices = [] if self._device == "cpu" else [self._device]
+        with self._torch.random.fork_rng(devices=devices), self._torch.inference_mode():
+            self._torch.manual_seed(0)
+            return list(self._whisper.decode(self._model, states, options))
 
     def _split(self, result: Any, start_s: float, end_s: float) -> tuple[list[Segment], int]:
         """Segments of a window from start_s to end_s, and how many of its samples are done with.
@@ -259,30 +333,60 @@ class FasterWhisperTranscriber:
                 name, device=kind, device_index=int(index or 0), compute_type=compute, local_files_only=offline
             )
         except (RuntimeError, ValueError, OSError) as error:
+            if is_out_of_memory(error):
+                raise
             raise WeightsError(f"faster-whisper has no model {name!r} here: {str(error)[:200]}") from error
         self._gates, self._lock, self.notes = gates or Gates(), threading.Lock(), list[str]()
+        self.windows, self._batched = _windows(device), faster.BatchedInferencePipeline(self._model)
         self.fingerprint = f"faster-whisper:{name}|{compute}"
 
     def transcribe(self, pcm: bytes, *, offset_s: float = 0.0, language: str | None = None) -> list[Segment]:
         """As `WhisperTranscriber.transcribe`."""
-        sound = np.frombuffer(pcm[: len(pcm) // 2 * 2], "<i2").astype(np.float32) / 32768.0
-        if len(sound) < _LEAST_S * RATE or level_dbfs(sound) <= self._gates.faint_dbfs:
-            return []
+        return [_moved(segment, offset_s) for segment in self.transcribe_many([pcm], language=language)[0]]
+
+    def transcribe_many(self, sounds: Sequence[bytes], *, language: str | None = None) -> list[list[Segment]]:
+        """As `WhisperTranscriber.transcribe_many`; stretches of one language go through the model together."""
+        heard = [_Heard(pcm) for pcm in sounds]
+        loud = [one for one in heard if len(one.sound) >= _LEAST_S * RATE and level_dbfs(one.sound) > self._gates.faint_dbfs]
         with self._lock:
-            heard, info = self._model.transcribe(sound, language=language, beam_size=1, condition_on_previous_text=False)
-            results = list(heard)
-        voice, kept = Voice(sound), list[Segment]()
+            if self.windows == 1 or len(loud) < 2 or any(len(one.sound) > _WINDOW_S * RATE for one in loud):
+                for one in loud:
+                    found, info = self._model.transcribe(one.sound, language=language, **_PLAIN)
+                    self._keep(one, found, str(info.language))
+            else:
+                spoken = [language or str(self._model.detect_language(one.sound)[0]) for one in loud]
+                for code in dict.fromkeys(spoken):
+                    self._together([one for one, said in zip(loud, spoken, strict=True) if said == code], code)
+        return [one.in_order() for one in heard]
+
+    def _together(self, group: Sequence[_Heard], language: str) -> None:
+        """Each sound as a clip of one long sound, from a whole second on, by which its segments are told apart."""
+        starts = np.cumsum([0, *(-(-len(one.sound) // RATE) for one in group)])
+        joined = np.zeros(int(starts[-1]) * RATE, np.float32)
+        for start, one in zip(starts, group):
+            joined[start * RATE : start * RATE + len(one.sound)] = one.sound
+        clips = [{"start": float(start), "end": float(start) + len(one.sound) / RATE} for start, one in zip(starts, group)]
+        found, _ = self._batched.transcribe(
+            joined, language=language, clip_timestamps=clips, batch_size=self.windows, without_timestamps=False, **_PLAIN
+        )
+        parts: dict[int, list[Any]] = {int(start): [] for start in starts[:-1]}
+        for result in found:
+            parts[result.seek // _FRAMES_PER_S].append(result)
+        for (start_s, results), one in zip(parts.items(), group, strict=True):
+            self._keep(one, results, language, start_s=start_s)
+
+    def _keep(self, one: _Heard, results: Iterable[Any], language: str, *, start_s: float = 0.0) -> None:
+        kept = one.kept[0] = []
         for result in results:
-            segment = Segment(result.start, result.end, result.text.strip(), info.language)
+            segment = Segment(result.start - start_s, result.end - start_s, result.text.strip(), language)
             if self._gates.is_silence(result) or self._gates.is_guess(result):
                 continue
-            if self._gates.keeps(segment, sound, voice, result):
-                kept.append(Segment(segment.start_s + offset_s, segment.end_s + offset_s, segment.text, segment.language))
-        return kept
+            if self._gates.keeps(segment, one.sound, one.voice, result):
+                kept.append(segment)
 
     def close(self) -> None:
         """Give the model's memory back; it cannot be used afterwards."""
-        self._model = None
+        self._model = self._batched = None
 
 
 def open_transcriber(config: Config, plan: DevicePlan | None = None) -> Transcriber:
@@ -306,6 +410,18 @@ def open_transcriber(config: Config, plan: DevicePlan | None = None) -> Transcri
         except (EncodingError, MissingExtraError) as error:
             notes.append(f"{config.speech_model}: {precision} is not used: {error}")
     raise EncodingError("; ".join(notes))
+
+
+def _windows(device: str) -> int:
+    return WINDOWS if device != "cpu" else 1
+
+
+def _floats(pcm: bytes) -> Sound:
+    return np.frombuffer(pcm[: len(pcm) // 2 * 2], "<i2").astype(np.float32) / 32768.0
+
+
+def _moved(segment: Segment, offset_s: float) -> Segment:
+    return replace(segment, start_s=segment.start_s + offset_s, end_s=segment.end_s + offset_s)
 
 
 def level_dbfs(sound: Sound) -> float:

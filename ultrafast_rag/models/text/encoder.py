@@ -17,7 +17,7 @@ import numpy as np
 from ultrafast_rag.config import Config
 from ultrafast_rag.errors import EncodingError, IndexStateError
 from ultrafast_rag.files import Memory
-from ultrafast_rag.models.batching import guarded
+from ultrafast_rag.models.batching import Overflow, guarded
 from ultrafast_rag.models.device import DevicePlan, plan_device
 from ultrafast_rag.models.text.calibration import calibration_hash
 from ultrafast_rag.models.text.openvino import OpenVINOEngine, Progress, engine_id, torch_share
@@ -29,7 +29,6 @@ from ultrafast_rag.models.text.torch import TorchEngine
 from ultrafast_rag.models.weights import resolve
 from ultrafast_rag.types import Vectors
 
-_MOST_AGAIN, _LEAST_AGAIN = 0.01, 8  # rows encoded twice: over this share, and at least so many, half precision is given up
 _WINDOW = 2048  # texts tokenized ahead while the device works on those before
 
 
@@ -60,7 +59,7 @@ class SentenceEncoder:
         self._joins = self._pieces.joins(spec.passage_prompt)
         self._make_exact, self._lock = exact, threading.Lock()
         self._exact: Engine | None = None
-        self._rows = self._again = 0  # encoded, and of them again in float32
+        self._overflow = Overflow()
         self._report = list(report)
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
@@ -126,19 +125,15 @@ class SentenceEncoder:
     def _count(self, rows: int) -> None:
         """Once more than one row in a hundred has to be encoded twice, all are encoded once, in float32."""
         with self._lock:
-            self._rows += rows
-            if self._exact is None or self._again < _LEAST_AGAIN or self._again <= _MOST_AGAIN * self._rows:
+            self._overflow.rows += rows
+            if self._exact is None or not self._overflow.too_many:
                 return
-            share, engine = self._again / self._rows, self.engine
-            self.notes = (
-                *self.notes,
-                f"{engine.name} held {share:.0%} of the texts as no number; float32 encodes them all from here on",
-            )
+            self.notes = (*self.notes, self._overflow.note(self.engine.name))
             self.engine, self._exact, self._make_exact = self._exact, None, None  # dropped by whoever still runs on it
 
     def _encode_fp32(self, framed: list[list[int]]) -> Vectors:
         with self._lock:
-            self._again += len(framed)
+            self._overflow.again += len(framed)
             if self._exact is None:
                 if self._make_exact is None:
                     return self.engine.run(framed)

@@ -162,13 +162,8 @@ def fit(engine: Engine, framed: Sequence[Sequence[int]], exact: Vectors) -> Fit:
 
     At each width a full batch and a single text are run: both occur, and have kernels of their own.
     """
-    everywhere, failed = engine.widths, list[tuple[int, float]]()
-    floor = MIN_COSINE[precision_of(engine.name)]
-    for width, rows in _by_width(everywhere, framed).items():
-        engine.widths = (width,)
-        least = _least_cosine(engine, rows, framed, exact, width)
-        if not least >= floor:  # NaN fails too
-            failed.append((width, least))
+    everywhere, floor = engine.widths, MIN_COSINE[precision_of(engine.name)]
+    failed = [(width, least) for width, least in least_cosines(engine, framed, exact).items() if not least >= floor]  # or NaN
     wrong = {width for width, _ in failed}
     engine.widths = tuple(width for width in everywhere if width not in wrong)
     whole = not everywhere or everywhere[-1] not in wrong
@@ -177,6 +172,16 @@ def fit(engine: Engine, framed: Sequence[Sequence[int]], exact: Vectors) -> Fit:
     vectors = engine.run(framed)
     overlap, _ = agreement(vectors, exact)
     return Fit(engine.name, engine.widths, tuple(failed), float((vectors * exact).sum(1).min()), overlap)
+
+
+def least_cosines(engine: Engine, framed: Sequence[Sequence[int]], exact: Vectors) -> dict[int, float]:
+    """Least cosine to float32 at each of the engine's widths; {} for one that pads to none in particular."""
+    everywhere, found = engine.widths, dict[int, float]()
+    for width, rows in _by_width(everywhere, framed).items():
+        engine.widths = (width,)
+        found[width] = _least_cosine(engine, rows, framed, exact, width)
+    engine.widths = everywhere
+    return found
 
 
 def _by_width(widths: Sequence[int], framed: Sequence[Sequence[int]]) -> dict[int, list[int]]:
