@@ -42,7 +42,7 @@ Apache-2.0, no outside data.
 It recognises this project's own house style only: bar, line, pie, scatter and heat-map charts, tables, flow diagrams,
 island maps, coloured shapes and simple landscapes. A chart's subject is told by its badge and colour, not by its title,
 which cannot be read at {px} pixels. On photographs, or on charts drawn by others, its answers mean nothing:
-use `openai/clip-vit-base-patch32` there. `config.json` carries `"demo": true`.
+use the default, `laion/CLIP-ViT-B-32-laion2B-s34B-b79K`, there. `config.json` carries `"demo": true`.
 
 Held out: recall@1 over 100 unseen pictures with 100 different captions (mean of {rounds} draws):
 text to picture {text_to_image:.3f}, picture to text {image_to_text:.3f};

@@ -10,11 +10,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from ultrafast_rag.bench import COMMANDS, run, write_result
+from ultrafast_rag.bench import COMMANDS, gpu, run, write_result
 from ultrafast_rag.bench.ablation import plot, row_of, steps
 from ultrafast_rag.bench.bigpdf import write_pdf
 from ultrafast_rag.bench.child import call, peak_mb
@@ -81,6 +82,14 @@ def test_list_of_committed_results_is_up_to_date():
     assert made == committed, "run: python -m ultrafast_rag bench list --markdown"
 
 
+def test_the_tables_of_a_moved_index_are_repeated_in_the_list(tmp_path):
+    rows = [{"built with": "torch-f32", "torch-f32": 0.81234567}, {"built with": "int8", "int8": None}]
+    write_result("moved", {"rows": rows, "widths": [{"width": 16, "int8": 1.0}], "notes": ["a note"]}, tmp_path)
+    made = records_markdown({}, tmp_path)
+    assert "## moved.json: rows\n\n| built with | torch-f32 | int8 |\n| --- | --- | --- |\n| torch-f32 | 0.81235 |  |" in made
+    assert made.endswith("- a note\n\n## moved.json: widths\n\n| width | int8 |\n| --- | --- |\n| 16 | 1 |\n")
+
+
 def test_unknown_benchmark_is_refused_with_the_known_ones():
     with pytest.raises(ConfigError, match="quality"):
         run(["speed"])
@@ -94,6 +103,57 @@ def test_gpu_benchmark_without_a_gpu_says_so():
     assert done.returncode == 2  # nothing failed: what was asked for is not here
     assert "needs a CUDA device" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_gpu_benchmark_goes_through_every_kind_on_a_cpu(monkeypatch, tmp_path):
+    """As `bench gpu --device cpu --small`, in this process, with the demonstration models and a few of the switches."""
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("whisper")
+
+    def call(target, arguments):
+        return SimpleNamespace(value=getattr(gpu, target.partition(":")[2])(**arguments))
+
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda model=None, **options: compiled.append(options) or model or (lambda f: f))
+    words = ("default", "one", "compile", "8-bit", "faster")
+    few = {kind: [row for row in listed if row[0].startswith(words)] for kind, listed in gpu.KINDS.items()}
+    monkeypatch.setattr(
+        gpu, "KINDS", {**few, "texts": [row for row in few["texts"] if row[0] != "8-bit"]}
+    )  # held to float32 first
+    monkeypatch.setattr(gpu, "call", call)
+    monkeypatch.setattr(gpu, "_SMALL", {"texts": 4, "pictures": 2, "speech": 1})
+    models = [f"--set=image_model={ROOT}/data/models/demo-clip", f"--set=speech_model={ROOT}/data/models/demo-whisper"]
+    found = run(["gpu", "--device", "cpu", "--small", "--set=offline=true", *models, "--out", str(tmp_path / "gpu.json")])
+    kept = json.loads((tmp_path / "gpu.json").read_text())
+    rows = {(row["of"], row["switch"]): row for row in kept["rows"]}
+    missing = [(kind, name) for kind, listed in gpu.KINDS.items() for name, _ in listed if (kind, name) not in rows]
+    assert all("faster-whisper" in name for _, name in missing), found.table.notes  # its weights are not here
+    assert {"dynamic": True} in compiled
+    for (kind, _), row in rows.items():
+        assert row["windows/s" if kind == "speech" else f"{kind}/s"] > 0
+        assert row["TFLOP/s"] > 0
+        assert row["one T4, estimated"] is None, "a processor says nothing of a T4"
+    assert set(kept["ceiling"]) == {"float16", "float32", "GB/s"}
+
+
+def test_a_t4s_figures_are_estimated_from_ceilings_and_bounded_by_what_it_can_do():
+    ceiling = {"float16": 480.0, "float32": 48.0, "GB/s": 3200.0}
+    # a tenth of this device's memory speed, a twentieth of its products: 1000/20 at the least; 24 x .5 / (10/1000) at the most
+    assert gpu.t4_estimate(1000.0, 10.0, {}, ceiling) == pytest.approx((50.0, 1200.0))
+    assert gpu.t4_estimate(1000.0, 10.0, {"engine": "torch-f32"}, ceiling) == pytest.approx((100.0, 405.0))
+    for kernels in ({"engine": "torch-bf16"}, {"quantization": "8bit"}, {"quantization": "4bit"}):
+        assert gpu.t4_estimate(1000.0, 10.0, kernels, ceiling) is None
+    least, most = gpu.t4_estimate(1000.0, 400.0, {}, ceiling)
+    assert least <= most == pytest.approx(30.0)
+
+
+def test_operations_of_a_window_match_a_count_by_hand():
+    dims = SimpleNamespace(n_mels=1, n_audio_ctx=2, n_audio_state=2, n_audio_layer=1, n_text_state=2, n_text_layer=1, n_vocab=5)
+    encoder = 1 * (2 * 2 * (16 + 32) + 4 * 4 * 2)  # 4 dim^2 + 2 dim inner weights, two tokens; attention
+    convolutions = 2 * 3 * (4 * 1 * 2 + 2 * 2 * 2)  # 4 frames of 1 band, then 2 of 2, three taps
+    sound = 2 * 2 * 2 * (2 * 2)  # keys and values of two positions
+    token = 2 * 14 * 4 + 4 * 2 * 2 + 2 * 2 * 5
+    assert gpu.whisper_flops(dims, 3) == encoder + convolutions + sound + 3 * token
 
 
 def test_result_names_machine_versions_date_and_command(tmp_path):

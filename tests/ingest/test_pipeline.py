@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +31,7 @@ class Listener:
 
 def pipeline(listener, group=(10, 2)):
     ports = Ports(extract=None, chunker=None, text=None, picture=None, speech=lambda: listener, cache=None, group=lambda: group)
-    return Pipeline(Config(), None, ports, clock=StageClock(), stop=threading.Event())
+    return Pipeline(Config(), None, ports, clock=StageClock(), until=lambda: False)
 
 
 def part(number, *sounds):

@@ -156,3 +156,36 @@ def test_modules_in_another_order_or_outside_the_folder_are_refused(folders, tmp
     path.write_text(json.dumps([*modules[:2], {**modules[2], "path": "../elsewhere"}]))
     with pytest.raises(WeightsError, match="outside the model"):
         open_text_encoder(config(folder, tmp_path))
+
+
+def metaspace(folder):
+    """A tokenizer that writes the space before a word into it, as multilingual E5's does: one at the end stands alone."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    words = sorted({word for text in parity.calibration_texts() for word in text.split()})[:480]
+    known = ["<s>", "<pad>", "</s>", "<unk>", "\u2581", "\u2581passage:", "\u2581query:", "\u2581a"]
+    names = list(dict.fromkeys([*known, *(f"\u2581{word}" for word in words)]))
+    tokenizer = Tokenizer(models.WordLevel({name: n for n, name in enumerate(names)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)])
+    tokenizer.save(str(folder / "tokenizer.json"))
+
+
+@pytest.mark.fault
+def test_an_index_from_when_a_prompts_last_space_was_a_token_is_opened(folders, tmp_path):
+    from ultrafast_rag.models.text.reference import MIN_COSINE, Reference
+
+    folder = tmp_path / "model"
+    shutil.copytree(folders("xlm-roberta, prompts (multilingual E5)"), folder)
+    metaspace(folder)
+    encoder = open_text_encoder(config(folder, tmp_path))
+    pieces = encoder._pieces
+    assert len(pieces.tokenize(["passage: "])[0]) == len(pieces.prompt("passage: ")) + 1
+    texts = encoder.reference().texts
+    old = [pieces.with_special_tokens(pieces.tokenize([text]), pieces.tokenize(["passage: "])[0]) for text in texts]
+    vectors = np.concatenate([encoder.engine.run(framed) for framed in old])
+    assert (vectors * encoder.reference().vectors).sum(1).min() < MIN_COSINE["f32"], "the old code refused it"
+    reopened = open_text_encoder(config(folder, tmp_path), space=encoder.space, reference=Reference(texts, vectors))
+    assert reopened.engine.name == "torch-f32"
+    with pytest.raises(IndexStateError, match="other vectors here than the index holds"):
+        open_text_encoder(config(folder, tmp_path), space=encoder.space, reference=Reference(texts, vectors[::-1].copy()))

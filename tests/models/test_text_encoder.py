@@ -147,6 +147,28 @@ def test_masks_prepared_on_the_device_mean_the_same(encoder):
     )
 
 
+def test_compiling_makes_few_graphs_whatever_shapes_come(encoder, monkeypatch):
+    """Torch gives up after eight graphs of one function and runs it uncompiled: seven documents were enough for that once."""
+    import torch
+
+    graphs, compile_model = [], torch.compile
+
+    def counting(graph, inputs):
+        graphs.append(len(inputs))
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", lambda model, **options: compile_model(model, backend=counting, **options))
+    torch.compiler.reset()
+    plan = dataclasses.replace(plan_device(config()), compile=True)
+    engine = TorchEngine(encoder.spec, "torch-f32", plan, config(), ready_masks=True)
+    assert engine.widths == (32, 64, 128, 256)
+    framed = encoder._pieces.with_special_tokens(encoder.tokenize(TEXTS))
+    for rows in (2, 1, 3, 5, 8, 11, len(framed)):  # in widths and counts that all differ
+        np.testing.assert_allclose(engine.run(framed[:rows]), encoder.encode(TEXTS[:rows]), atol=1e-5)
+    torch.compiler.reset()
+    assert 1 <= len(graphs) <= 4
+
+
 class Moody:
     """An engine that gives NaN for some rows, as half precision does on some devices."""
 

@@ -576,6 +576,20 @@ def test_faster_whisper_takes_stretches_of_a_language_together_on_a_gpu(monkeypa
 
 
 @pytest.mark.fault
+def test_out_of_memory_while_layers_are_made_8bit_is_no_fault_of_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ultrafast_rag.models import quantize
+
+    pytest.importorskip("bitsandbytes")
+
+    def full(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(quantize, "_replacement", full)
+    with pytest.raises(torch.OutOfMemoryError):  # plain layers are larger: the pool makes room, and tries again
+        quantize.to_8bit(random_model(), "cpu")
+
+
+@pytest.mark.fault
 def test_out_of_memory_while_faster_whisper_loads_is_no_fault_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
     class Full(FasterWhisper):
         def WhisperModel(self, name: str, **options: Any) -> FasterWhisper:

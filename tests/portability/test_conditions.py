@@ -123,7 +123,7 @@ def run(made, tmp_path, condition):
         "index": str(tmp_path / "index"),
         "questions": list(QUESTIONS),
         "settings": {**SETTINGS, **settings},
-        **condition.asked,
+        **{name: value.format(tmp=tmp_path) if name == "archive" else value for name, value in condition.asked.items()},
     }
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
     for name, value in condition.environment.items():
@@ -162,6 +162,33 @@ def test_an_index_gives_the_same_or_says_why_not(made, tmp_path, condition):
     else:
         assert "error" in said, "neither the same nor an error"
         assert len(said["error"]) > 40
+
+
+@pytest.mark.timeout(300)
+def test_an_archive_gives_the_same_on_another_machine_without_the_sources(made, tmp_path):
+    """Another HOME, cache and path to the model; what the documents held is shown, and that they are gone is said."""
+    elsewhere = {"HOME": "{tmp}/home", "XDG_CACHE_HOME": None, "UFR_CACHE_DIR": "{tmp}/cache", "HF_HOME": "{tmp}/none"}
+    settings = {"text_model": "{tmp}/in/minilm", "engine": "torch-f32"}
+    said = run(made, tmp_path, Condition("", {"archive": "{tmp}/moved.tar"}, settings, elsewhere, prepare="archived"))
+    assert "error" not in said, said["error"]
+    assert said["hits"] == made[1]
+    shown = dict(zip(QUESTIONS, said["evidence"], strict=True))
+    lamp = shown["How much oil does the lamp burn?"]
+    assert re.search(
+        r"lamp\.md (is not here any more|was read on another machine).*; the text above is what was stored of it", lamp[2]
+    )
+    assert shown["Who tends the bees?"] is None, "a passage given as text has no source to miss"
+    made_here = str(tmp_path / "sources")
+    assert not any(made_here in row for row in said["doctor"]), "a path of the machine that made it"
+
+
+def _archived(tmp_path, folder):
+    _sources(tmp_path, folder)
+    with UltraFastRAG(tmp_path / "index", **SETTINGS, engine="torch-f32") as rag:
+        rag.export(tmp_path / "moved.tar")
+    shutil.rmtree(tmp_path / "index")
+    shutil.rmtree(tmp_path / "sources")
+    _moved_model(tmp_path, folder)
 
 
 def _file(tmp_path, folder):

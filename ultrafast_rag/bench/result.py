@@ -18,6 +18,8 @@ from ultrafast_rag.files import write_whole
 from ultrafast_rag.types import Table
 
 FOLDER = Path("data/benchmarks")
+_CELL = 90  # characters that a table's cell shows at most: an error's first words
+_SHOWN = {"moved": ("rows", "widths"), "parity": ("rows",)}  # benchmark -> tables of its file that the folder's README repeats
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +60,12 @@ def records_markdown(measures: Mapping[str, str], folder: Path = FOLDER) -> str:
         "",
     ]
     lines += ["| file | measures | machine | date | command |", "|---|---|---|---|---|"]
+    shown: list[str] = []
     for path in sorted(folder.glob("*.json")):
         record = json.loads(path.read_text(encoding="utf-8"))
+        for name in _SHOWN.get(str(record.get("benchmark")), ()):
+            shown += ["", f"## {path.name}: {name}", "", *_markdown(record.get(name, ()))]
+            shown += ["", *(f"- {note}" for note in record.get("notes", ()))] if name == "rows" else []
         made, name = record.get("machine", ""), str(record.get("benchmark") or path.stem)
         gpus = ", ".join(str(gpu) for gpu in made.get("gpus", ())) if isinstance(made, Mapping) else ""
         place = (
@@ -75,7 +81,22 @@ def records_markdown(measures: Mapping[str, str], folder: Path = FOLDER) -> str:
             f"`{record.get('command', '')}`",
         )
         lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *shown]) + "\n"
+
+
+def _markdown(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Lines of a table with a column for each name in any row."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    cells = [[_cell(row.get(name)) for name in names] for row in rows]
+    return [f"| {' | '.join(row)} |" for row in ([*names], ["---"] * len(names), *cells)]
+
+
+def _cell(value: Any) -> str:
+    """In one line; what is true of a row, and what is not, as in a printed table."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    text = f"{value:.5g}" if isinstance(value, float) else " ".join(str("" if value is None else value).split())
+    return text.replace("|", "\\|") if len(text) <= _CELL else f"{text[:_CELL]} ..."
 
 
 def shown_command(argv: Sequence[str]) -> str:

@@ -232,6 +232,16 @@ class WhisperTranscriber:
             states = self._model.encoder(mel.to(self._device, self._dtype))
             return states.half() if self._device != "cpu" else states.float()
 
+    @property
+    def dims(self) -> Any:
+        """openai-whisper's own ModelDimensions."""
+        return self._model.dims
+
+    def tokens_heard(self, windows: Sequence[Sound], language: str) -> list[int]:
+        """How many tokens each window gives, before any gate; for measuring the model alone."""
+        with self._lock, few_threads(self._torch):
+            return [len(result.tokens) for result, _ in self._hear(windows, language)]
+
     def _known(self, language: str | None) -> str | None:
         if not self.multilingual:
             return "en"

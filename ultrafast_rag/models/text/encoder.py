@@ -262,7 +262,12 @@ class _Opening:
         reference = self._reference()
         if reference is None:
             return Fit(engine.name, engine.widths)
-        return fit(engine, self._framed(reference.texts), reference.vectors)
+        everywhere, found = engine.widths, fit(engine, self._framed(reference.texts), reference.vectors)
+        older = self._framed(reference.texts, older=True)
+        if found.ok or self._given is None or older == self._framed(reference.texts):
+            return found
+        engine.widths = everywhere
+        return fit(engine, older, reference.vectors)
 
     def _reference(self, exact: Engine | None = None) -> Reference | None:
         """The index's, else torch float32's own, made once; None where float32 does not fit. exact: such an engine, open."""
@@ -292,6 +297,11 @@ class _Opening:
             engine.close()
         return Reference(texts, vectors)
 
-    def _framed(self, texts: Sequence[str]) -> list[list[int]]:
-        pieces = WordPieces(self._spec)
-        return pieces.with_special_tokens(pieces.tokenize(texts), pieces.prompt(self._spec.passage_prompt))
+    def _framed(self, texts: Sequence[str], *, older: bool = False) -> list[list[int]]:
+        """older: as until November 2026, when the space at a prompt's end was a token of its own in some vocabularies.
+
+        The engine is held to what the index holds; between one such token and none, vectors remain comparable.
+        """
+        pieces, prompt = WordPieces(self._spec), self._spec.passage_prompt
+        before = pieces.tokenize([prompt])[0] if older and prompt else pieces.prompt(prompt)
+        return pieces.with_special_tokens(pieces.tokenize(texts), before)
