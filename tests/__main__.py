@@ -18,7 +18,8 @@ CHECKS = (
     ("lint", ["ruff", "check", "."]),
     ("format", ["ruff", "format", "--check", "."]),
     ("types", ["mypy"]),
-    ("tests", ["pytest", "-m", "not slow and not long"]),
+    # a file's tests stay together: they share what the file made; more than four would convert more than they test
+    ("tests", ["pytest", "-n", "auto", "--maxprocesses", "4", "--dist", "loadfile", "-m", "not slow and not long"]),
     ("slow tests", ["pytest", "-m", "slow and not long"]),
     ("notebooks", ["pytest", *NBVAL, "notebooks"]),
 )

@@ -14,9 +14,12 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 @pytest.fixture(scope="session", autouse=True)
 def _shared_cache(tmp_path_factory):
-    """UFR_CACHE_DIR as given (a CI that keeps it between runs), else a folder of this run."""
+    """UFR_CACHE_DIR as given (a CI that keeps it between runs), else a folder of this run, for all its processes."""
     if "UFR_CACHE_DIR" not in os.environ:
-        os.environ["UFR_CACHE_DIR"] = str(tmp_path_factory.mktemp("cache"))
+        temporary = tmp_path_factory.getbasetemp()
+        folder = (temporary.parent if "PYTEST_XDIST_WORKER" in os.environ else temporary) / "cache"
+        folder.mkdir(exist_ok=True)
+        os.environ["UFR_CACHE_DIR"] = str(folder)
     return Path(os.environ["UFR_CACHE_DIR"])
 
 

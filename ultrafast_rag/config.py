@@ -104,7 +104,7 @@ class Config:
 
     # extraction
     max_workers: Count = 2  # reader processes
-    page_timeout_s: Positive = 25.0
+    page_timeout_s: Positive = 25.0  # longer on a busy machine, by its load per core
     worker_memory_mb: Count = 3072
     max_image_pixels: Count = 50_000_000
     image_px: Count = 512  # longest side of a stored picture

@@ -41,7 +41,7 @@ def test_a_disk_that_refuses_any_write_costs_a_typed_error_and_the_same_work_suc
 @pytest.mark.fault
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(sys.platform == "win32", reason="forks")
-@pytest.mark.parametrize("count", [30])
+@pytest.mark.parametrize("count", [3 * len(POINTS)])
 def test_a_kill_at_any_write_any_named_point_and_any_moment_loses_nothing_that_was_told(count):
     wrong: list[str] = []
     outcomes = kills(count, wrong=wrong)

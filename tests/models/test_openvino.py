@@ -144,18 +144,20 @@ def test_agreement_is_worked_by_hand():
 
 
 @pytest.mark.fault
-@pytest.mark.parametrize("damage", ["flip", "truncate", "manifest"])
+@pytest.mark.parametrize("damage", ["flip", "truncate", "manifest", "sum"])
 def test_a_damaged_conversion_is_removed_and_never_loaded(spec, tmp_path, damage):
     source = folder_for(spec, "int8", config().cache_dir)
     assert manifest(source) is not None
     copy = folder_for(spec, "int8", tmp_path)
     shutil.copytree(source, copy)
     assert manifest(copy) is not None
-    target = copy / ("manifest.json" if damage == "manifest" else "model.bin")
+    target = copy / ("manifest.json" if damage in ("manifest", "sum") else "model.bin")
     content = bytearray(target.read_bytes())
     if damage == "flip":
         content[len(content) // 2] ^= 1
-    target.write_bytes(bytes(content if damage == "flip" else content[: len(content) // 2]))
+    elif damage == "sum":  # renamed: nothing says what it is any more
+        content = content.replace(b'"sum"', b'"sUm"')
+    target.write_bytes(bytes(content if damage in ("flip", "sum") else content[: len(content) // 2]))
     assert manifest(copy) is None
     assert copy.exists()  # to look is not to remove
     with pytest.warns(RuntimeWarning, match="converted again"), pytest.raises(EncodingError):

@@ -87,6 +87,7 @@ class _Worker:
 
     def answer(self, timeout_s: float) -> tuple[dict[str, Any], list[bytes]]:
         """The next frame; WorkerDied when the worker ends or takes longer. A timer works where pipes cannot be polled."""
+        timeout_s = protocol.patience(timeout_s)
         timer = threading.Timer(timeout_s, self._expire)
         timer.daemon = True
         timer.start()
@@ -99,7 +100,9 @@ class _Worker:
             timer.cancel()
         if frame is None:
             self.kill()
-            raise WorkerDied(f"it took longer than {timeout_s:g} s (Config.page_timeout_s)" if self._timed_out else self._cause())
+            raise WorkerDied(
+                f"it took longer than {timeout_s:.3g} s (Config.page_timeout_s)" if self._timed_out else self._cause()
+            )
         return frame
 
     def _expire(self) -> None:

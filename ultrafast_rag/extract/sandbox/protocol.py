@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import struct
 from collections.abc import Mapping, Sequence
 from typing import Any, BinaryIO, get_args
@@ -18,6 +19,7 @@ from ultrafast_rag.types import BBox, Element, ElementKind, Part
 MAX_JSON = 32 << 20  # a part of text is some 300 kB, of a sheet with full cells some MB, of HTML at most html.MAX_CHARS
 MAX_BYTES = 512 << 20  # a page of many pictures is some MB, 26 s of sound 0.8 MB
 MAX_BLOBS = 10_000  # pictures and sounds of one part
+MOST_PATIENCE = 10.0  # times a limit at most: what hangs is ended on the busiest machine too
 _HEADER = struct.Struct("<II")
 _LENGTH = struct.Struct("<I")
 _KINDS = frozenset(get_args(ElementKind))
@@ -25,6 +27,12 @@ _KINDS = frozenset(get_args(ElementKind))
 
 class WireError(ValueError):
     """The other end broke the protocol."""
+
+
+def patience(seconds: float) -> float:
+    """A time limit as the clock on the wall shows it: longer by the machine's load per core, so that waiting is no failure."""
+    load = os.getloadavg()[0] / (os.cpu_count() or 1) if hasattr(os, "getloadavg") else 1.0
+    return seconds * min(max(load, 1.0), MOST_PATIENCE)
 
 
 def send(stream: BinaryIO, message: Mapping[str, Any], data: Sequence[bytes] = ()) -> None:

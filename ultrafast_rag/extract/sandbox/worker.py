@@ -100,7 +100,7 @@ class _Server:
 
     def _extract(self, message: Mapping[str, Any]) -> None:
         path = Path(message["path"])
-        patience_s = 2 * self._config.page_timeout_s + 5
+        patience_s = protocol.patience(2 * self._config.page_timeout_s + 5)  # the parent's own limit comes first
         _alarm(patience_s)
         extractor = open_extractor(path, self._config)
         protocol.send(self._out, {"ready": True})  # imports are done: the parent's clock for the first part starts
@@ -117,7 +117,7 @@ class _Server:
         module, name = message["function"].rsplit(".", 1)
         function = getattr(importlib.import_module(f"ultrafast_rag.extract.{module}"), name)
         protocol.send(self._out, {"ready": True})
-        _alarm(2 * self._config.page_timeout_s + 5)
+        _alarm(protocol.patience(2 * self._config.page_timeout_s + 5))
         data = function(**message["arguments"])
         _alarm(0)
         protocol.send(self._out, {}, [data])

@@ -195,7 +195,7 @@ def manifest(folder: Path) -> dict[str, Any] | None:
     try:
         stated: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         sound = all(sha256_of(folder / name) == stated["sha256"][name] for name in FILES)
-        return stated if sound and stated.get("sum", _sum(stated)) == _sum(stated) else None  # older ones have no "sum"
+        return stated if sound and stated["sum"] == _sum(stated) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
