@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ultrafast_rag.config import Config
-from ultrafast_rag.ingest.pipeline import Pipeline, Ports, _End, _Open
+from ultrafast_rag.ingest.pipeline import PARTS_AHEAD, Pipeline, Ports, _End, _Open
 from ultrafast_rag.ingest.sources import Source
 from ultrafast_rag.models.device import GpuFacts, plan_device
 from ultrafast_rag.monitor import StageClock
@@ -53,6 +53,19 @@ def test_sounds_of_several_parts_are_heard_together_and_everything_stays_in_its_
         spoken = {i[1].number: [(e.kind, e.text, e.start_s) for e in i[1].elements] for i in found if isinstance(i, tuple)}
         assert spoken[3] == [("text", "page 3", None), ("speech", "b", 31.0), ("speech", "c", 32.0)]
         assert spoken[2] == [("text", "page 2", None)]
+
+
+def test_pages_do_not_wait_for_a_second_recording():
+    document, given = _Open(SOURCE, 1, None, ""), []
+
+    def endless():
+        for n in range(10 * PARTS_AHEAD):
+            given.append(n)
+            yield document, part(n, *("a" if n == 0 else ""))
+
+    first = next(pipeline(Listener(8))._heard(endless()))
+    assert first[1].number == 0
+    assert len(given) <= PARTS_AHEAD, "the whole folder was held in memory"
 
 
 def test_without_a_transcriber_the_report_says_so_and_the_rest_is_read():

@@ -233,7 +233,7 @@ class Pipeline:
             if item is not None:
                 held.append(item)
                 sounds += 0 if isinstance(item, _End) else sum(element.kind == "sound" for element in item[1].elements)
-                if 0 < sounds < self._windows():
+                if 0 < sounds < self._windows() and len(held) < PARTS_AHEAD:
                     continue
             yield from self._transcribed(held)
             held, sounds = [], 0
