@@ -32,5 +32,8 @@ policy = "least frequent"
 # 06_enrichment, design for a budget: 3 000 chunks at $0.0007 within $1 and 2 days; free is 500, paid is $1 / $0.0007 = 1 428
 plan = {"share": 0.475, "requests a day": 10_000}
 
+# 07_caching_and_cost, a policy: a change ends what was kept, figures must match, and 0.002 / 2 is one in a thousand
+policy_kept = {"kept after a change": False, "bearing 9 by bearing 7": False, "false hits in a thousand that still pay": 1}
+
 # 08_evaluation: (1.96 * 0.3 / 0.05) ** 2 = 138.3
 questions = 140

@@ -24,6 +24,7 @@ SOLUTIONS = runpy.run_path(str(Path(__file__).parents[2] / "notebooks" / "soluti
 BUDGET = {"chunks": 3000, "usd_per_chunk": 0.0007, "limit_usd": 1.0, "limit_days": 2}
 DIFFERENCE = {"difference": 0.05, "deviation": 0.3}
 ANSWERED = {"garden": True, "airline": False, "tower": True}
+KEPT = {"kept after a change": False, "bearing 9 by bearing 7": False, "false hits in a thousand that still pay": 1}
 CACHED = {"documents read": 1, "unchanged": 2, "vectors computed": 1}
 
 
@@ -32,6 +33,7 @@ CACHED = {"documents read": 1, "unchanged": 2, "vectors computed": 1}
     [
         check_prediction(dict.fromkeys(ANSWERED), ANSWERED, why="x"),
         check_prediction(dict.fromkeys(CACHED), CACHED, why="x"),
+        check_prediction(dict.fromkeys(KEPT), KEPT, why="x"),
         check_guard(lambda asked, answered, cosine: None),
         check_batches(lambda lengths, budget: None),
         check_policy(None),
@@ -47,6 +49,7 @@ def test_an_unsolved_exercise_says_not_yet_and_raises_nothing(unsolved):
 def test_the_solutions_solve():
     assert check_prediction(SOLUTIONS["answered"], ANSWERED, why="x").solved
     assert check_prediction(SOLUTIONS["cached"], CACHED, why="x").solved
+    assert check_prediction(SOLUTIONS["policy_kept"], KEPT, why="x").solved
     for verdict in (
         check_guard(SOLUTIONS["guard"]),
         check_batches(SOLUTIONS["batches"]),

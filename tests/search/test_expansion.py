@@ -61,6 +61,8 @@ def test_only_a_question_of_several_questions_is_taken_apart(question, expected)
 def test_fusion_is_the_mean_of_scores_scaled_to_each_runs_best():
     hits = fused([[hit(1, 0.8), hit(2, 0.4)], [hit(2, 2.0), hit(3, 1.0)]])
     assert [(one.chunk_id, one.score) for one in hits] == [(2, pytest.approx(0.75)), (1, 0.5), (3, 0.25)]
+    best_of_each = fused([[hit(1, 0.8), hit(2, 0.4)], [hit(3, 2.0), hit(2, 1.2)]], by=max)
+    assert [(one.chunk_id, one.score) for one in best_of_each] == [(1, 1.0), (3, 1.0), (2, pytest.approx(0.6))]
     assert fused([[], []]) == []
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from ultrafast_rag.config import Config
@@ -62,9 +63,8 @@ class Expander:
         """
         if isinstance(query, bytes):
             return self._searcher.search(query, k=k, rerank=rerank, **options)
-        asked, notes = [query], list[str]()
-        if self._config.decompose:
-            asked += parts(query)
+        apart = parts(query) if self._config.decompose else []
+        asked, notes = apart or [query], list[str]()
         if self._config.expansion == "generated":
             try:
                 asked += variants(self._model(), query)
@@ -72,9 +72,9 @@ class Expander:
                 notes.append(f"no variants of the question were searched: {error}")
         if len(asked) == 1:
             hits = self._one(query, k=k, rerank=rerank, **options)
-        else:
+        else:  # parts ask for different things, so each one's best counts; variants for the same, so what most find
             runs = [self._one(one, k=3 * k, **options) for one in asked]
-            found = fused(runs)
+            found = fused(runs, by=_greatest) if apart else fused(runs)
             hits = Hits((self._searcher.rerank(query, found[: 3 * k]) if rerank else found)[:k], query=query)
             hits.seconds = sum(run.seconds for run in runs)
         hits.notes = (*hits.notes, *notes)
@@ -147,15 +147,20 @@ def variants(model: StructuredModel, question: str) -> list[str]:
     return [text for text in fresh if text != question][:VARIANTS]
 
 
-def fused(runs: Sequence[Sequence[Hit]]) -> list[Hit]:
-    """Hits of several searches by their mean score, each run's scaled to its best; a run without a hit counts 0 for it.
+def fused(runs: Sequence[Sequence[Hit]], *, by: Callable[[Sequence[float]], float] = fmean) -> list[Hit]:
+    """Hits of several searches by their mean or greatest score, each run's scaled to its best; 0 in a run that lacks them.
 
-    Source: CombSUM, Fox and Shaw, TREC-2, 1994.
+    Source: CombSUM and CombMAX, Fox and Shaw, TREC-2, 1994.
     """
-    score, hit_of = Counter[int](), dict[int, Hit]()
-    for run in runs:
+    scores, hit_of = dict[int, list[float]](), dict[int, Hit]()
+    for n, run in enumerate(runs):
         best = max((hit.score for hit in run), default=0.0)
         for hit in run:
             hit_of.setdefault(hit.chunk_id, hit)
-            score[hit.chunk_id] += hit.score / best / len(runs) if best > 0 else 0  # type: ignore[assignment]
-    return [replace(hit_of[chunk], score=float(value)) for chunk, value in score.most_common()]
+            scores.setdefault(hit.chunk_id, [0.0] * len(runs))[n] = hit.score / best if best > 0 else 0.0
+    ranked = sorted(((by(of_runs), chunk) for chunk, of_runs in scores.items()), key=lambda row: -row[0])
+    return [replace(hit_of[chunk], score=score) for score, chunk in ranked]
+
+
+def _greatest(scores: Sequence[float]) -> float:
+    return max(scores)
