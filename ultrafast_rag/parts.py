@@ -12,12 +12,11 @@ import threading
 from collections.abc import Callable, Mapping
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ultrafast_rag.answer.extractive import ExtractiveAnswerer
 from ultrafast_rag.answer.select import Generators
 from ultrafast_rag.config import Config
-from ultrafast_rag.enrich.enricher import Enricher
 from ultrafast_rag.errors import ConfigError, ExtractionError, IndexStateError, did_you_mean
 from ultrafast_rag.extract.sandbox.pool import Sandbox
 from ultrafast_rag.index.dense import DenseIndex
@@ -45,6 +44,9 @@ from ultrafast_rag.search.optimizer import QueryOptimizer
 from ultrafast_rag.search.searcher import Searcher
 from ultrafast_rag.search.unrefined import Unrefined
 from ultrafast_rag.types import TEXT_SPACE, VISUAL_SPACE, Chunk, Hit
+
+if TYPE_CHECKING:
+    from ultrafast_rag.enrich.enricher import Enricher
 
 CONFIG = "config"
 FETCHED = "fetched"
@@ -243,6 +245,7 @@ class Parts:
 
     def _enricher(self) -> Enricher:
         from ultrafast_rag.answer.gemini import estimate_tokens
+        from ultrafast_rag.enrich.enricher import Enricher
 
         return Enricher(
             self._generators.form_filler(),

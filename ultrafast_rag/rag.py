@@ -18,24 +18,17 @@ from dataclasses import asdict, replace
 from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ultrafast_rag.answer.chat import Chat, as_hits
-from ultrafast_rag.answer.conversation import sample_questions
-from ultrafast_rag.answer.memory import FILE as MEMORY_FILE
-from ultrafast_rag.answer.memory import Memory, MemoryConsolidator
 from ultrafast_rag.answer.select import GeneratorChoice
 from ultrafast_rag.config import Config
 from ultrafast_rag.doctor import examine
-from ultrafast_rag.enrich.enricher import EnrichPlan, EnrichReport
-from ultrafast_rag.enrich.indexing import ENRICHED, index_enrichments, unenriched
+from ultrafast_rag.enrich import ENRICHED
 from ultrafast_rag.errors import ConfigError
 from ultrafast_rag.extract.detect import media_type
 from ultrafast_rag.extract.discover import discover
-from ultrafast_rag.index.archive import export_archive, restore_archive
 from ultrafast_rag.index.dense import DenseIndex
 from ultrafast_rag.index.lexical import LexicalIndex
-from ultrafast_rag.index.repair import Repair, repair
 from ultrafast_rag.index.result_disk import DiskTier
 from ultrafast_rag.index.store import Store
 from ultrafast_rag.index.stores.elsewhere import ElsewhereIndex
@@ -56,8 +49,14 @@ from ultrafast_rag.remote.redis_tier import RedisTier
 from ultrafast_rag.search.asked import Asked
 from ultrafast_rag.search.query_cache import QueryCache, frozen, normalised, writer_key
 from ultrafast_rag.search.searcher import check_query, read_query
-from ultrafast_rag.search.semantic_cache import SemanticCache
 from ultrafast_rag.types import TEXT_SPACE, Answer, Documents, Facts, Hit, Hits, IngestReport, Leaf, ProgressState, Table
+
+if TYPE_CHECKING:  # imported where they are used: a question needs none of them
+    from ultrafast_rag.answer.chat import Chat
+    from ultrafast_rag.answer.memory import Memory, MemoryConsolidator
+    from ultrafast_rag.enrich.enricher import EnrichPlan, EnrichReport
+    from ultrafast_rag.index.repair import Repair
+    from ultrafast_rag.search.semantic_cache import SemanticCache
 
 EDGES: dict[str, Callable[..., Any]] = {}
 """What the package root hangs onto this class from above, e.g. "widget"; no arrow points up for it."""
@@ -289,6 +288,8 @@ class UltraFastRAG(Parts):
     @cached_property
     def semantic_cache(self) -> SemanticCache:
         """Answers by the meaning of questions; asked only with Config(semantic_cache=True)."""
+        from ultrafast_rag.search.semantic_cache import SemanticCache
+
         return SemanticCache(
             lambda questions: self._models.text().encode_queries(questions),
             fits=lambda question, answer: self._extractive.fits(question, answer),
@@ -357,6 +358,8 @@ class UltraFastRAG(Parts):
 
     def sample_questions(self, n: int = 4) -> list[str]:
         """At most n questions that this index has something about, from its headings; [] for an empty one."""
+        from ultrafast_rag.answer.conversation import sample_questions
+
         return sample_questions(self._store.sample(25 * n), n)
 
     # ---- conversation
@@ -364,7 +367,9 @@ class UltraFastRAG(Parts):
     @cached_property
     def memory(self) -> MemoryConsolidator:
         """What conversations about this index left behind; beside the index, and in no archive of it."""
-        path = None if self._ephemeral else self._store.folder / MEMORY_FILE
+        from ultrafast_rag.answer.memory import FILE, MemoryConsolidator
+
+        path = None if self._ephemeral else self._store.folder / FILE
         return MemoryConsolidator(path, encode=lambda texts: self._models.text().encode(texts), space=self.config.text_model)
 
     def chat(self, session: str = "default", *, follow_ups: bool = True) -> Chat:
@@ -373,10 +378,14 @@ class UltraFastRAG(Parts):
         session: names it; `chat.history` shows its turns. follow_ups: questions that lean on the one before are understood so.
         StorageError where the index's folder cannot be written.
         """
+        from ultrafast_rag.answer.chat import Chat
+
         return Chat(self.memory, self._answer_beside, self.stream, session=session, follow_ups=follow_ups)
 
     def _answer_beside(self, question: str, memories: Sequence[Memory], **options: Any) -> Answer:
         """`query`, with what was said in a conversation as further sources; such an answer is not cached."""
+        from ultrafast_rag.answer.chat import as_hits
+
         if not memories:
             return self.query(question, **options)
         generator = options.pop("generator", None)
@@ -392,6 +401,8 @@ class UltraFastRAG(Parts):
 
     def enrich_plan(self) -> EnrichPlan:
         """What `enrich` would take in requests, tokens, dollars and days; spends nothing."""
+        from ultrafast_rag.enrich.indexing import unenriched
+
         with closing(self._enricher()) as enricher:
             return enricher.plan(unenriched(self._store))
 
@@ -405,6 +416,8 @@ class UltraFastRAG(Parts):
 
     async def aenrich(self, *, limit_usd: float | None = None, time_budget_s: float | None = None) -> EnrichReport:
         """`enrich` for a running event loop."""
+        from ultrafast_rag.enrich.indexing import index_enrichments, unenriched
+
         with closing(self._enricher()) as enricher:
             run = enricher.run(unenriched(self._store), limit_usd=limit_usd, time_budget_s=time_budget_s)
             await asyncio.to_thread(self._catch_up)
@@ -503,6 +516,8 @@ class UltraFastRAG(Parts):
         Of this machine nothing travels: of a source's path only its last part, as far as that tells it from others.
         paths: True keeps whole paths. StorageError when the disk refuses.
         """
+        from ultrafast_rag.index.archive import export_archive
+
         return export_archive(self._store, Path(archive), paths=paths)
 
     @classmethod
@@ -512,6 +527,8 @@ class UltraFastRAG(Parts):
         Sources are known by name and content: the same files, ingested again from wherever they are now, are
         unchanged, and evidence shows their pages from then on.
         """
+        from ultrafast_rag.index.archive import restore_archive
+
         folder = restore_archive(Path(archive), Path(path))
         try:
             return cls(folder, **settings)
@@ -526,6 +543,8 @@ class UltraFastRAG(Parts):
         Whole rows are kept, damaged ones never guessed: documents that lost something are named and are read again by the
         next ingest. Nobody else may have it open. IndexStateError when there is no index, StorageError when the disk refuses.
         """
+        from ultrafast_rag.index.repair import repair
+
         folder = Path(path).expanduser()
         report = repair(folder)
         if report.whole and report.derived:

@@ -11,11 +11,11 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterable, Callable, Sequence
 
+from ultrafast_rag.enrich import ENRICHED
 from ultrafast_rag.enrich.enricher import Enrichment
 from ultrafast_rag.ports import DocumentReader
 from ultrafast_rag.types import DESCRIBES, Chunk, Passage, Record
 
-ENRICHED = "enriched:"
 AT_ONCE = 32  # enrichments encoded and committed together; what is paid for is kept before that, one by one
 
 

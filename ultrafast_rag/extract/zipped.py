@@ -14,7 +14,6 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
-from xml.etree import ElementTree
 
 MAX_XML_BYTES = 256 << 20  # of all members once unpacked; a reader's default limit of 3 GB holds it, the tree and the parts
 MAX_TAGS = 4_000_000  # of one document: lxml takes some 100 bytes a tag, so 400 MB; a book of 1 000 pages has under 1 million
@@ -121,6 +120,8 @@ def title_of(archive: zipfile.ZipFile, member: str = "docProps/core.xml") -> str
     """The title in an Office or OpenDocument file's properties; "" without one, or for what the program itself puts there."""
     if member not in archive.namelist():
         return ""
+    from xml.etree import ElementTree
+
     tree = ElementTree.fromstring(read_xml(archive, member))
     title = next((node.text or "" for node in tree.iter() if isinstance(node.tag, str) and node.tag.endswith("}title")), "")
     return "" if title in ("PowerPoint Presentation", "Word Document") else " ".join(title.split())

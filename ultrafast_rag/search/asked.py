@@ -8,12 +8,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ultrafast_rag.search.query_cache import QueryCache, frozen, normalised, writer_key
 from ultrafast_rag.search.searcher import check_query
-from ultrafast_rag.search.semantic_cache import SemanticCache
 from ultrafast_rag.types import Answer, EvidenceSource, Hits
+
+if TYPE_CHECKING:
+    from ultrafast_rag.search.semantic_cache import SemanticCache
 
 
 class Asked:
