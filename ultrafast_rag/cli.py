@@ -1,4 +1,4 @@
-"""Command line: demo, doctor, ingest, search, query, serve, bench, export, restore.
+"""Command line: demo, doctor, ingest, search, query, serve, mcp, bench, export, restore.
 
 Each command prints for people, or with --json for programs. Errors end in one line on stderr that says
 what to do. Exit code 2: asked wrongly (unknown option, impossible setting or filter). 1: it failed, or
@@ -93,6 +93,8 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--burst", type=int, default=40, help="requests at once for each key")
     serve.add_argument("--body-mb", type=float, default=64.0, help="largest request")
     serve.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS", help="longest question")
+
+    _command(commands, "mcp", _mcp, "tools for an agent, over standard input and output (Model Context Protocol)")
 
     bench = _command(commands, "bench", _bench, "measure this machine; 'bench list' names the tables")
     bench.add_argument("rest", nargs=argparse.REMAINDER, help="table and its options")
@@ -190,6 +192,16 @@ def _serve(arguments: argparse.Namespace) -> None:
     settings = {"quiet": True, **_settings(arguments.set)}
     with UltraFastRAG(arguments.index, **settings) as rag:
         http.serve(rag, serving, index=arguments.index, say=lambda text: print(text, file=sys.stderr, flush=True))
+
+
+def _mcp(arguments: argparse.Namespace) -> None:
+    from ultrafast_rag.serve import mcp
+
+    settings = {**_settings(arguments.set), "quiet": True}  # standard output is the protocol's
+    if not arguments.index.exists():
+        raise IndexStateError(f"there is no index in {arguments.index}; make one with the ingest command, or name another")
+    with UltraFastRAG(arguments.index, **settings) as rag:
+        mcp.serve(rag)
 
 
 def _export(arguments: argparse.Namespace) -> str:

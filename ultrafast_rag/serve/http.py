@@ -15,6 +15,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
@@ -61,6 +62,7 @@ KEYS = "UFR_API_KEYS"
 QUESTION_CHARS = 4_000  # some 1 000 tokens; encoders take 256 to 512
 LIST_LIMIT = 1_000  # of sources, files and filter values in one request
 DRAIN_S = 30.0  # what runs when the server is told to stop may take so long
+HEARTBEAT_S = 0.05  # how often the event loop's lateness is looked at
 CONNECTIONS = 1_000  # at once; more are answered 503 at the door
 _PAGE = Path(__file__).with_name("page.html")
 _log = logging.getLogger("ultrafast_rag")
@@ -218,6 +220,13 @@ class Service:
             _log.exception("the index cannot be asked")
             self.state = f"{type(error).__name__}: {error}"
 
+    async def watch_loop(self) -> None:
+        """Record how late the event loop wakes us: what every caller waits, whatever he asks."""
+        while True:
+            start = time.perf_counter()
+            await asyncio.sleep(HEARTBEAT_S)
+            self.rag.monitor.track_operation("http loop lag", max(0.0, time.perf_counter() - start - HEARTBEAT_S))
+
     def stop(self) -> None:
         """Take no more; an ingest under way ends in good order and says so."""
         self.stopping, self.state = True, "stopping"
@@ -288,8 +297,9 @@ def make_app(service: Service) -> fastapi.FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: fastapi.FastAPI) -> AsyncIterator[None]:
-        warming = asyncio.create_task(service.warm_up())
+        warming, watching = asyncio.create_task(service.warm_up()), asyncio.create_task(service.watch_loop())
         yield
+        watching.cancel()
         service.stop()
         await warming
 

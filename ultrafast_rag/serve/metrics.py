@@ -14,7 +14,7 @@ else:
     prometheus_client = require("prometheus_client", package="prometheus-client", extra="server")
     core = require("prometheus_client.core", package="prometheus-client", extra="server")
 
-_QUANTILES = {"0.5": "p50_ms", "0.95": "p95_ms", "0.99": "p99_ms"}
+_QUANTILES = {"0.5": "p50_ms", "0.95": "p95_ms", "0.99": "p99_ms", "1": "max_ms"}
 _PREFIX = "ultrafast_rag_"
 
 
