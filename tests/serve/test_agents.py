@@ -42,13 +42,13 @@ def rag(place):
 def test_the_tools_find_and_summarise(rag):
     tools = KnowledgeBase(rag)
     found = tools.search_knowledge_base("range at Kellow Point", k=99)
-    assert "6.4 metres" in found[0]["text"]
-    assert found[0]["where"] == "tides.md"
-    for name in ("tides.md", found[0]["document"]):
+    assert "6.4 metres" in found[0].text
+    assert found[0].where == "tides.md"
+    for name in ("tides.md", found[0].document):
         summary = tools.get_document_summary(name)
-        assert (summary["document"], summary["title"], summary["passages"]) == ("tides.md", "Tides", 2)
-        assert summary["sections"] == ["Spring tides", "Neap tides"]
-        assert "twice a month" in summary["opening"]
+        assert (summary.document, summary.title, summary.passages) == ("tides.md", "Tides", 2)
+        assert summary.sections == ["Spring tides", "Neap tides"]
+        assert "twice a month" in summary.opening
     with pytest.raises(ConfigError, match=r"there are: .*tides\.md"):
         tools.get_document_summary("nothing.pdf")
 
@@ -73,7 +73,7 @@ async def test_pydantic_ai_s_test_model_calls_the_tools_and_is_told_its_mistakes
         if last.part_kind == "retry-prompt":
             assert "tides.md" in str(last.content)
             return pydantic_ai.ModelResponse([pydantic_ai.ToolCallPart("get_document_summary", {"document": "tides.md"})])
-        return pydantic_ai.ModelResponse([pydantic_ai.TextPart(last.content["title"])])
+        return pydantic_ai.ModelResponse([pydantic_ai.TextPart(last.content.title)])
 
     assert (await pydantic_ai.Agent(FunctionModel(write), toolsets=[toolset(rag)]).run("Sum it up")).output == "Tides"
 

@@ -8,7 +8,8 @@ text from documents: data, as the tools' descriptions tell the model.
 
 from __future__ import annotations
 
-from typing import Any, TypedDict
+from dataclasses import dataclass
+from typing import Any
 
 from ultrafast_rag.errors import ConfigError, require
 from ultrafast_rag.rag import UltraFastRAG
@@ -18,7 +19,8 @@ MOST = 20  # passages for one call: a model's context is not ours to fill
 OPENING_CHARS, SECTIONS, READ = 800, 40, 200  # of a document: what a page of notes would hold; passages looked at for it
 
 
-class Passage(TypedDict):
+@dataclass(frozen=True, slots=True)
+class Passage:
     """A passage, where it stands, and how well it fits."""
 
     text: str
@@ -27,7 +29,8 @@ class Passage(TypedDict):
     score: float
 
 
-class Summary(TypedDict):
+@dataclass(frozen=True, slots=True)
+class Summary:
     """What a document is: its name, title and size, its sections in order, and how it begins."""
 
     document: str
