@@ -19,7 +19,7 @@ MOST = 20  # passages for one call: a model's context is not ours to fill
 OPENING_CHARS, SECTIONS, READ = 800, 40, 200  # of a document: what a page of notes would hold; passages looked at for it
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # with slots, MCP takes a slot for a default value
 class Passage:
     """A passage, where it stands, and how well it fits."""
 
@@ -29,7 +29,7 @@ class Passage:
     score: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # with slots, MCP takes a slot for a default value
 class Summary:
     """What a document is: its name, title and size, its sections in order, and how it begins."""
 
