@@ -70,12 +70,13 @@ async def test_pydantic_ai_s_test_model_calls_the_tools_and_is_told_its_mistakes
         last = messages[-1].parts[-1]
         if last.part_kind == "user-prompt":
             return pydantic_ai.ModelResponse([pydantic_ai.ToolCallPart("get_document_summary", {"document": "gone.pdf"})])
-        if last.part_kind == "retry-prompt":
+        if "there is no document" in str(last.content):
             assert "tides.md" in str(last.content)
             return pydantic_ai.ModelResponse([pydantic_ai.ToolCallPart("get_document_summary", {"document": "tides.md"})])
-        return pydantic_ai.ModelResponse([pydantic_ai.TextPart(last.content.title)])
+        return pydantic_ai.ModelResponse([pydantic_ai.TextPart(str(last.content))])
 
-    assert (await pydantic_ai.Agent(FunctionModel(write), toolsets=[toolset(rag)]).run("Sum it up")).output == "Tides"
+    told = (await pydantic_ai.Agent(FunctionModel(write), toolsets=[toolset(rag)]).run("Sum it up")).output
+    assert "Spring tides" in told
 
 
 async def test_the_reference_client_speaks_to_the_mcp_server_over_its_pipes(rag, place):
