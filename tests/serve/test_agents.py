@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -86,6 +87,7 @@ async def test_the_reference_client_speaks_to_the_mcp_server_over_its_pipes(rag,
         command=sys.executable,
         args=["-m", "ultrafast_rag", "mcp", "--index", str(place / "index"), *settings],
         cwd=Path(__file__).parents[2],
+        env=dict(os.environ),  # the cache of this run, and no hub
     )
     async with mcp.Client(started) as client:
         tools = {tool.name: tool for tool in (await client.list_tools()).tools}
