@@ -50,7 +50,7 @@ WHERE = {
     "the dense leg": [
         lambda d, name=name: row(d["rows"], chunks=1_000_000)[name] for name in ("dense search ms", "recall@10", "bytes/vector")
     ],
-    "nDCG@10": column("default", "collection", ["squad2", "scifact", "xquad-de", "xquad-zh"]),
+    "nDCG@10": column("default", "collection", ["squad2", "scifact", "xquad-de", "xquad-zh", "xquad-hi"]),
     "CLIP ViT-B/32": [
         media("CLIP ViT-B/32 pictures", "openvino-bf16, default tokens a batch"),
         media("CLIP ViT-B/32 texts", "openvino-bf16, default tokens a batch"),
@@ -83,18 +83,17 @@ def test_every_number_of_the_table_is_on_record():
 
 
 # what stands before a measured number in running text -> its JSON and the place in it
+KILLS = "killed: n-th operation, named point, any moment"
 PROSE = {
+    "0.3 % for the kills": ("faults.json", lambda d: 100 * row(d["rows"], fault=KILLS)["rate_below"]),
+    "ready to write again in 29 ms": ("faults.json", lambda d: row(d["rows"], fault=KILLS)["recovery_p50_ms"]),
+    "(p99 124 ms": ("faults.json", lambda d: row(d["rows"], fault=KILLS)["recovery_p99_ms"]),
     "matrix products run at 0.94": ("profile.json", lambda d: d["layers"]["tera_ops"]),
     "one large product alone reaches 0.95": ("profile.json", lambda d: d["layers"]["ceiling_tera_ops"]),
     "(AUC 0.66": ("reader.json", lambda d: d["AUC"]),
     "The packaged reader (3 MB": ("reader.json", lambda d: d["size_bytes"] / 1e6),
 }
-NOT_MEASURED = (
-    "about 6 GB",
-    "*estimate* 4 000 pages/min",
-    "noise 20 dB",
-    "3/n at 95 %",
-)  # said to be no measurement, or a setting
+NOT_MEASURED = ("about 6 GB", "*estimate* 4 000 pages/min", "noise 20 dB")  # said to be no measurement, or a setting
 MEASURED = re.compile(r"(?<![\w.])(?:\d+\.\d+(?![\w.])|\d[\d ]*(?= ?(?:(?:ms|MB|GB|dB|s|tokens/s|pages/min)\b|%)))")
 
 
@@ -115,6 +114,18 @@ def test_every_number_of_the_running_text_is_on_record():
             name, place = PROSE[said]
             record = json.loads((ROOT / "data" / "benchmarks" / name).read_text(encoding="utf-8"))
             assert float(found.group()) == pytest.approx(place(record), rel=0.02), said
+
+
+def test_the_table_of_faults_is_the_record():
+    rows = json.loads((ROOT / "data" / "benchmarks" / "faults.json").read_text(encoding="utf-8"))["rows"]
+    section = README[README.index("| fault | trials") : README.index("After a kill")]
+    shown = [[int(re.sub(r"[^\d]", "", cell) or 0) for cell in line.split("|")[2:5]] for line in section.strip().splitlines()[2:]]
+    counts = [(row.get("refused", 0), row.get("wrong", 0) + row.get("lost", 0), row["raw"] + row.get("hung", 0)) for row in rows]
+    assert [trials for trials, _, _ in shown] == [row["trials"] for row in rows]
+    assert [raw for _, _, raw in shown] == [raw for _, _, raw in counts] == [0] * 5
+    assert [wrong for _, wrong, _ in counts] == [0] * 5
+    assert [said for _, said, _ in shown[:2]] == [refused for refused, _, _ in counts[:2]]  # "0 (313 refused in words)"
+    assert shown[4][1] == round(10 * rows[4]["parent_grew_mb"])  # "3.8 MB"
 
 
 def test_numbers_are_of_the_machine_the_table_names():
