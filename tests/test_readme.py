@@ -93,7 +93,12 @@ PROSE = {
     "(AUC 0.66": ("reader.json", lambda d: d["AUC"]),
     "The packaged reader (3 MB": ("reader.json", lambda d: d["size_bytes"] / 1e6),
 }
-NOT_MEASURED = ("about 6 GB", "*estimate* 4 000 pages/min", "noise 20 dB")  # said to be no measurement, or a setting
+NOT_MEASURED = (
+    "about 6 GB",
+    "*estimate* 4 000 pages/min",
+    "noise 20 dB",
+    "3/n at 95 %",
+)  # said to be no measurement, or a setting
 MEASURED = re.compile(r"(?<![\w.])(?:\d+\.\d+(?![\w.])|\d[\d ]*(?= ?(?:(?:ms|MB|GB|dB|s|tokens/s|pages/min)\b|%)))")
 
 
