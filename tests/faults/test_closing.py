@@ -27,7 +27,7 @@ from ultrafast_rag.monitor import StageClock
 from ultrafast_rag.types import Chunk, PartCommit
 
 pytestmark = pytest.mark.fault
-NO_PORTS = SimpleNamespace(text=None, picture=None, cache=None, static=None)
+NO_PORTS = SimpleNamespace(text=None, picture=None, cache=None, static=None, group=lambda: (1, 1))
 WORDS_ONLY = {"image_model": None, "speech_model": None, "quiet": True}
 
 

@@ -212,7 +212,8 @@ def test_neither_a_key_nor_a_text_is_where_it_should_not_be(tmp_path, monkeypatc
 
     monkeypatch.setenv("GEMINI_API_KEY", KEY)
     cache = tmp_path / "cache"
-    alone = {"engine": "torch-f32", "image_model": None, "speech_model": None}  # nothing to convert into an empty cache
+    # nothing that would be converted into an empty cache
+    alone = {"engine": "torch-f32", "image_model": None, "speech_model": None, "reader_model": None}
     with UltraFastRAG(tmp_path / "index", cache_dir=cache, quiet=True, **alone) as rag:
         rag.add_texts([f"the {WORDS} of the lamp", "the oil of the keeper"], ids=["a", "b"])
         rag.query(f"what is the {WORDS}?", generator="extractive")

@@ -62,7 +62,7 @@ class FollowUp:
 
 def follow_up(question: str, last: Answer | None, said: Iterable[str] = ()) -> FollowUp:
     """What `question` means after `last`. said: texts of the conversation's answers, whose sentences are not said again."""
-    if last is None:
+    if last is None or not question.strip():
         return FollowUp(question)
     if last.citations and _WHY.fullmatch(question):
         return FollowUp(question, _from_evidence(question, last, said, why=True))
