@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace) -> Result:
         plain = {part: value for part, value in found.items() if not isinstance(value, dict)}
         rows[name] = {"fault": name, "trials": count, **plain, **made, "seconds": round(time.perf_counter() - start, 1)}
     note = "none may be wrong, raw, lost, doubled or hung; with 0 of n, the rate is below 3/n at 95 % (rule of three)"
-    notes = (note, "load: of the machine when it was run; seconds are to be read with it")
+    notes: tuple[str, ...] = (note, "load: of the machine when it was run; seconds are to be read with it")
     if arguments.only:
         notes += ("each row is of its own run with --only",)
     table = Table(rows.values(), "Faults", notes=notes)
