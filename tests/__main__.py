@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -21,7 +22,7 @@ CHECKS = (
     # a file's tests stay together: they share what the file made; more than four would convert more than they test
     ("tests", ["pytest", "-n", "auto", "--maxprocesses", "4", "--dist", "loadfile", "-m", "not slow and not long"]),
     ("slow tests", ["pytest", "-m", "slow and not long"]),
-    ("notebooks", ["pytest", *NBVAL, "notebooks"]),
+    ("notebooks", ["pytest", "-n", "2", "--dist", "loadfile", *NBVAL, "notebooks"]),
 )
 
 
@@ -30,6 +31,12 @@ def main() -> int:
     asked = sys.argv[1:]
     if not set(asked) <= {name for name, _ in CHECKS}:
         return subprocess.run([sys.executable, "-m", "pytest", *asked], cwd=ROOT).returncode
+    # one cache for all, so that a model is converted once; a hub within reach must not decide which models a notebook takes
+    with tempfile.TemporaryDirectory(prefix="ufr-tests-", ignore_cleanup_errors=True) as cache:
+        return _check(asked, {"UFR_CACHE_DIR": cache, **os.environ, "HF_HUB_OFFLINE": "1"})
+
+
+def _check(asked: list[str], environment: dict[str, str]) -> int:
     for name, command in CHECKS:
         if asked and name not in asked:
             continue
@@ -37,8 +44,7 @@ def main() -> int:
             continue
         start = time.perf_counter()
         print(f"== {name}", flush=True)
-        # a hub within reach must not decide which models a notebook takes
-        code = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, env={**os.environ, "HF_HUB_OFFLINE": "1"}).returncode
+        code = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, env=environment).returncode
         print(f"== {name}: {'passed' if code == 0 else 'FAILED'} in {time.perf_counter() - start:.0f} s", flush=True)
         if code and not (name == "slow tests" and code == 5):  # 5: no test is marked slow
             return code
