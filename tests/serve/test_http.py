@@ -9,6 +9,7 @@ import io
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -372,3 +373,17 @@ def test_a_server_told_to_stop_finishes_and_lets_go_of_the_index(place, tmp_path
         process.stderr.close()
     with UltraFastRAG(tmp_path / "ix", **TEXT_ONLY) as rag:
         assert len(rag.documents()) == 1
+
+
+def test_answers_do_not_wait_for_an_acknowledgement(tmp_path, monkeypatch):
+    """What the server hands to uvicorn sends small pieces at once, and so does what it accepts (Linux inherits it)."""
+    accepted = []
+
+    def ran(self, sockets):
+        with socket.create_connection(sockets[0].getsockname()), sockets[0].accept()[0] as connection:
+            accepted.append(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+
+    monkeypatch.setattr(http.Server, "run", ran)
+    with UltraFastRAG(tmp_path / "index", image_model=None, speech_model=None, quiet=True) as rag:
+        http.serve(rag, http.Serving(port=0), index=tmp_path / "index")
+    assert accepted[0] != 0
