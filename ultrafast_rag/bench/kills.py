@@ -176,10 +176,11 @@ def _work_refused(folder: Path, n: int, number: int) -> bool:
 def kills(count: int, seed: int = 0, *, wrong: list[str] | None = None) -> dict[str, Any]:
     """End a process by SIGKILL: before its n-th operation, at the named points, at any moment, by turns.
 
-    What it had told of must be there, nothing twice, nothing of the half-done; then the same work succeeds. recovery_ms: to
-    open, verify that nothing told is lost, and be ready to write. wrong: what failed is described there.
+    What it had told of must be there, nothing twice, nothing of the half-done; then the same work succeeds. killed: how many
+    did end so; a moment may come after the work's end. recovery_ms: to open, verify that nothing told is lost, and be ready
+    to write. wrong: what failed is described there.
     """
-    outcomes, points = Counter[str]({"whole": 0, "wrong": 0, "raw": 0}), Counter[str]()
+    outcomes, points = Counter[str]({"killed": 0, "whole": 0, "wrong": 0, "raw": 0}), Counter[str]()
     took: list[float] = []
     chance = random.Random(seed)
     require("faiss", package="faiss-cpu").omp_set_num_threads(1)  # its threads do not outlive a fork
@@ -189,6 +190,7 @@ def kills(count: int, seed: int = 0, *, wrong: list[str] | None = None) -> dict[
         total = _operations(copy_of(index, trial))
         seconds = time.perf_counter() - start
         before = state_of(copy_of(index, trial))
+        passes = {name: _passes(copy_of(index, trial), name) for name in POINTS}
         for number in range(count):
             copy_of(index, trial)
             kind = number % 3
@@ -197,17 +199,18 @@ def kills(count: int, seed: int = 0, *, wrong: list[str] | None = None) -> dict[
             if kind == 0:
                 end = functools.partial(_ends_at_operation, number * total // count)
             elif kind == 1:
-                end = functools.partial(_ends_at_point, point, chance.randrange(3))
+                end = functools.partial(_ends_at_point, point, chance.randrange(_FIRST.get(point, 0), passes[point]))
             else:
                 end = contextlib.nullcontext
-            told = _killed(trial, end, after_s=chance.uniform(0, seconds) if kind == 2 else None)
+            told, killed = _killed(trial, end, after_s=chance.uniform(0, seconds) if kind == 2 else None)
+            outcomes["killed"] += killed
             outcome = tried(lambda told=told: _is_sound(trial, before, told, took))  # type: ignore[misc]
             outcomes[("wrong" if outcome == "refused" else outcome).split(":")[0]] += 1
             points[("operation", point, "moment")[kind]] += 1
             if wrong is not None and outcome != "whole":
                 wrong.append(f"{number} {('operation', point, 'moment')[kind]}: {outcome}")
     p50, p99 = (round(float(np.percentile(took, share)), 1) for share in (50, 99))
-    bound = round(3 / count, 5)
+    bound = round(3 / max(outcomes["killed"], 1), 5)
     return {
         "trials": count,
         **outcomes,
@@ -251,6 +254,7 @@ POINTS: dict[str, tuple[Any, str, str]] = {
     "before a rename": (None, "replace", "before"),
     "before a sync": (None, "fsync", "before"),
 }
+_FIRST = {"refined, not committed": 4}  # passes of a point that are not its own: `work` adds four documents before it refines
 
 
 def _ends_at_operation(n: int) -> contextlib.AbstractContextManager[None]:
@@ -264,37 +268,55 @@ def _ends_at_operation(n: int) -> contextlib.AbstractContextManager[None]:
     return watched(end)
 
 
-@contextlib.contextmanager
-def _ends_at_point(name: str, n: int) -> Iterator[None]:
-    """Kill this process where it passes a point for the n-th time, or the last time it does."""
-    owner, function, when = POINTS[name]
-    passed = [0]
+def _ends_at_point(name: str, n: int) -> contextlib.AbstractContextManager[None]:
+    """Kill this process where it has passed a point n times and does again."""
+    left = [n]
 
     def end() -> None:
-        passed[0] += 1
-        if passed[0] > n:
+        left[0] -= 1
+        if left[0] == -1:
             os.kill(os.getpid(), signal.SIGKILL)
 
+    return _told_of(name, end)
+
+
+def _passes(folder: Path, name: str) -> int:
+    """How often the work passes a point."""
+    seen: list[None] = []
+    with _told_of(name, lambda: seen.append(None)):
+        work(folder)
+    return len(seen)
+
+
+@contextlib.contextmanager
+def _told_of(name: str, told: Callable[[], None]) -> Iterator[None]:
+    """Call `told` where a point is passed."""
+    owner, function, when = POINTS[name]
     if owner is None:
-        with watched(lambda operation: end() if operation == function else None):
+        with watched(lambda operation: told() if operation == function else None):
             yield
         return
     real = getattr(owner, function)
 
     def around(*arguments: Any, **options: Any) -> Any:
         if when == "before":
-            end()
+            told()
         result = real(*arguments, **options)
         if when == "after":
-            end()
+            told()
         return result
 
     setattr(owner, function, around)
-    yield  # in a process of its own: nothing is put back
+    try:
+        yield
+    finally:
+        setattr(owner, function, real)
 
 
-def _killed(folder: Path, ending: Callable[[], contextlib.AbstractContextManager[None]], *, after_s: float | None) -> set[str]:
-    """Fork, work, and end there, or after so long; returns the sources it had told of by then."""
+def _killed(
+    folder: Path, ending: Callable[[], contextlib.AbstractContextManager[None]], *, after_s: float | None
+) -> tuple[set[str], bool]:
+    """Fork, work, and end there, or after so long; returns the sources it had told of by then, and whether it was killed."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -313,6 +335,6 @@ def _killed(folder: Path, ending: Callable[[], contextlib.AbstractContextManager
         os.kill(child, signal.SIGKILL)
     with os.fdopen(reader) as told:
         numbers = [int(line) for line in told if line.endswith("\n")]
-    os.waitpid(child, 0)
+    _, status = os.waitpid(child, 0)
     sys.stderr.flush()
-    return {source_of(number) for number in numbers}
+    return {source_of(number) for number in numbers}, os.WIFSIGNALED(status)
