@@ -27,7 +27,6 @@ from ultrafast_rag.errors import IndexCorruptError, IndexStateError
 from ultrafast_rag.files import sync
 from ultrafast_rag.index import records, rows, totals, upkeep
 from ultrafast_rag.index.database import FORMAT, plain_errors
-from ultrafast_rag.index.judgements import append_judgement
 from ultrafast_rag.index.lock import WriterLock
 from ultrafast_rag.index.reading import Reading
 from ultrafast_rag.index.rows import RowChunks
@@ -296,16 +295,13 @@ class Store(Reading):
             records.drop_meta(writer, HOME)
 
     def add_feedback(self, question: str, chunk_id: int | None, vote: int, *, at: float | None = None) -> None:
-        """Keep a vote (+1, 0, -1) on a hit, also as a line of `judgements.jsonl`; at: seconds since 1970, None for now."""
+        """Keep a vote (+1, 0, -1) on a hit; at: seconds since 1970, None for now."""
         with self._transaction(visible=False) as writer:
             made = writer.execute(
                 "INSERT INTO feedback(question, chunk_id, vote, at) VALUES(?, ?, ?, ?)",
                 (question, chunk_id, vote, time.time() if at is None else at),
             )
             totals.count_vote(writer, made.lastrowid)
-        chunks = self.chunks([chunk_id]) if chunk_id else []
-        with plain_errors(self.folder):
-            append_judgement(self.folder, question, chunks[0] if chunks else None, vote)
 
     # ---- care
 
