@@ -14,8 +14,6 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ultrafast_rag.answer.extractive import ExtractiveAnswerer
-from ultrafast_rag.answer.select import Generators
 from ultrafast_rag.config import Config
 from ultrafast_rag.errors import ConfigError, ExtractionError, IndexStateError, did_you_mean
 from ultrafast_rag.extract.sandbox.pool import Sandbox
@@ -28,25 +26,29 @@ from ultrafast_rag.index.names import NameIndex
 from ultrafast_rag.index.store import Store
 from ultrafast_rag.index.stores import open_store
 from ultrafast_rag.index.stores.elsewhere import ElsewhereIndex
-from ultrafast_rag.ingest.chunk import Chunker
-from ultrafast_rag.ingest.embed import Embedder
-from ultrafast_rag.ingest.pipeline import Ports
 from ultrafast_rag.ingest.refine import Refiner
-from ultrafast_rag.ingest.sources import PathLike
 from ultrafast_rag.models.registry import Models
 from ultrafast_rag.monitor import PerformanceMonitor, StageClock
 from ultrafast_rag.ports import ImageEncoder, StaticEncoder, TextEncoder
-from ultrafast_rag.remote.fetch import Fetcher, is_address, kept_file
+from ultrafast_rag.remote.address import is_address, kept_file
 from ultrafast_rag.remote.prices import cost_usd
+from ultrafast_rag.remote.secrets import Secret
 from ultrafast_rag.search.evidence import EvidenceFinder
-from ultrafast_rag.search.expansion import Expander
 from ultrafast_rag.search.optimizer import QueryOptimizer
 from ultrafast_rag.search.searcher import Searcher
 from ultrafast_rag.search.unrefined import Unrefined
 from ultrafast_rag.types import TEXT_SPACE, VISUAL_SPACE, Chunk, Hit
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # imported where they are used: opening an index needs none of them
+    from ultrafast_rag.answer.extractive import ExtractiveAnswerer
+    from ultrafast_rag.answer.select import Generators
     from ultrafast_rag.enrich.enricher import Enricher
+    from ultrafast_rag.ingest.chunk import Chunker
+    from ultrafast_rag.ingest.embed import Embedder
+    from ultrafast_rag.ingest.pipeline import Ports
+    from ultrafast_rag.ingest.sources import PathLike
+    from ultrafast_rag.remote.fetch import Fetcher
+    from ultrafast_rag.search.expansion import Expander
 
 CONFIG = "config"
 FETCHED = "fetched"
@@ -68,18 +70,11 @@ class Parts:
         self._ephemeral = path is None
         self._models = Models(self.config, self._store)
         self._searchers: dict[bool, Searcher] = {}
-        self._generators = Generators(
-            self.config,
-            device=lambda: self._models.plan.devices[0],
-            key=gemini_api_key,
-            picture_of=self._picture_of,
-            pool=lambda: self._models.pool,
-        )
+        self._key = Secret(gemini_api_key.strip(), "the argument") if gemini_api_key and gemini_api_key.strip() else None
         self.monitor = PerformanceMonitor()
         self._flights = QueryOptimizer(ttl_s=0)
         self._ingesting = threading.RLock()
         self._stop: threading.Event | None = None
-        self._fetcher = Fetcher()  # public addresses only; no setting says otherwise
         self._unindexed = False
 
     def _settle(self, base: Config | None, settings: dict[str, Any]) -> Config:
@@ -128,9 +123,9 @@ class Parts:
     def _refiner(self) -> Refiner:
         return Refiner(
             self._store,
-            lambda: Chunker(self.config, self._models.text()),
-            asking=lambda: Embedder(self._models.text, lambda: None, self._cache, StageClock()),
-            writing=lambda: Embedder(self._writing_text, lambda: None, self._cache, StageClock(self.monitor, prefix="refine: ")),
+            lambda: self._chunker_of(self._models.text()),
+            asking=lambda: self._embedder_of(self._models.text, StageClock()),
+            writing=lambda: self._embedder_of(self._writing_text, StageClock(self.monitor, prefix="refine: ")),
             background=self.config.encode == "progressive",
             on_end=self._index_refined,
         )
@@ -160,8 +155,28 @@ class Parts:
         )
 
     @cached_property
+    def _generators(self) -> Generators:
+        from ultrafast_rag.answer.select import Generators
+
+        return Generators(
+            self.config,
+            device=lambda: self._models.plan.devices[0],
+            key=self._key,
+            picture_of=self._picture_of,
+            pool=lambda: self._models.pool,
+        )
+
+    @cached_property
     def _extractive(self) -> ExtractiveAnswerer:
+        from ultrafast_rag.answer.extractive import ExtractiveAnswerer
+
         return ExtractiveAnswerer(self._models.text, self._lexical, self._models.reader)
+
+    @cached_property
+    def _fetcher(self) -> Fetcher:
+        from ultrafast_rag.remote.fetch import Fetcher
+
+        return Fetcher()  # public addresses only; no setting says otherwise
 
     def _place(self, source: str) -> Path:
         """Where the file of a source lies: of an address, the copy kept in the index's folder."""
@@ -206,6 +221,8 @@ class Parts:
         config = self.config
         if not (config.decompose or config.expansion_map or config.expansion != "none"):
             return self._searcher()
+        from ultrafast_rag.search.expansion import Expander
+
         return Expander(self._searcher(), config, words=self._lexical, model=self._generators.form_filler)
 
     def _writing_text(self) -> TextEncoder:
@@ -219,7 +236,18 @@ class Parts:
 
     def _embedder(self, clock: StageClock, picture: Callable[[], ImageEncoder | None]) -> Embedder:
         static = None if self.config.encode == "first" else self._writing_static
-        return Embedder(self._writing_text, picture, self._cache, clock, static=static)
+        return self._embedder_of(self._writing_text, clock, picture, static=static)
+
+    def _embedder_of(
+        self,
+        text: Callable[[], TextEncoder],
+        clock: StageClock,
+        picture: Callable[[], ImageEncoder | None] = lambda: None,
+        **options: Any,
+    ) -> Embedder:
+        from ultrafast_rag.ingest.embed import Embedder
+
+        return Embedder(text, picture, self._cache, clock, **options)
 
     def _writing_picture(self) -> ImageEncoder | None:
         encoder = self._models.picture()
@@ -229,9 +257,16 @@ class Parts:
 
     def _chunker(self) -> Chunker:
         encoder = self._writing_text()
-        return Chunker(self.config, encoder, embed=encoder.encode_tokens)
+        return self._chunker_of(encoder, embed=encoder.encode_tokens)
+
+    def _chunker_of(self, encoder: TextEncoder, **options: Any) -> Chunker:
+        from ultrafast_rag.ingest.chunk import Chunker
+
+        return Chunker(self.config, encoder, **options)
 
     def _ports(self) -> Ports:
+        from ultrafast_rag.ingest.pipeline import Ports
+
         return Ports(
             extract=lambda path, start_part: self._sandbox.extract(path, start_part=start_part),
             chunker=self._chunker,

@@ -20,32 +20,21 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ultrafast_rag.answer.select import GeneratorChoice
 from ultrafast_rag.config import Config
-from ultrafast_rag.doctor import examine
 from ultrafast_rag.enrich import ENRICHED
 from ultrafast_rag.errors import ConfigError
-from ultrafast_rag.extract.detect import media_type
-from ultrafast_rag.extract.discover import discover
 from ultrafast_rag.index.dense import DenseIndex
 from ultrafast_rag.index.lexical import LexicalIndex
 from ultrafast_rag.index.result_disk import DiskTier
 from ultrafast_rag.index.store import Store
 from ultrafast_rag.index.stores.elsewhere import ElsewhereIndex
-from ultrafast_rag.ingest.pipeline import IngestStats, Pipeline
-from ultrafast_rag.ingest.progress import progress_bar, refine_bar
-from ultrafast_rag.ingest.sources import PathLike, Source, find_sources
 from ultrafast_rag.ingest.stages import Until
-from ultrafast_rag.ingest.texts import AT_ONCE as TEXTS_AT_ONCE
-from ultrafast_rag.ingest.texts import commit_passages, to_passages
 from ultrafast_rag.language.safetext import unstorable
-from ultrafast_rag.models.batch_embedder import BatchEmbedder
 from ultrafast_rag.monitor import StageClock, peak_rss_mb, rss_mb
 from ultrafast_rag.parts import Parts
 from ultrafast_rag.ports import ResultTier
 from ultrafast_rag.remote import event_loop
-from ultrafast_rag.remote.fetch import is_address, stored_name
-from ultrafast_rag.remote.redis_tier import RedisTier
+from ultrafast_rag.remote.address import is_address, stored_name
 from ultrafast_rag.search.asked import Asked
 from ultrafast_rag.search.query_cache import QueryCache, frozen, normalised, writer_key
 from ultrafast_rag.search.searcher import check_query, read_query
@@ -54,12 +43,22 @@ from ultrafast_rag.types import TEXT_SPACE, Answer, Documents, Facts, Hit, Hits,
 if TYPE_CHECKING:  # imported where they are used: a question needs none of them
     from ultrafast_rag.answer.chat import Chat
     from ultrafast_rag.answer.memory import Memory, MemoryConsolidator
+    from ultrafast_rag.answer.select import GeneratorChoice
     from ultrafast_rag.enrich.enricher import EnrichPlan, EnrichReport
     from ultrafast_rag.index.repair import Repair
+    from ultrafast_rag.ingest.pipeline import IngestStats
+    from ultrafast_rag.ingest.sources import PathLike, Source
+    from ultrafast_rag.models.batch_embedder import BatchEmbedder
     from ultrafast_rag.search.semantic_cache import SemanticCache
 
 EDGES: dict[str, Callable[..., Any]] = {}
 """What the package root hangs onto this class from above, e.g. "widget"; no arrow points up for it."""
+
+
+def _media_type(path: Path) -> str:
+    from ultrafast_rag.extract.detect import media_type
+
+    return media_type(path)
 
 
 class UltraFastRAG(Parts):
@@ -97,6 +96,8 @@ class UltraFastRAG(Parts):
 
     def embedder(self, **options: Any) -> BatchEmbedder:
         """This index's text encoder behind a `BatchEmbedder` over the embedding cache, for the caller to close."""
+        from ultrafast_rag.models.batch_embedder import BatchEmbedder
+
         return BatchEmbedder(self._models.text(), cache=self._cache, **options)
 
     def ingest(
@@ -116,6 +117,10 @@ class UltraFastRAG(Parts):
         `report.failed`; raises StorageError when the disk refuses and IndexLockedError when another
         process is writing.
         """
+        from ultrafast_rag.extract.detect import media_type
+        from ultrafast_rag.extract.discover import discover
+        from ultrafast_rag.ingest.sources import find_sources
+
         if not sources:
             raise ConfigError("nothing to ingest: pass files or folders, e.g. rag.ingest('paper.pdf', 'photos/')")
         start, clock, until = time.perf_counter(), StageClock(self.monitor, prefix="ingest: "), Until(time_budget_s, stop)
@@ -140,6 +145,9 @@ class UltraFastRAG(Parts):
     def _run(
         self, todo: Sequence[Source], clock: StageClock, until: Until, on_progress: Callable[[ProgressState], None] | None
     ) -> IngestStats:
+        from ultrafast_rag.ingest.pipeline import Pipeline
+        from ultrafast_rag.ingest.progress import progress_bar
+
         with progress_bar(quiet=self.config.quiet or on_progress is not None or not todo) as bar:
             pipeline = Pipeline(self.config, self._store, self._ports(), clock=clock, until=until, on_progress=on_progress or bar)
             if todo:
@@ -159,6 +167,8 @@ class UltraFastRAG(Parts):
         returns at once. time_budget_s: stop in good order after so many seconds; the next call goes on. Questions go first
         meanwhile. Raises StorageError, EncodingError, and IndexLockedError when another process is writing.
         """
+        from ultrafast_rag.ingest.progress import refine_bar
+
         until = Until(time_budget_s)
         if not wait:
             self._refiner.start()
@@ -182,6 +192,8 @@ class UltraFastRAG(Parts):
         mapping of JSON values per text; "title" is encoded with it. Raises ConfigError, with nothing added,
         when lengths differ, an id comes twice, or an entry cannot be stored (it is named).
         """
+        from ultrafast_rag.ingest.texts import AT_ONCE, commit_passages, to_passages
+
         start, clock = time.perf_counter(), StageClock(self.monitor, prefix="ingest: ")
         passages, empty = to_passages(texts, ids, metadata)
         with self._ingesting:
@@ -190,7 +202,7 @@ class UltraFastRAG(Parts):
             embedder = self._embedder(clock, self._writing_picture)
             added = commit_passages(self._store, embedder, self._models.text, passages)
             self._unindexed = self._unindexed or added > 0
-            if added >= TEXTS_AT_ONCE:  # after a few texts, closing is soon enough
+            if added >= AT_ONCE:  # after a few texts, closing is soon enough
                 with clock.stage("index"):
                     self._index()
         self._refine_on()
@@ -226,7 +238,7 @@ class UltraFastRAG(Parts):
         {"page": [3, 9]}. rerank needs Config(rerank_model=...). neighbours: also the text before and
         after each passage. Raises ConfigError for bad values.
         """
-        query = read_query(query, media_type=media_type)
+        query = read_query(query, media_type=_media_type)
         k, alpha = self.config.k if k is None else k, self.config.alpha if alpha is None else alpha
         again = bool(self.config.rerank_model) if rerank is None else rerank
         check_query(query, k=k, alpha=alpha, modality=modality, filters=filters)
@@ -282,6 +294,8 @@ class UltraFastRAG(Parts):
             if config.query_cache_disk:
                 tiers["disk"] = DiskTier(config.cache_dir / "queries", ttl_s=ttl_s)
             if redis_url:
+                from ultrafast_rag.remote.redis_tier import RedisTier
+
                 tiers["redis"] = RedisTier(redis_url, ttl_s=ttl_s)
         return QueryCache(self._scope() if tiers else "", tiers, ttl_s=ttl_s)
 
@@ -417,6 +431,7 @@ class UltraFastRAG(Parts):
     async def aenrich(self, *, limit_usd: float | None = None, time_budget_s: float | None = None) -> EnrichReport:
         """`enrich` for a running event loop."""
         from ultrafast_rag.enrich.indexing import index_enrichments, unenriched
+        from ultrafast_rag.ingest.texts import commit_passages
 
         with closing(self._enricher()) as enricher:
             run = enricher.run(unenriched(self._store), limit_usd=limit_usd, time_budget_s=time_budget_s)
@@ -478,6 +493,8 @@ class UltraFastRAG(Parts):
     def doctor(self) -> Table:
         """What this machine offers, what was chosen and why, what is missing and what to do; verifies checksums too."""
         self._dense.refresh()
+        from ultrafast_rag.doctor import examine
+
         return examine(self.config, self._store, self._models, index_info={TEXT_SPACE: dict(self._dense.info)})
 
     def tune(self, *, limit_s: float = 30.0) -> Table:
@@ -618,8 +635,7 @@ class UltraFastRAG(Parts):
         with self._ingesting, ExitStack() as closing:
             closing.callback(self._store.close)  # called last
             closing.callback(self._models.close)
-            closing.callback(self._generators.close)
-            for name in ("_cache", "_sandbox", "query_cache", "memory"):
+            for name in ("_generators", "_cache", "_sandbox", "query_cache", "memory"):
                 if name in self.__dict__:
                     closing.callback(self.__dict__.pop(name).close)
             for leg in (self.__dict__.get("_dense"), self.__dict__.get("_visual")):

@@ -15,7 +15,8 @@ import pytest
 
 from ultrafast_rag import UltraFastRAG
 from ultrafast_rag.errors import ConfigError, ExtractionError
-from ultrafast_rag.remote.fetch import Fetcher, file_name, kept_at, kept_file, parse_address, public, stored_name
+from ultrafast_rag.remote.address import file_name, kept_at, kept_file, parse_address, public, stored_name
+from ultrafast_rag.remote.fetch import Fetcher
 
 BAD = (
     # not https, or no address at all

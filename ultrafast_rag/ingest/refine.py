@@ -14,14 +14,17 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ultrafast_rag.errors import IndexLockedError, UltraFastRAGError
-from ultrafast_rag.ingest.chunk import Chunker
-from ultrafast_rag.ingest.embed import Embedded, Embedder, searchable
 from ultrafast_rag.ports import VectorWriter
 from ultrafast_rag.types import TEXT_SPACE, Chunk, ChunkIds, Unencoded, Vectors
+
+if TYPE_CHECKING:
+    from ultrafast_rag.ingest.chunk import Chunker
+    from ultrafast_rag.ingest.embed import Embedded, Embedder
 
 BATCH = 256  # passages encoded for one commit: what a kill costs at most, and the fsync is not felt
 SLICE = 8  # passages encoded at once: what a question may have to wait for
@@ -180,6 +183,8 @@ class Refiner:
 
     def _encoded(self, embedder: Embedder, passages: Sequence[Unencoded]) -> tuple[list[int], Embedded]:
         """Ids of the passages, and their vectors in the same order."""
+        from ultrafast_rag.ingest.embed import searchable
+
         chunker = self._chunker()
         from_files = chunker.tokens([(passage.context, passage.text) for passage in passages])
         chunks = [Chunk(passage.text, context=passage.context) for passage in passages]

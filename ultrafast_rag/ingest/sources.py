@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ultrafast_rag.errors import ExtractionError
 from ultrafast_rag.ports import DocumentWriter
-from ultrafast_rag.remote.fetch import is_address, stored_name
+from ultrafast_rag.remote.address import is_address, stored_name
 
 PathLike = str | os.PathLike[str]
 Discover = Callable[[Sequence[PathLike]], Sequence[tuple[Path, str]]]

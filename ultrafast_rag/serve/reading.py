@@ -14,7 +14,7 @@ from typing import BinaryIO
 from ultrafast_rag.errors import ConfigError, StorageError
 from ultrafast_rag.extract.discover import discover
 from ultrafast_rag.files import write_whole
-from ultrafast_rag.remote.fetch import is_address
+from ultrafast_rag.remote.address import is_address
 
 _PIECE = 1 << 20  # bytes read at once
 _NAME_BYTES = 200  # file systems take 255; writing one whole adds to it

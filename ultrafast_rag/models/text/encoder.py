@@ -25,7 +25,6 @@ from ultrafast_rag.models.text.openvino import reference as made_in_conversion
 from ultrafast_rag.models.text.reference import Engine, Fit, Reference, fit, fit_once, reference_texts
 from ultrafast_rag.models.text.select import Choice, Trial, choose, exactness, machine_key, remembered
 from ultrafast_rag.models.text.tokens import EncoderSpec, WordPieces, same_space
-from ultrafast_rag.models.text.torch import TorchEngine
 from ultrafast_rag.models.weights import resolve
 from ultrafast_rag.types import Vectors
 
@@ -248,6 +247,8 @@ class _Opening:
     def _make(self, name: str) -> Engine:
         if name.startswith("openvino-"):
             return OpenVINOEngine(self._spec, name, self._plan, self._config, progress=self._progress)
+        from ultrafast_rag.models.text.torch import TorchEngine
+
         return TorchEngine(self._spec, name, self._plan, self._config)
 
     def _held(self, engine: Engine) -> Fit:
