@@ -127,7 +127,8 @@ class Config:
     # when passages get their vectors: all before ingest returns; in the background, what is asked for first; only that
     encode: Literal["first", "progressive", "on_demand"] = "first"
     index: Literal["auto", "exact", "ivfpq", "rabitq", "sq8"] = "auto"
-    store: Literal["faiss", "qdrant"] = "faiss"  # what finds nearest passages; qdrant: at QDRANT_URL, else in memory
+    # what finds nearest passages; qdrant: at QDRANT_URL, else in memory; chroma: at CHROMA_URL, else below cache_dir
+    store: Literal["faiss", "qdrant", "chroma"] = "faiss"
     pipelined: bool = True  # read, encode and commit at once
     streaming: bool = True  # False: a whole document in memory before the first chunk; the ablation's baseline
 

@@ -111,9 +111,9 @@ class Parts:
         folder, name = self._store.folder, self.config.store
         if name == "faiss":
             return DenseIndex(self._store, space, kind=self.config.index, folder=folder)
-        return ElsewhereIndex(
-            self._store, space, folder=folder, name=name, open_store=partial(open_store, name), quiet=self.config.quiet
-        )
+        # beside the caches, not in the index's folder: what an engine of others reads there must not come with an index
+        opened = partial(open_store, name, folder=None if self._ephemeral else self.config.cache_dir)
+        return ElsewhereIndex(self._store, space, folder=folder, name=name, open_store=opened, quiet=self.config.quiet)
 
     @cached_property
     def _lexical(self) -> LexicalIndex:

@@ -210,7 +210,8 @@ class VectorStore(Protocol):
     """
 
     capabilities: frozenset[str]
-    """Of "filter", "words" (hybrid search), "int8" (scalar quantization, rescored), "persistent", "parallel"."""
+    """Of "filter", "words" (hybrid search), "alpha" (which weighs its two sides), "int8" (scalar quantization, rescored),
+    "persistent", "parallel"."""
 
     def add(self, points: Sequence[Point], *, quiet: bool = True) -> None:
         """Insert, or replace those of the same id; again with the same points changes nothing."""
@@ -221,9 +222,18 @@ class VectorStore(Protocol):
         ...
 
     def search(
-        self, vector: Vectors, k: int, *, filters: Mapping[str, Any] | None = None, words: Sequence[tuple[int, float]] = ()
+        self,
+        vector: Vectors,
+        k: int,
+        *,
+        filters: Mapping[str, Any] | None = None,
+        words: Sequence[tuple[int, float]] = (),
+        alpha: float | None = None,
     ) -> list[Near]:
-        """The k nearest by cosine, best first. filters: field -> value or list of values, all must hold. words: also by these."""
+        """The k nearest by cosine, best first. filters: field -> value or list of values, all must hold.
+
+        words: also by these. alpha: meaning's share of the score then, 0 to 1; None: as the store does it.
+        """
         ...
 
     def ids(self) -> set[int]:

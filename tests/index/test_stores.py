@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
 import logging
 
 import numpy as np
 import pytest
+import stand_ins
 
 from ultrafast_rag import UltraFastRAG
 from ultrafast_rag.bench.qdrant_server import QdrantServer
@@ -16,7 +19,8 @@ from ultrafast_rag.remote.secrets import Secret
 from ultrafast_rag.types import Point
 
 pytest.importorskip("qdrant_client", reason="the qdrant extra is not installed")
-from ultrafast_rag.index.stores.qdrant import BATCH, QdrantStore
+from ultrafast_rag.index.stores.batches import BATCH
+from ultrafast_rag.index.stores.qdrant import QdrantStore
 
 DIM = 32
 TEXT_ONLY = {"image_model": None, "speech_model": None, "quiet": True}
@@ -40,20 +44,39 @@ def server():
         yield server
 
 
-@pytest.fixture(params=["faiss", "qdrant in memory", "qdrant over http"])
+@pytest.fixture(scope="module")
+def chroma_url(tmp_path_factory):
+    with stand_ins.chroma_server(tmp_path_factory.mktemp("chroma")) as url:
+        yield url
+
+
+def store_class(name):
+    """The class of a store, or a skip where its package is not installed."""
+    pytest.importorskip({"chroma": "chromadb"}[name], reason=f"the {name} extra is not installed")
+    module = importlib.import_module(f"ultrafast_rag.index.stores.{name}")
+    return getattr(module, f"{name.title()}Store")
+
+
+@pytest.fixture(
+    params=["faiss", "qdrant in memory", "qdrant over http", "chroma in memory", "chroma in a folder", "chroma over http"]
+)
 def opened(request, tmp_path):
     """A function that opens the same collection, the first time and again."""
-    stores = []
+    stores, (name, *where) = [], request.param.split(" ", 1)
+    plain = {"url": None, "key": None, "timeout_s": 10}
 
     def opening(dim=DIM):
-        if request.param == "faiss":
-            stores.append(FaissStore(tmp_path / "points", dim))
-        elif request.param == "qdrant in memory":
-            stores.append(QdrantStore("contract", dim, url=None, key=None, timeout_s=10))
+        if name == "faiss":
+            store = FaissStore(tmp_path / "points", dim)
+        elif name == "qdrant":
+            url = request.getfixturevalue("server").url if where == ["over http"] else None
+            store = QdrantStore(tmp_path.name, dim, **{**plain, "url": url})
         else:
-            server = request.getfixturevalue("server")
-            stores.append(QdrantStore(tmp_path.name, dim, url=server.url, key=None, timeout_s=10))
-        return stores[-1]
+            url = request.getfixturevalue("chroma_url") if where == ["over http"] else None
+            folder = tmp_path / "chroma" if where == ["in a folder"] else None
+            store = store_class("chroma")(tmp_path.name, dim, **{**plain, "url": url}, folder=folder)
+        stores.append(store)
+        return store
 
     yield opening
     for store in stores:
@@ -86,9 +109,9 @@ def test_adding_again_changes_nothing_and_another_vector_replaces(opened):
     store.add(points(20))
     store.add(points(20))
     assert store.ids() == set(range(1, 21))
-    store.add([Point(3, rows[0], {"kind": "new", "shelf": 0})])
+    store.add([Point(3, rows[0], {"kind": "new"})])
     assert {near.id for near in store.search(rows[0], 2)} == {1, 3}
-    assert [near.id for near in store.search(rows[0], 5, filters={"kind": "new"})] == [3]
+    assert [(near.id, dict(near.payload)) for near in store.search(rows[0], 5, filters={"kind": "new"})] == [(3, {"kind": "new"})]
     assert store.ids() == set(range(1, 21))
 
 
@@ -108,6 +131,7 @@ def test_a_reopened_store_has_its_points_where_it_says_it_keeps_them(opened):
     assert again.ids() == (set(range(1, 21)) if "persistent" in again.capabilities else set())
     if "persistent" in again.capabilities:
         assert again.search(rows[4], 1)[0].id == 5
+        again.delete([5])
         again.close()
         with pytest.raises(IndexStateError, match="numbers, not 7"):
             opened(7)
@@ -128,6 +152,9 @@ def test_words_are_asked_where_they_are_taken_and_refused_elsewhere(opened):
         return
     store.add([Point(number, row, {}, [(number % 5, 1.0)]) for number, row in enumerate(rows, 1)])
     alone = [near.id for near in store.search(rows[0], 20)]
+    if "alpha" not in store.capabilities:
+        with pytest.raises(ConfigError, match="alpha"):
+            store.search(rows[0], 3, words=[(7, 1.0)], alpha=0.5)
     found = [near.id for near in store.search(rows[0], 4, words=[(alone[-1] % 5, 1.0)])]
     assert {number for number in found if number % 5 == alone[-1] % 5} - set(alone[:4])
 
@@ -162,7 +189,7 @@ def test_a_server_is_told_to_quantize_rescore_and_index_and_local_mode_claims_no
 
 
 def test_batches_of_64_are_sent_again_when_the_server_fails_for_a_moment(server, monkeypatch):
-    monkeypatch.setattr("ultrafast_rag.index.stores.qdrant.PAUSE_S", 0.001)
+    monkeypatch.setattr("ultrafast_rag.index.stores.batches.PAUSE_S", 0.001)
     store = QdrantStore("again", DIM, url=server.url, key=None, timeout_s=10)
     before = len(server.asked)
     server.fail[:] = [2, 503]
@@ -196,6 +223,34 @@ def test_a_wrong_key_an_absent_and_a_slow_server_are_errors_that_say_so():
         open_store("milvus", "x", DIM)
 
 
+REMOTE = {"chroma": {"folder": None}}
+
+
+@pytest.mark.parametrize("name", REMOTE)
+def test_a_stores_own_client_meets_a_wrong_key_a_slow_and_an_absent_server(name):
+    opening = functools.partial(store_class(name), "contract", DIM, **REMOTE[name])
+    with stand_ins.refusing() as door:
+        with pytest.raises(VectorStoreError, match=f"{name.upper()}_API_KEY") as error:
+            opening(url=door.url, key=Secret("wrong-key", "a test"), timeout_s=10)
+        assert ("wrong-key" in str(error.value), error.value.transient) == (False, False)
+        door.open.clear()
+        with pytest.raises(VectorStoreError, match="too slow"):
+            opening(url=door.url, key=Secret("wrong-key", "a test"), timeout_s=0.2)
+    with pytest.raises(VectorStoreError, match="cannot be reached"):
+        opening(url=door.url, key=Secret("wrong-key", "a test"), timeout_s=10)
+
+
+def test_a_folder_of_chromas_is_for_one_process_at_a_time(tmp_path):
+    opening = functools.partial(
+        store_class("chroma"), "contract", DIM, url=None, key=None, folder=tmp_path / "chroma", timeout_s=10
+    )
+    store = opening()
+    with pytest.raises(VectorStoreError, match="another process"):
+        opening()
+    store.close()
+    opening().close()
+
+
 # ---- the leg
 
 
@@ -216,6 +271,19 @@ def test_an_index_asks_its_store_for_the_same_passages(tmp_path, monkeypatch, se
             assert "new" not in {hit.document_id for hit in rag.search("submarine", k=5, alpha=1)}
     collections = {path.split("/")[2] for method, path, _ in server.asked if path.startswith("/collections/ufr-")}
     assert len(collections) == 1
+
+
+def test_an_index_without_a_folder_keeps_chroma_in_memory_and_one_with_beside_the_caches(tmp_path, monkeypatch):
+    store_class("chroma")
+    monkeypatch.delenv("CHROMA_URL", raising=False)
+    with UltraFastRAG(store="chroma", **TEXT_ONLY) as rag:
+        rag.add_texts(["The lamp burns colza oil", "The boat is red"], ids=["lamp", "boat"])
+        assert [hit.document_id for hit in rag.search("lamp oil", k=2, alpha=1)] == ["lamp", "boat"]
+        assert rag.stats()["index"]["kind"] == "chroma"
+    for where, persistent in ((tmp_path, True), (None, False)):
+        store = open_store("chroma", "contract", DIM, folder=where)
+        assert ("persistent" in store.capabilities, (tmp_path / "chroma" / "contract").exists()) == (persistent, True)
+        store.close()
 
 
 def test_a_store_that_cannot_be_asked_is_stood_in_for_by_our_own_vectors(tmp_path, monkeypatch, caplog):

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from ultrafast_rag.errors import ConfigError
 from ultrafast_rag.ports import VectorStore
@@ -14,16 +15,21 @@ from ultrafast_rag.remote.secrets import find_key
 TIMEOUT_S = 30.0  # of one call; a batch of 64 vectors takes a server some 10 ms
 
 
-def open_store(name: str, collection: str, dim: int, *, timeout_s: float = TIMEOUT_S) -> VectorStore:
+def open_store(name: str, collection: str, dim: int, *, folder: Path | None = None, timeout_s: float = TIMEOUT_S) -> VectorStore:
     """The store of a name, its collection made where it is not there.
 
     qdrant: the server at QDRANT_URL (key: QDRANT_API_KEY), else qdrant-client's local mode in memory.
+    chroma: the server at CHROMA_URL (CHROMA_API_KEY), else Chroma's own engine in a folder below `folder`, None: in memory.
     MissingExtraError names the package to install; VectorStoreError when it cannot be asked, IndexStateError when the
     collection holds vectors of another dimension.
     """
+    if name not in ("qdrant", "chroma"):
+        raise ConfigError(f"there is no vector store {name!r}; there are qdrant and chroma")
+    url, key = os.environ.get(f"{name.upper()}_URL", "").strip() or None, find_key((f"{name.upper()}_API_KEY",))
     if name == "qdrant":
         from ultrafast_rag.index.stores.qdrant import QdrantStore
 
-        url = os.environ.get("QDRANT_URL", "").strip() or None
-        return QdrantStore(collection, dim, url=url, key=find_key(("QDRANT_API_KEY",)), timeout_s=timeout_s)
-    raise ConfigError(f"there is no vector store {name!r}; there is qdrant")
+        return QdrantStore(collection, dim, url=url, key=key, timeout_s=timeout_s)
+    from ultrafast_rag.index.stores.chroma import ChromaStore
+
+    return ChromaStore(collection, dim, url=url, key=key, folder=folder and folder / name / collection, timeout_s=timeout_s)

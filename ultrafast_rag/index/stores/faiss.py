@@ -16,6 +16,7 @@ import numpy as np
 from ultrafast_rag.errors import ConfigError, IndexStateError
 from ultrafast_rag.index.dense import DenseIndex
 from ultrafast_rag.index.store import Store
+from ultrafast_rag.index.stores.batches import check_asked
 from ultrafast_rag.types import TEXT_SPACE, Chunk, Near, PartCommit, Point, Record, Vectors
 
 AT_ONCE = 1024  # points in a transaction
@@ -72,11 +73,16 @@ class FaissStore:
             self._store.delete(str(number))
 
     def search(
-        self, vector: Vectors, k: int, *, filters: Mapping[str, Any] | None = None, words: Sequence[tuple[int, float]] = ()
+        self,
+        vector: Vectors,
+        k: int,
+        *,
+        filters: Mapping[str, Any] | None = None,
+        words: Sequence[tuple[int, float]] = (),
+        alpha: float | None = None,
     ) -> list[Near]:
         """As the port says."""
-        if words:
-            raise ConfigError("words are not taken here: capabilities say so")
+        check_asked(self.capabilities, words=bool(words), alpha=alpha)
         allowed = self._store.allowed(filters) if filters else None
         found, scores = self._dense.search(np.asarray(vector, np.float32), k, allowed=allowed)
         return [

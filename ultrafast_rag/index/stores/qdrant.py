@@ -10,14 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from tqdm.auto import tqdm
-
-from ultrafast_rag.errors import ConfigError, IndexStateError, VectorStoreError, require
+from ultrafast_rag.errors import IndexStateError, VectorStoreError, require
+from ultrafast_rag.index.stores.batches import WORKERS, check_asked, send
 from ultrafast_rag.remote.secrets import Secret
 from ultrafast_rag.types import Near, Point, Vectors
 
@@ -30,8 +27,6 @@ else:
     models = require("qdrant_client.models", package="qdrant-client", extra="qdrant")
     exceptions = require("qdrant_client.http.exceptions", package="qdrant-client", extra="qdrant")
 
-BATCH, WORKERS = 64, 4  # the client's own default batch, and as many at once as a small server has cores
-TRIES, PAUSE_S = 4, 0.25  # of one batch; the pause doubles: 0.25, 0.5 and 1 s
 OVERSAMPLING = 2.0  # candidates by int8 for each wanted, scored again from full vectors (Qdrant's guide on quantization)
 QUANTILE = 0.99  # of the values, beyond which int8 clips: the same guide's
 PAGE = 10_000  # ids listed at once
@@ -80,28 +75,12 @@ class QdrantStore:
 
     def add(self, points: Sequence[Point], *, quiet: bool = True) -> None:
         """Upsert in batches, several at once on a server; a batch that fails for a moment is sent again."""
-        batches = [points[at : at + BATCH] for at in range(0, len(points), BATCH)]
-        for point in points:
-            if len(point.vector) != self._dim:
-                raise ConfigError(f"point {point.id} has {len(point.vector)} numbers, not {self._dim}")
-        with (
-            tqdm(total=len(points), disable=quiet, desc="upload", unit="vector") as bar,
-            ThreadPoolExecutor(WORKERS if self._server else 1, "ufr-upload") as pool,
-        ):
-            for batch, _ in zip(batches, pool.map(self._send, batches)):
-                bar.update(len(batch))
+        send(points, self._put, dim=self._dim, workers=WORKERS if self._server else 1, quiet=quiet)
 
-    def _send(self, batch: Sequence[Point]) -> None:
+    def _put(self, batch: Sequence[Point]) -> None:
         structs = [models.PointStruct(id=point.id, vector=_vectors(point), payload=dict(point.payload)) for point in batch]
-        for left in reversed(range(TRIES)):
-            try:
-                with self._plain_errors():
-                    self._client.upsert(self._name, structs, wait=True)
-                return
-            except VectorStoreError as error:
-                if not left or not error.transient:
-                    raise
-                time.sleep(PAUSE_S * 2 ** (TRIES - 1 - left))
+        with self._plain_errors():
+            self._client.upsert(self._name, structs, wait=True)
 
     def delete(self, ids: Sequence[int]) -> None:
         """As the port says."""
@@ -110,9 +89,16 @@ class QdrantStore:
                 self._client.delete(self._name, models.PointIdsList(points=list(ids[at : at + PAGE])), wait=True)
 
     def search(
-        self, vector: Vectors, k: int, *, filters: Mapping[str, Any] | None = None, words: Sequence[tuple[int, float]] = ()
+        self,
+        vector: Vectors,
+        k: int,
+        *,
+        filters: Mapping[str, Any] | None = None,
+        words: Sequence[tuple[int, float]] = (),
+        alpha: float | None = None,
     ) -> list[Near]:
         """As the port says; with words the two rankings are fused by reciprocal ranks, on the server."""
+        check_asked(self.capabilities, words=bool(words), alpha=alpha)
         chosen = _filter(filters)
         again = models.QuantizationSearchParams(rescore=True, oversampling=OVERSAMPLING)
         how = models.SearchParams(quantization=again) if self._int8 else None
