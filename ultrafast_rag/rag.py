@@ -320,9 +320,14 @@ class UltraFastRAG(Parts):
             exact=self.query_cache if self.config.query_cache else None,
             alike=self.semantic_cache if self.config.semantic_cache else None,
             evidence=self._evidence,
-            search=self.search,
+            search=partial(self._search_to_answer, generator),
             unread=self._unread,
         )
+
+    def _search_to_answer(self, generator: GeneratorChoice | None, question: str, **options: Any) -> Hits:
+        if self._store.counts()["chunks"] and self._generators.extractive(generator):
+            self._models.open_reader_ahead()
+        return self.search(question, **options)
 
     async def aquery(self, question: str, **options: Any) -> Answer:
         """`query` for a running event loop, which stays free meanwhile; the same question at the same time is answered once."""

@@ -107,3 +107,12 @@ def test_enrichment_makes_a_passage_findable_by_what_the_model_said_of_it(opened
 def test_enrichment_without_a_key_says_what_to_do(opened):
     with pytest.raises(ConfigError, match="GEMINI_API_KEY"):
         opened().enrich()
+
+
+def test_the_reader_opens_ahead_only_where_no_model_writes(opened):
+    with Server() as server:
+        rag = opened(server.url)
+        rag.query("How much does the bilge pump move?")
+        assert "reader" not in {use.name for use in rag._models.use()}
+        rag.query("How much does the bilge pump move?", generator="extractive")
+        assert "reader" in {use.name for use in rag._models.use()}

@@ -56,6 +56,11 @@ class Generators:
         candidates, why = select(setting, gemini=gemini, local=local, legacy=legacy)
         return Answerer(extractive, candidates, why_extractive=why)
 
+    def extractive(self, choice: GeneratorChoice | None = None) -> bool:
+        """Whether the answer is sure to be extractive: no model writes in this session, or none is wanted."""
+        setting = choice or self._config.generator
+        return setting == "extractive" or (setting == "auto" and not self.available())
+
     def look_for_key(self) -> None:
         """Ask the notebook's own store for a key, which only the main thread can; what is found is remembered."""
         if self._config.generator in ("auto", "gemini"):

@@ -9,13 +9,14 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ultrafast_rag.config import Config
-from ultrafast_rag.errors import IndexStateError, MissingExtraError, WeightsError
+from ultrafast_rag.errors import IndexStateError, MissingExtraError, UltraFastRAGError, WeightsError
 from ultrafast_rag.models.device import DevicePlan, plan_device
 from ultrafast_rag.models.pool import ModelPool, ModelUse, estimate_bytes
 from ultrafast_rag.models.proxies import ImageProxy, ReaderProxy, RerankProxy, SpeechProxy, TextProxy
@@ -43,7 +44,9 @@ class Models:
 
     def __init__(self, config: Config, facts: Facts) -> None:
         self._config, self._facts = config, facts
-        self._lock = threading.RLock()
+        self._lock = threading.RLock()  # short, and asked for last: a model is loaded under the lock of its name alone
+        self._opening: dict[str, threading.RLock] = {}
+        self._ahead: threading.Thread | None = None
         self._ports: dict[str, Proxy] = {}
         self._missing: set[str] = set()
         self._static: StaticEncoder | None = None
@@ -66,7 +69,7 @@ class Models:
 
     def static(self) -> StaticEncoder:
         """Vectors without a network, distilled from the sentence encoder: a few MB, kept beside the pool."""
-        with self._lock:
+        with self._opened_once("static"):
             if self._static is None:
                 self._static = open_static(self.text(), self._config.cache_dir, progress=self._announce)
             return self._static
@@ -87,6 +90,18 @@ class Models:
     def reader(self) -> ReaderProxy | None:
         """What finds the answer in passages, or None with a note."""
         return self._unless_missing(ReaderProxy, READER, self._config.reader_model, self._open_reader)
+
+    def open_reader_ahead(self) -> None:
+        """Begin to open the reader, once: a first question needs the encoder and then the reader, and one core opens one."""
+        with self._lock:
+            if self._ahead is not None or READER in self._opening or self._config.reader_model is None:
+                return
+            self._ahead = threading.Thread(target=self._try_reader, args=(self.pool,), name="ufr-reader")
+            self._ahead.start()  # no daemon: see `openvino.py`
+
+    def _try_reader(self, _made: ModelPool) -> None:
+        with suppress(UltraFastRAGError):  # the answer meets it again, and says it
+            self.reader()
 
     def loaded(self) -> dict[str, str]:
         """Name -> fingerprint of each model that is in memory now."""
@@ -126,21 +141,32 @@ class Models:
 
     def close(self) -> None:
         """Give all models' memory back."""
-        with self._lock:
+        if self._ahead is not None:
+            self._ahead.join()
+        with ExitStack() as waiting:
+            for lock in list(self._opening.values()):  # whoever opens one has it in the pool, or has failed, by then
+                waiting.enter_context(lock)
             if self._ports:
                 self.pool.close()
             self._ports.clear()
 
+    def _opened_once(self, name: str) -> AbstractContextManager[object]:
+        """Two models are opened side by side, one model once."""
+        with self._lock:
+            return self._opening.setdefault(name, threading.RLock())
+
     def _proxy(self, kind: type[P], name: str, model: str, load: Callable[[], object]) -> P:
         """A port that loads on use, the first time now, so that what is missing is known here."""
-        with self._lock:
+        with self._opened_once(name):
             known = self._ports.get(name)
             if not isinstance(known, kind):
                 self.pool.register(name, load, size_bytes=estimate_bytes(model, self.plan), devices=self._devices(name))
                 with self.pool.lease(name) as opened:
                     for note in getattr(opened, "notes", ()):
                         self.notes[name] = note
-                known = self._ports[name] = kind(self.pool, name)
+                known = kind(self.pool, name)
+                with self._lock:
+                    self._ports[name] = known
             return known
 
     def _devices(self, name: str) -> tuple[str, ...]:
