@@ -97,7 +97,7 @@ def test_it_says_which_questions_it_can_read(reader):
     assert not reader.reads("北京的人口是多少？")
 
 
-def test_adapters_of_another_model_are_refused(tmp_path):
+def test_adapters_of_another_model_are_refused(tmp_path, capfd):
     import torch
     from safetensors.torch import save_file
 
@@ -106,6 +106,33 @@ def test_adapters_of_another_model_are_refused(tmp_path):
     from ultrafast_rag.models.weights import resolve
 
     weights = resolve(BASE, kind="text", offline=True, cache_dir=Config().cache_dir)
+    open_network(weights.path)
+    assert "LOAD REPORT" not in capfd.readouterr().err  # of a pooler that nobody uses
     save_file({"span.weight": torch.zeros(2, 7)}, str(tmp_path / "wrong.safetensors"))
     with pytest.raises(WeightsError, match=r"do not fit.*span\.weight"):
         open_network(weights.path, adapters=tmp_path / "wrong.safetensors")
+
+
+def test_the_text_models_folder_serves_where_the_name_leads_nowhere(tmp_path, monkeypatch):
+    """On Kaggle without a connection the one copy of MiniLM is an input of the notebook, under a path."""
+    from ultrafast_rag.models.reader import reader as module
+
+    weights = module.resolve(module.BASE, kind="text", offline=True, cache_dir=Config().cache_dir)
+    elsewhere, other = tmp_path / "input", tmp_path / "other"
+    for folder in (elsewhere, other):
+        folder.mkdir()
+        for file in weights.path.glob("*.json"):
+            (folder / file.name).write_bytes(file.read_bytes())
+    (elsewhere / "model.safetensors").symlink_to(weights.path / "model.safetensors")
+    (other / "model.safetensors").write_bytes((weights.path / "model.safetensors").read_bytes()[:-1] + b"!")
+
+    def unnamed(name, **options):
+        if name == module.BASE:
+            raise WeightsError(f"no weights for {name!r}")
+        return resolve(name, **options)
+
+    resolve = module.resolve
+    monkeypatch.setattr(module, "resolve", unnamed)
+    assert module._base(Config(text_model=str(elsewhere))).revision == weights.revision == module.BASE_REVISION
+    with pytest.raises(WeightsError, match="no weights"):
+        module._base(Config(text_model=str(other)))

@@ -23,11 +23,14 @@ def open_network(folder: Path, *, adapters: Path | None = None) -> Any:
     folder: the text model's. adapters: what training wrote, merged into the weights; None leaves fresh adapters to train.
     Logits all: position 0 of start and end means "no answer". Raises WeightsError when the files do not fit one another.
     """
+    from ultrafast_rag.models.text.torch import quiet
+
     torch, transformers = require("torch"), require("transformers")
-    encoder = transformers.AutoModel.from_pretrained(
-        str(folder), attn_implementation="eager" if adapters else "sdpa", local_files_only=True, use_safetensors=True,
-        trust_remote_code=False, add_pooling_layer=False, attention_probs_dropout_prob=0.0,
-    )  # fmt: skip
+    with quiet(transformers):
+        encoder = transformers.AutoModel.from_pretrained(
+            str(folder), attn_implementation="eager" if adapters else "sdpa", local_files_only=True, use_safetensors=True,
+            trust_remote_code=False, add_pooling_layer=False, attention_probs_dropout_prob=0.0,
+        )  # fmt: skip
     network = _module(torch, encoder)
     if adapters is not None:
         _merge(torch, network, _read(adapters))

@@ -26,6 +26,7 @@ from ultrafast_rag.models.weights import Weights, file_sha256, resolve
 from ultrafast_rag.types import Reading
 
 BASE = "sentence-transformers/all-MiniLM-L6-v2"
+BASE_REVISION = "53aa51172d142c89"  # of the weights that `data/train_reader.py` taught: the sha256 of their file begins so
 WEIGHTS = Path(__file__).with_name("reader.safetensors")
 QUESTION_TOKENS, TOKENS = 48, 320  # as in training; a passage of 200 tokens and its headings fit
 LONGEST_ANSWER = 30  # tokens; 98 of 100 answers of SQuAD are shorter
@@ -134,10 +135,21 @@ def open_reader(config: Config, plan: DevicePlan, *, progress: Callable[[str], N
         raise ConfigError("no reader is named; set Config(reader_model='packaged') or a question-answering model")
     if config.reader_model != PACKAGED_READER:
         return _open_other(resolve(config.reader_model, kind="rerank", offline=config.offline, cache_dir=config.cache_dir), plan)
-    weights = resolve(BASE, kind="text", offline=config.offline, cache_dir=config.cache_dir)
+    weights = _base(config)
     fingerprint = f"reader-{file_sha256(WEIGHTS)[:16]}@{weights.revision}"
     network = None if plan.on_gpu else _openvino(weights, fingerprint, plan, config, progress)
     return SpanReader(network or _torch(weights, plan), weights.path / "tokenizer.json", fingerprint=fingerprint)
+
+
+def _base(config: Config) -> Weights:
+    """MiniLM's weights by its name, else the text model's, given as a folder, where they are the same."""
+    try:
+        return resolve(BASE, kind="text", offline=config.offline, cache_dir=config.cache_dir)
+    except WeightsError:
+        own = resolve(config.text_model, kind="text", offline=config.offline, cache_dir=config.cache_dir)
+        if own.revision != BASE_REVISION:
+            raise
+        return own
 
 
 def _torch(weights: Weights, plan: DevicePlan) -> Network:
@@ -162,11 +174,14 @@ def _in_torch(module: Any, plan: DevicePlan) -> Network:
 
 def _open_other(weights: Weights, plan: DevicePlan) -> SpanReader:
     """Any extractive question-answering model with a fast tokenizer; "answerable" is its span against position 0."""
+    from ultrafast_rag.models.text.torch import quiet
+
     torch, transformers = require("torch"), require("transformers")
     try:
-        model, report = transformers.AutoModelForQuestionAnswering.from_pretrained(
-            str(weights.path), local_files_only=True, use_safetensors=True, trust_remote_code=False, output_loading_info=True
-        )
+        with quiet(transformers):
+            model, report = transformers.AutoModelForQuestionAnswering.from_pretrained(
+                str(weights.path), local_files_only=True, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+            )
     except (ValueError, OSError, RuntimeError, ImportError) as error:
         raise EncodingError(f"{weights.model_id} cannot be loaded as a reader: {error}") from error
     if missing := [name for name in report["missing_keys"] if name.startswith("qa_outputs")]:
