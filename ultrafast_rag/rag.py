@@ -477,6 +477,11 @@ class UltraFastRAG(Parts):
         if chunk_id is None:
             self.semantic_cache.feedback(question, vote > 0)
 
+    @property
+    def generation(self) -> int:
+        """Moves on with each change of what a search can find, whichever process made it: until then a kept answer is good."""
+        return self._store.generation
+
     def stats(self) -> Facts:
         """Counts, sizes, latencies, models in memory, and what was chosen for the index; a dictionary that shows as a table."""
         facts: dict[str, Any] = {

@@ -84,6 +84,22 @@ async def test_an_answer_is_the_package_s_own_without_this_machine_s_paths(servi
     assert str(place) not in json.dumps([reply, found])
 
 
+async def test_a_known_question_is_sent_again_until_the_index_changes(service, rag):
+    made, asked = service(), {"question": "Who tends the winch on the slipway?", "k": 1}
+    async with client(made) as asking:
+        for path in ("/search", "/query"):
+            replies = [(await asking.post(path, json=asked)).content for _ in range(4)]
+            assert replies[2] == replies[3] != b""
+        again = (await asking.get("/metrics")).text
+        rag.add_texts(["Odd Marlow tends the winch on the slipway."], ids=["winch"])
+        after = (await asking.post("/search", json=asked)).json(), (await asking.post("/query", json=asked)).json()
+        rag.delete("winch")
+    assert 'name="query_cache_sent_again"} 5' in again  # three searches, and the answers from the third on
+    assert b"Marlow" not in replies[3]
+    assert "Marlow" in after[0]["hits"][0]["text"]
+    assert "Marlow" in after[1]["text"]
+
+
 async def test_a_card_and_events_come_where_they_are_accepted(service):
     async with client(service()) as asking:
         card = await asking.post("/query", json=QUESTION, headers={"accept": "text/html"})

@@ -35,6 +35,7 @@ from ultrafast_rag.errors import (
 )
 from ultrafast_rag.rag import UltraFastRAG
 from ultrafast_rag.remote.secrets import Secret
+from ultrafast_rag.search.query_cache import QueryMemory
 from ultrafast_rag.serve.guard import Buckets, Guard, is_loopback, problem
 from ultrafast_rag.serve.metrics import Metrics
 from ultrafast_rag.serve.reading import Readable
@@ -187,8 +188,8 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def _json(adapter: Any, value: Any) -> Any:
-    return responses.Response(adapter.dump_json(value), media_type="application/json")
+def _json(body: bytes) -> Any:
+    return responses.Response(body, media_type="application/json")
 
 
 def _event(name: str, content: bytes) -> bytes:
@@ -203,12 +204,15 @@ class Service:
         self.readable = Readable(serving.roots, serving.uploads or index.with_name(f"{index.name}-uploads"))
         self.metrics = Metrics(rag.monitor.get_report, self._facts)
         self.stopping, self.state = False, "starting"
+        # as they went out: making the JSON anew, in a thread, costs twice what all else of a known question does
+        self._sent = QueryMemory(ttl_s=rag.config.query_cache_ttl_s)
         self._stops: set[threading.Event] = set()
         self._writing = asyncio.Lock()  # one ingest at a time, waiting where no thread waits with it
 
     def _facts(self) -> dict[str, float]:
         stats = self.rag.stats()
-        cache = {f"query_cache_{name}": value for name, value in stats["query_cache"].items() if isinstance(value, int | float)}
+        counts = {**stats["query_cache"], "sent_again": self._sent.hits}
+        cache = {f"query_cache_{name}": value for name, value in counts.items() if isinstance(value, int | float)}
         return {**{name: stats[name] for name in ("documents", "chunks", "size_mb")}, **cache}
 
     async def warm_up(self) -> None:
@@ -244,10 +248,15 @@ class Service:
 
     async def search(self, asked: Search, accept: str) -> Any:
         """The best passages, as JSON or as a card."""
+        html = "text/html" in accept
+        key = ("search", self.rag.generation, asked.model_dump_json())
+        if not html and (sent := self._sent.get(key)) is not None:
+            return _json(sent)
         hits = await asyncio.to_thread(self.rag.search, Words(asked.question), **asked.options())
-        if "text/html" in accept:
+        if html:
             return responses.HTMLResponse(await asyncio.to_thread(hits._repr_html_))
-        return _json(_FOUND, Found(asked.question, Hits(map(self._hit, hits)), hits.seconds, hits.notes))
+        body = _FOUND.dump_json(Found(asked.question, Hits(map(self._hit, hits)), hits.seconds, hits.notes))
+        return _json(self._kept(key, body))
 
     async def query(self, asked: Query, accept: str) -> Any:
         """An answer, as JSON, as a card, or as server-sent events while it is written."""
@@ -255,10 +264,20 @@ class Service:
             pieces = self.rag.stream(Words(asked.question), **asked.options())
             first = await asyncio.to_thread(next, pieces)  # what was asked wrongly is a 422, no broken stream
             return responses.StreamingResponse(self._events(chain([first], pieces)), media_type="text/event-stream")
+        html = "text/html" in accept
+        key = ("query", self.rag.generation, asked.model_dump_json())
+        if not html and (sent := self._sent.get(key)) is not None:
+            return _json(sent)
         answer = await self.rag.aquery(Words(asked.question), **asked.options())
-        if "text/html" in accept:
+        if html:
             return responses.HTMLResponse(await asyncio.to_thread(answer._repr_html_))
-        return _json(_ANSWER, self._answer(answer))
+        body = _ANSWER.dump_json(self._answer(answer))
+        return _json(self._kept(key, body) if answer.cached else body)  # what may be kept, the index's own cache says
+
+    def _kept(self, key: tuple[str, int, str], body: bytes) -> bytes:
+        if self.rag.config.query_cache:
+            self._sent.put(key, body)
+        return body
 
     def _events(self, pieces: Iterator[str | Answer]) -> Iterator[bytes]:
         try:
@@ -285,7 +304,7 @@ class Service:
             stop.set()  # of one whose caller has left, too
             self._stops.discard(stop)
         failed = tuple((self.readable.shown(source), self.readable.unplaced(why)) for source, why in report.failed)
-        return _json(_REPORT, replace(report, failed=(*failed, *refused)))
+        return _json(_REPORT.dump_json(replace(report, failed=(*failed, *refused))))
 
 
 _TEXT = pydantic.TypeAdapter(dict[str, str])
