@@ -8,39 +8,23 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import sqlite3
 import threading
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from ultrafast_rag.errors import IndexCorruptError
-from ultrafast_rag.index import filters as filter_sql
-from ultrafast_rag.index import records, rows, totals, upkeep
+from ultrafast_rag.index import rows, totals, upkeep
 from ultrafast_rag.index.database import Database, plain_errors
 from ultrafast_rag.index.vectors import SpaceView, checksum, grown_view, nothing, open_map
+from ultrafast_rag.index.visible import Visible, run_of
 from ultrafast_rag.types import Chunk, Document, Mask, Stat, Unencoded
 
-_MASKS_KEPT = 16  # filters asked again in one session
 _SECTION_CHUNKS = 4  # either way, of a section: about 1 000 tokens around a hit
-
-
-class _Alive(NamedTuple):
-    """What shows in one generation. removals: of documents; while they stay, newer masks only grow. runs: by first chunk."""
-
-    generation: int = -1
-    removals: int = -1
-    runs: totals.Runs = totals.runs_of([])
-    mask: Mask = np.zeros(1, dtype=np.bool_)
-
-
-def _run_of(runs: totals.Runs, chunk_id: int) -> int:
-    """Place of the run that a chunk lies in, or would."""
-    return max(int(np.searchsorted(runs[:, 1], chunk_id, side="right")) - 1, 0)
 
 
 class Reading:
@@ -49,11 +33,8 @@ class Reading:
     def __init__(self, folder: Path, *, write: bool) -> None:
         self.folder = folder
         self._db = Database(folder, writable=write)
-        self._caching, self._checking = threading.RLock(), threading.Lock()
+        self._visible, self._caching = Visible(self._db), threading.RLock()
         self._views: dict[str, SpaceView] = {}
-        self._alive = _Alive()
-        self._masks: OrderedDict[str, tuple[int, Mask]] = OrderedDict()
-        self._checked_chunks, self._checked_documents = 0, -1  # up to this id; in this generation
 
     def get_meta(self, key: str, default: Any = None) -> Any:
         """The JSON value kept under `key`."""
@@ -92,22 +73,12 @@ class Reading:
     def documents(self) -> list[Document]:
         """Every searchable document, oldest first."""
         with plain_errors(self.folder), self._db.snapshot() as reader:
-            runs = self._seen(reader).runs
+            runs = self._visible.now(reader).runs
             counts: Counter[int] = Counter()
             for key, _, count in runs.tolist():
                 counts[key] += count
-            fields = [rows.document_fields(row) for row in self._documents(reader)]
+            fields = [rows.document_fields(row) for row in self._visible.documents(reader)]
         return [rows.to_document(one, counts[one["key"]]) for one in fields if one["visible"]]
-
-    def _documents(self, reader: sqlite3.Connection) -> list[Sequence[Any]]:
-        """Every document's row, visible or not, by key; IndexCorruptError when one fails its checksum, or is lost."""
-        found = reader.execute(rows.select_documents(self._db.format) + "NOT INDEXED ORDER BY d.key").fetchall()
-        if self._db.format > 1:
-            if sum(rows.sealed_as(row[-1]) for row in found) != totals.total(reader, "all_documents"):
-                raise totals.lost("the documents")
-            for row in found:
-                rows.check_document(row)
-        return found
 
     def document(self, document_id: str) -> Document | None:
         """The searchable document with this id, or None."""
@@ -116,14 +87,14 @@ class Reading:
             row = reader.execute(query, (document_id,)).fetchone()
             if row is None:
                 return None
-            fields, runs = rows.document_fields(row), self._seen(reader).runs
+            fields, runs = rows.document_fields(row), self._visible.now(reader).runs
             return rows.to_document(fields, int(runs[runs[:, 0] == fields["key"], 2].sum()))
 
     def of_kind(self, kind: str) -> tuple[int, int]:
         """How many searchable documents are of a kind ("image", "audio", "video"), and how many of them have no passage."""
         with plain_errors(self.folder), self._db.snapshot() as reader:
-            seen = self._seen(reader)
-            self._check_documents(reader, seen)
+            seen = self._visible.now(reader)
+            self._visible.check_documents(reader, seen)
             query = "SELECT key FROM documents NOT INDEXED WHERE visible AND media_type LIKE ?"
             keys = [row[0] for row in reader.execute(query, (f"{kind}/%",))]
         return len(keys), len(keys) - int(np.isin(keys, seen.runs[:, 0]).sum())
@@ -143,8 +114,7 @@ class Reading:
 
     def chunk_runs(self, keys: Sequence[int]) -> list[tuple[int, int, int]]:
         """(document key, first chunk id, chunks) of each part of these searchable documents."""
-        self.alive()
-        runs = self._alive.runs
+        runs = self._runs()
         return [(key, first, count) for key, first, count in runs[np.isin(runs[:, 0], list(keys))].tolist()]
 
     def failures(self, document_id: str) -> list[tuple[int, str]]:
@@ -167,7 +137,7 @@ class Reading:
         with plain_errors(self.folder), self._db.snapshot() as reader:
             found = {row[0]: rows.to_chunk(row) for row in reader.execute(query, (json.dumps(wanted),))}
             if missing := [number for number in wanted if number not in found]:
-                mask = self._seen(reader).mask
+                mask = self._visible.now(reader).mask
                 if held := [number for number in missing if 0 < number < len(mask) and mask[number]]:
                     raise IndexCorruptError(f"passage {held[0]} is lost from {self.folder}. {rows.ADVICE}")
         return [found[number] for number in wanted if number in found]
@@ -189,9 +159,8 @@ class Reading:
         """
         section = chunk.metadata.get("section")
         most = _SECTION_CHUNKS if section else 1
-        self.alive()
-        runs = self._alive.runs
-        mine = runs[runs[:, 0] == runs[_run_of(runs, chunk.id), 0]] if len(runs) else runs
+        runs = self._runs()
+        mine = runs[runs[:, 0] == runs[run_of(runs, chunk.id), 0]] if len(runs) else runs
         ids = np.concatenate([np.empty(0, np.int64), *(np.arange(first, first + count) for _, first, count in mine.tolist())])
         before, after = np.sort(ids[ids < chunk.id])[::-1], np.sort(ids[ids > chunk.id])
         sides = []
@@ -266,33 +235,7 @@ class Reading:
 
     def alive(self) -> Mask:
         """Mask of the chunks a search may return; read-only, kept until the next commit."""
-        with self._caching, plain_errors(self.folder), self._db.snapshot() as reader:
-            return self._seen(reader).mask
-
-    def _seen(self, reader: sqlite3.Connection) -> _Alive:
-        """What shows in the reader's moment of the index."""
-        total = "visible_runs" if self._db.format > 1 else "NULL"
-        with self._caching:
-            row = reader.execute(f"SELECT generation, removals, {total} FROM state").fetchone()
-            generation, removals = (rows.integer(value, "an index's generation") for value in (row or (None, None))[:2])
-            old = self._alive
-            if generation == old.generation:
-                return old
-            grows = removals == old.removals and generation > old.generation
-            found = reader.execute(
-                "SELECT p.document, p.first_chunk, p.chunks FROM parts p JOIN documents d ON d.key = p.document "
-                "WHERE d.visible AND p.chunks > 0 AND p.first_chunk > ? ORDER BY p.first_chunk",
-                (len(old.mask) - 1 if grows else 0,),
-            ).fetchall()
-            runs = totals.runs_of(found)
-            mask = records.mask_of(runs, old.mask if grows else old.mask[:1])
-            runs = np.concatenate([old.runs, runs]) if grows else runs
-            if row[2] is not None and (row[2] != totals.runs_sum(runs) or mask.sum() != runs[:, 2].sum()):
-                raise totals.lost("the passages")
-            seen = _Alive(generation, removals, runs, mask)
-            if generation > old.generation:
-                self._alive = seen
-            return seen
+        return self.allowed({})
 
     def allowed(self, filters: Mapping[str, Any]) -> Mask:
         """Mask of the searchable chunks that match every filter.
@@ -300,68 +243,12 @@ class Reading:
         source (path, its last components, or a glob), document_id, modality, title, page (number or [first,
         last]); any other key is looked for in the chunk's and document's metadata. A list means any of these.
         """
-        if not filters:
-            return self.alive()
-        name = json.dumps(filters, sort_keys=True, default=str)
         with plain_errors(self.folder), self._db.snapshot() as reader:
-            seen = self._seen(reader)
-            with self._caching:
-                known = self._masks.get(name)
-                if known and known[0] == seen.generation:
-                    return known[1]
-            mask = seen.mask.copy()
-            for condition in filter_sql.conditions(filters):
-                mask &= self._matching(reader, seen, condition)
-        mask.flags.writeable = False
-        with self._caching:
-            self._masks[name] = (seen.generation, mask)
-            if len(self._masks) > _MASKS_KEPT:
-                self._masks.popitem(last=False)
-        return mask
+            return self._visible.allowed(reader, filters)
 
-    def _matching(self, reader: sqlite3.Connection, seen: _Alive, condition: filter_sql.Condition) -> Mask:
-        """Chunks that meet a condition, by what is known of them or of their documents; by no index, which could hide some."""
-        mask = np.zeros(len(seen.mask), dtype=np.bool_)
-        if condition.documents or condition.sources:
-            self._check_documents(reader, seen)
-            if condition.documents:
-                query = f"SELECT key FROM documents d NOT INDEXED WHERE d.visible AND {condition.documents[0]}"
-                keys = [row[0] for row in reader.execute(query, condition.documents[1])]
-            else:
-                named = reader.execute("SELECT key, source FROM documents NOT INDEXED WHERE visible").fetchall()
-                keys = [key for key, source in named if any(filter_sql.matches_source(source, one) for one in condition.sources)]
-            mask |= records.mask_of(seen.runs[np.isin(seen.runs[:, 0], keys)], mask)
-        if condition.chunks:
-            self._check_chunks(reader, seen)
-            query = f"SELECT c.id FROM chunks c NOT INDEXED WHERE {condition.chunks[0]}"
-            ids = np.fromiter((row[0] for row in reader.execute(query, condition.chunks[1])), dtype=np.int64)
-            mask[ids[(ids > 0) & (ids < len(mask))]] = True
-        return mask
-
-    def _check_documents(self, reader: sqlite3.Connection, seen: _Alive) -> None:
-        """Compare every document's checksum, once a generation: what a filter passes over is not looked at again."""
-        if self._checked_documents != seen.generation:
-            self._documents(reader)
-            self._checked_documents = seen.generation
-
-    def _check_chunks(self, reader: sqlite3.Connection, seen: _Alive) -> None:
-        """Compare what filters look at in every chunk that was not compared yet (2.5 us a chunk, once a process)."""
-        if self._db.format == 1:
-            return
-        with self._checking:
-            last, found = self._checked_chunks, []
-            query = "SELECT id, document, modality, page, metadata, sum FROM chunks NOT INDEXED WHERE id > ? ORDER BY id"
-            for *fields, total in reader.execute(query, (last,)):
-                if type(total) is not int or total & 0xFFFFFFFF != rows.filtered_sum(*fields):
-                    raise IndexCorruptError(f"passage {fields[0]!r} fails its checksum. {rows.ADVICE}")
-                found.append(fields[0])
-            missing = seen.mask.copy()
-            missing[: last + 1] = False
-            ids = np.array(found, dtype=np.int64)
-            missing[ids[ids < len(missing)]] = False
-            if missing.any():
-                raise totals.lost("the passages")
-            self._checked_chunks = max(last, found[-1] if found else 0)
+    def _runs(self) -> totals.Runs:
+        with plain_errors(self.folder), self._db.snapshot() as reader:
+            return self._visible.now(reader).runs
 
     def spaces(self) -> list[str]:
         """Names of the vector spaces."""
@@ -412,9 +299,9 @@ class Reading:
     def metadata_fields(self) -> list[str]:
         """Names in the metadata of searchable documents and chunks; reads them all."""
         with plain_errors(self.folder), self._db.snapshot() as reader:
-            seen = self._seen(reader)
-            self._check_documents(reader, seen)
-            self._check_chunks(reader, seen)
+            seen = self._visible.now(reader)
+            self._visible.check_documents(reader, seen)
+            self._visible.check_chunks(reader, seen)
             found = reader.execute(
                 "SELECT DISTINCT m.key FROM documents d, json_each(d.metadata) m WHERE d.visible UNION SELECT DISTINCT m.key "
                 "FROM chunks c JOIN documents d ON d.key = c.document, json_each(c.metadata) m WHERE d.visible"
@@ -424,7 +311,7 @@ class Reading:
     def counts(self) -> dict[str, int]:
         """documents, complete, parts, chunks, assets, and for each space its rows as "vectors:NAME"."""
         with plain_errors(self.folder), self._db.snapshot() as reader:
-            self._check_documents(reader, self._seen(reader))
+            self._visible.check_documents(reader, self._visible.now(reader))
             if self._db.format > 1:
                 totals.compare(reader, "parts", what="the parts")
                 totals.compare(reader, "assets", what="the pictures")
@@ -435,7 +322,7 @@ class Reading:
                 "SELECT count(*) FROM parts p JOIN documents d ON d.key = p.document WHERE d.visible"
             ).fetchone()
             counts = {"documents": shown[0], "complete": shown[1]}
-            counts |= {"parts": parts[0], "chunks": int(self._seen(reader).mask.sum())}
+            counts |= {"parts": parts[0], "chunks": int(self._visible.now(reader).mask.sum())}
             counts["assets"] = reader.execute("SELECT count(*) FROM assets").fetchone()[0]
             return counts | {f"vectors:{space.name}": space.rows for space in upkeep.read_spaces(reader, self._db.format)}
 
