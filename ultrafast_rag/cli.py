@@ -176,12 +176,12 @@ def _query(arguments: argparse.Namespace) -> Answer:
 
 
 def _serve(arguments: argparse.Namespace) -> None:
-    from ultrafast_rag.serve import http
+    from ultrafast_rag.serve import http, messages
 
-    serving = http.Serving(
+    serving = messages.Serving(
         host=arguments.host,
         port=arguments.port,
-        keys=http.keys_from_environment(),
+        keys=messages.keys_from_environment(),
         roots=arguments.root,
         uploads=arguments.uploads,
         rate_per_s=arguments.rate,

@@ -26,7 +26,7 @@ from ultrafast_rag.types import Answer, Hit, Words
 pytest.importorskip("fastapi", reason="the server extra is not installed")
 httpx = pytest.importorskip("httpx")
 
-from ultrafast_rag.serve import http  # noqa: E402  after the skip
+from ultrafast_rag.serve import http, messages  # noqa: E402  after the skip
 from ultrafast_rag.serve.guard import Buckets  # noqa: E402
 
 TEXT_ONLY = {"image_model": None, "speech_model": None, "quiet": True}
@@ -58,7 +58,7 @@ def rag(place):
 def service(rag, place):
     def make(**serving):
         serving = {"rate_per_s": 1e6, "burst": 1_000_000, "roots": [place / "root"], **serving}
-        return http.Service(rag, http.Serving(**serving), index=place / "index")
+        return http.Service(rag, messages.Serving(**serving), index=place / "index")
 
     return make
 
@@ -279,15 +279,15 @@ async def test_without_a_key_other_hosts_and_origins_are_refused(service):
 
 
 def test_off_loopback_a_key_is_needed(tmp_path, capsys, monkeypatch):
-    monkeypatch.delenv(http.KEYS, raising=False)
+    monkeypatch.delenv(messages.KEYS, raising=False)
     assert main(["serve", "--host", "0.0.0.0", "--index", str(tmp_path / "ix")]) == 2
-    assert http.KEYS in capsys.readouterr().err
-    monkeypatch.setenv(http.KEYS, "one, two")
-    assert [key.reveal() for key in http.keys_from_environment()] == ["one", "two"]
-    assert http.Serving(host="0.0.0.0", keys=http.keys_from_environment())
+    assert messages.KEYS in capsys.readouterr().err
+    monkeypatch.setenv(messages.KEYS, "one, two")
+    assert [key.reveal() for key in messages.keys_from_environment()] == ["one", "two"]
+    assert messages.Serving(host="0.0.0.0", keys=messages.keys_from_environment())
     for wrong in ({"port": 70_000}, {"rate_per_s": 0}, {"burst": 0}, {"timeout_s": -1}):
         with pytest.raises(ConfigError):
-            http.Serving(**wrong)
+            messages.Serving(**wrong)
     with pytest.raises(ConfigError, match="no folder"):
         http.Readable([tmp_path / "gone"], tmp_path)
 
@@ -401,5 +401,5 @@ def test_answers_do_not_wait_for_an_acknowledgement(tmp_path, monkeypatch):
 
     monkeypatch.setattr(http.Server, "run", ran)
     with UltraFastRAG(tmp_path / "index", image_model=None, speech_model=None, quiet=True) as rag:
-        http.serve(rag, http.Serving(port=0), index=tmp_path / "index")
+        http.serve(rag, messages.Serving(port=0), index=tmp_path / "index")
     assert accepted[0] != 0

@@ -16,7 +16,7 @@ from ultrafast_rag.remote.secrets import Secret
 pytest.importorskip("fastapi", reason="the server extra is not installed")
 schemathesis = pytest.importorskip("schemathesis")
 
-from ultrafast_rag.serve import http  # noqa: E402  after the skip
+from ultrafast_rag.serve import http, messages  # noqa: E402  after the skip
 
 FEW = int(os.environ.get("UFR_SCHEMA_CASES", "6"))  # of each kind and operation; hundreds by hand
 
@@ -27,7 +27,7 @@ def schema(tmp_path_factory):
     with UltraFastRAG(folder / "index", image_model=None, speech_model=None, quiet=True) as rag:
         rag.add_texts(["Spring tides come twice a month."], ids=["tides"])
         service = http.Service(
-            rag, http.Serving(rate_per_s=1e6, burst=10**6, keys=[Secret("key", "a test")]), index=folder / "index"
+            rag, messages.Serving(rate_per_s=1e6, burst=10**6, keys=[Secret("key", "a test")]), index=folder / "index"
         )
         yield schemathesis.openapi.from_asgi("/openapi.json", http.make_app(service))
 

@@ -11,43 +11,45 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
 import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from ultrafast_rag.errors import (
-    ConfigError,
-    EncodingError,
-    IndexLockedError,
-    IndexStateError,
-    MissingExtraError,
-    StorageError,
-    UltraFastRAGError,
-    require,
-)
+from ultrafast_rag.errors import ConfigError, UltraFastRAGError, require
 from ultrafast_rag.rag import UltraFastRAG
-from ultrafast_rag.remote.secrets import Secret
 from ultrafast_rag.search.query_cache import QueryMemory
-from ultrafast_rag.serve.guard import Buckets, Guard, is_loopback, problem
+from ultrafast_rag.serve.guard import Buckets, Guard, problem
+from ultrafast_rag.serve.messages import (
+    ANSWER,
+    FOUND,
+    PIECE,
+    REFUSALS,
+    REPORT,
+    STATUS,
+    Found,
+    Ingest,
+    Problem,
+    Query,
+    Search,
+    Serving,
+    State,
+)
 from ultrafast_rag.serve.metrics import Metrics
 from ultrafast_rag.serve.reading import Readable
-from ultrafast_rag.types import Answer, Hit, Hits, IngestReport, Modality, Words
+from ultrafast_rag.types import Answer, Hit, Hits, IngestReport, Words
 
 if TYPE_CHECKING:
     import fastapi
-    import pydantic
     import uvicorn
     from fastapi import responses
     from fastapi.exceptions import RequestValidationError
-    from pydantic import BaseModel, Field
     from starlette.exceptions import HTTPException
 else:
     fastapi = require("fastapi", extra="server")
@@ -56,136 +58,12 @@ else:
     HTTPException = require("starlette.exceptions", package="fastapi", extra="server").HTTPException
     uvicorn = require("uvicorn", extra="server")
     require("python_multipart", package="python-multipart", extra="server")
-    pydantic = require("pydantic", package="fastapi", extra="server")
-    BaseModel, Field = pydantic.BaseModel, pydantic.Field
 
-KEYS = "UFR_API_KEYS"
-QUESTION_CHARS = 4_000  # some 1 000 tokens; encoders take 256 to 512
-LIST_LIMIT = 1_000  # of sources, files and filter values in one request
 DRAIN_S = 30.0  # what runs when the server is told to stop may take so long
 HEARTBEAT_S = 0.05  # how often the event loop's lateness is looked at
 CONNECTIONS = 1_000  # at once; more are answered 503 at the door
 _PAGE = Path(__file__).with_name("page.html")
 _log = logging.getLogger("ultrafast_rag")
-
-
-@dataclass(frozen=True, slots=True)
-class Serving:
-    """How to serve. keys: whoever knows one may ask; none means this machine alone. roots: folders `/ingest` may read.
-
-    uploads: where uploaded files are kept, so that evidence can show them; None: beside the index. rate_per_s and burst are
-    of each key, or of each address where there are no keys. Raises ConfigError for what cannot be.
-    """
-
-    host: str = "127.0.0.1"
-    port: int = 8000
-    keys: Sequence[Secret] = ()
-    roots: Sequence[Path] = ()
-    uploads: Path | None = None
-    rate_per_s: float = 20.0
-    burst: int = 40
-    body_mb: float = 64.0
-    timeout_s: float = 60.0
-    ingest_timeout_s: float = 3600.0
-
-    def __post_init__(self) -> None:
-        if not self.keys and not is_loopback(self.host):
-            raise ConfigError(f"without a key only this machine is served: put keys into {KEYS}, or bind to 127.0.0.1")
-        if not (
-            self.rate_per_s > 0 and self.burst >= 1 and self.body_mb > 0 and self.timeout_s > 0 and self.ingest_timeout_s > 0
-        ):
-            raise ConfigError("rate, body size and times must be greater than 0, and a burst at least 1")
-        if not 0 <= self.port < 65536:
-            raise ConfigError(f"a port lies between 0 and 65535, not at {self.port}")
-
-
-def keys_from_environment() -> list[Secret]:
-    """The keys in UFR_API_KEYS, set apart by commas or spaces."""
-    return [Secret(key, f"environment variable {KEYS}") for key in os.environ.get(KEYS, "").replace(",", " ").split()]
-
-
-# ---- what is asked
-
-
-Scalar = str | int | float | bool
-Filters = dict[str, Scalar | list[Scalar]]
-Alpha = Field(None, ge=0, le=1, description="0: words only, 1: meaning only")
-
-
-class Search(BaseModel):
-    """A question, and how and where to look."""
-
-    question: str = Field(min_length=1, max_length=QUESTION_CHARS, examples=["When is high tide?"])
-    k: int = Field(10, ge=1, le=100, description="how many passages")
-    alpha: float | None = Alpha
-    modality: list[Modality] | None = Field(None, max_length=5, examples=[["text", "table"]])
-    filters: Filters | None = Field(None, max_length=20, examples=[{"source": "tides.md"}])
-
-    def options(self) -> dict[str, Any]:
-        """As `UltraFastRAG.search` takes them."""
-        return {"k": self.k, "alpha": self.alpha, "modality": self.modality or None, "filters": self.filters or None}
-
-
-class Query(Search):
-    """A question to answer. generator: who writes the answer; the server's own choice by default."""
-
-    generator: Literal["extractive", "gemini", "local"] | None = None
-
-    def options(self) -> dict[str, Any]:
-        """As `UltraFastRAG.query` takes them."""
-        return {**super().options(), **({"generator": self.generator} if self.generator else {})}
-
-
-class Ingest(BaseModel):
-    """Files and folders below the server's roots, absolute or as seen from a root."""
-
-    sources: list[str] = Field(min_length=1, max_length=LIST_LIMIT, examples=[["papers/tides.pdf"]])
-    time_budget_s: float | None = Field(None, ge=0, description="stop in good order after so many seconds")
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What a search found, best first."""
-
-    query: str
-    hits: Hits
-    seconds: float
-    notes: tuple[str, ...] = ()
-
-
-class State(BaseModel):
-    """Whether the server is there, or can answer."""
-
-    status: str = Field(examples=["ok"])
-
-
-class Problem(BaseModel):
-    """What went wrong and what to do."""
-
-    error: str = Field(examples=["too many requests"])
-
-
-_ANSWER, _FOUND, _REPORT = (pydantic.TypeAdapter(kind) for kind in (Answer, Found, IngestReport))
-_STATUS: tuple[tuple[type[UltraFastRAGError], int], ...] = (
-    (ConfigError, 422),
-    (MissingExtraError, 501),
-    (StorageError, 507),
-    (IndexLockedError, 409),
-    (IndexStateError, 503),
-    (EncodingError, 503),
-)
-_REFUSALS: dict[int | str, dict[str, Any]] = {
-    status: {"model": Problem, "description": words}
-    for status, words in {
-        401: "no key, or a wrong one",
-        403: "not from here",
-        413: "too large",
-        422: "asked wrongly",
-        429: "too many requests; Retry-After says when",
-        503: "not now",
-        504: "took too long",
-    }.items()
-}
 
 
 def _json(body: bytes) -> Any:
@@ -255,7 +133,7 @@ class Service:
         hits = await asyncio.to_thread(self.rag.search, Words(asked.question), **asked.options())
         if html:
             return responses.HTMLResponse(await asyncio.to_thread(hits._repr_html_))
-        body = _FOUND.dump_json(Found(asked.question, Hits(map(self._hit, hits)), hits.seconds, hits.notes))
+        body = FOUND.dump_json(Found(asked.question, Hits(map(self._hit, hits)), hits.seconds, hits.notes))
         return _json(self._kept(key, body))
 
     async def query(self, asked: Query, accept: str) -> Any:
@@ -271,7 +149,7 @@ class Service:
         answer = await self.rag.aquery(Words(asked.question), **asked.options())
         if html:
             return responses.HTMLResponse(await asyncio.to_thread(answer._repr_html_))
-        body = _ANSWER.dump_json(self._answer(answer))
+        body = ANSWER.dump_json(self._answer(answer))
         return _json(self._kept(key, body) if answer.cached else body)  # what may be kept, the index's own cache says
 
     def _kept(self, key: tuple[str, int, str], body: bytes) -> bytes:
@@ -283,9 +161,9 @@ class Service:
         try:
             for piece in pieces:
                 if isinstance(piece, Answer):
-                    yield _event("answer", _ANSWER.dump_json(self._answer(piece)))
+                    yield _event("answer", ANSWER.dump_json(self._answer(piece)))
                 else:
-                    yield _event("text", _TEXT.dump_json({"text": piece}))
+                    yield _event("text", PIECE.dump_json({"text": piece}))
         except UltraFastRAGError as error:
             yield _event("error", problem(f"{type(error).__name__}: {error}"))
 
@@ -304,10 +182,7 @@ class Service:
             stop.set()  # of one whose caller has left, too
             self._stops.discard(stop)
         failed = tuple((self.readable.shown(source), self.readable.unplaced(why)) for source, why in report.failed)
-        return _json(_REPORT.dump_json(replace(report, failed=(*failed, *refused))))
-
-
-_TEXT = pydantic.TypeAdapter(dict[str, str])
+        return _json(REPORT.dump_json(replace(report, failed=(*failed, *refused))))
 
 
 def make_app(service: Service) -> fastapi.FastAPI:
@@ -358,12 +233,12 @@ def _add_questions(app: fastapi.FastAPI, service: Service) -> None:
     card = {"text/html": {"schema": {"type": "string"}}}
     events = {"text/event-stream": {"schema": {"type": "string"}, "example": 'event: text\ndata: {"text": "High tide is "}\n\n'}}
 
-    @app.post("/search", response_model=Found, responses={**_REFUSALS, 200: {"content": card}})
+    @app.post("/search", response_model=Found, responses={**REFUSALS, 200: {"content": card}})
     async def search(asked: Search, request: fastapi.Request) -> Any:
         """The best passages for a question; `Accept: text/html` draws them as cards."""
         return await service.search(asked, request.headers.get("accept", ""))
 
-    @app.post("/query", response_model=Answer, responses={**_REFUSALS, 200: {"content": {**card, **events}}})
+    @app.post("/query", response_model=Answer, responses={**REFUSALS, 200: {"content": {**card, **events}}})
     async def query(asked: Query, request: fastapi.Request) -> Any:
         """An answer with citations, or an honest "not found".
 
@@ -375,7 +250,7 @@ def _add_questions(app: fastapi.FastAPI, service: Service) -> None:
 
 def _add_ingest(app: fastapi.FastAPI, service: Service) -> None:
     refusals: dict[int | str, dict[str, Any]] = {
-        **_REFUSALS,
+        **REFUSALS,
         409: {"model": Problem, "description": "another process is writing"},
         507: {"model": Problem, "description": "the disk refused"},
     }
@@ -409,7 +284,7 @@ def _add_state(app: fastapi.FastAPI, service: Service) -> None:
         response.status_code = 200 if service.state == "ok" else 503
         return State(status=service.state if service.state in ("ok", "starting", "stopping") else "failed")
 
-    @app.get("/metrics", response_class=responses.PlainTextResponse, responses=_REFUSALS)
+    @app.get("/metrics", response_class=responses.PlainTextResponse, responses=REFUSALS)
     async def metrics() -> Any:
         """Stages, requests, errors, memory, caches in Prometheus' text format."""
         return responses.Response(await asyncio.to_thread(service.metrics.text), media_type="text/plain; version=0.0.4")
@@ -445,7 +320,7 @@ def _add_problems(app: fastapi.FastAPI) -> None:
         return said(error.status_code, str(error.detail))
 
     async def failed(_: fastapi.Request, error: Any) -> Any:
-        status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+        status = next((status for kind, status in STATUS if isinstance(error, kind)), 500)
         if status >= 500:
             _log.error("a request failed", exc_info=error)
         return said(status, f"{type(error).__name__}: {error}" if status < 500 else type(error).__name__)
