@@ -15,8 +15,8 @@ import sounds
 
 from ultrafast_rag.config import Config
 from ultrafast_rag.extract.media.audio import RATE, AudioExtractor, decode_pcm
+from ultrafast_rag.models.speech.gates import level_dbfs
 from ultrafast_rag.models.speech.vad import Voice
-from ultrafast_rag.models.speech.whisper import level_dbfs
 from ultrafast_rag.types import Segment
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -18,17 +18,12 @@ from ultrafast_rag.config import Config
 from ultrafast_rag.errors import ConfigError, DeviceMemoryError, MissingExtraError, WeightsError
 from ultrafast_rag.models.device import plan_device, usable_cores
 from ultrafast_rag.models.speech import checkpoints as whisper_files
-from ultrafast_rag.models.speech import whisper as speech_module
+from ultrafast_rag.models.speech import faster as faster_module
 from ultrafast_rag.models.speech.checkpoints import find_checkpoint, load_model
+from ultrafast_rag.models.speech.faster import FasterWhisperTranscriber
+from ultrafast_rag.models.speech.gates import Gates, level_dbfs
 from ultrafast_rag.models.speech.vad import Voice
-from ultrafast_rag.models.speech.whisper import (
-    _LOOP,
-    FasterWhisperTranscriber,
-    Gates,
-    WhisperTranscriber,
-    level_dbfs,
-    open_transcriber,
-)
+from ultrafast_rag.models.speech.whisper import _LOOP, WhisperTranscriber, open_transcriber
 from ultrafast_rag.types import Segment
 
 torch = pytest.importorskip("torch")
@@ -560,7 +555,7 @@ class FasterWhisper:
 
 def test_faster_whisper_takes_stretches_of_a_language_together_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     log: list[Any] = []
-    monkeypatch.setattr(speech_module, "require", lambda *_, **__: FasterWhisper(log))
+    monkeypatch.setattr(faster_module, "require", lambda *_, **__: FasterWhisper(log))
     sounds = [noise(seconds, seed=n).tobytes() for n, seconds in enumerate((2.25, 3.0, 2.5, 2.125))] + [bytes(64_000)]
     options: dict[str, Any] = {"precision": "8bit", "offline": True, "gates": dataclasses.replace(OPEN, faint_dbfs=-60.0)}
     gpu = FasterWhisperTranscriber("base", device="cuda:1", **options)
@@ -595,6 +590,6 @@ def test_out_of_memory_while_faster_whisper_loads_is_no_fault_of_the_model(monke
         def WhisperModel(self, name: str, **options: Any) -> FasterWhisper:
             raise RuntimeError("CUDA failed with error out of memory")
 
-    monkeypatch.setattr(speech_module, "require", lambda *_, **__: Full([]))
+    monkeypatch.setattr(faster_module, "require", lambda *_, **__: Full([]))
     with pytest.raises(RuntimeError, match="out of memory"):
         FasterWhisperTranscriber("base", device="cuda:0", precision="float16", offline=True)

@@ -33,7 +33,8 @@ from ultrafast_rag.errors import ConfigError, UltraFastRAGError, WeightsError, r
 from ultrafast_rag.models.clip.encoder import open_image_encoder
 from ultrafast_rag.models.device import cpu_facts, gpu_facts, plan_device
 from ultrafast_rag.models.speech.checkpoints import find_checkpoint
-from ultrafast_rag.models.speech.whisper import FASTER, RATE, WhisperTranscriber, open_transcriber
+from ultrafast_rag.models.speech.gates import RATE
+from ultrafast_rag.models.speech.whisper import FASTER, WhisperTranscriber, open_transcriber
 from ultrafast_rag.models.text.encoder import open_text_encoder
 from ultrafast_rag.types import Table
 
