@@ -105,6 +105,22 @@ def test_filters_and_deletes_hide_chunks(store):
     assert lexical.score("apples", np.array([ids[0], 9_999]))[1] == 0
 
 
+def test_scores_after_deletes_are_those_of_an_index_without_the_deleted(store, tmp_path):
+    texts = random_texts(60, seed=7)
+    put(store, [f"{WORDS[1]} {WORDS[2]}"] * 90, name="gone")
+    ids = put(store, texts)
+    lexical = LexicalIndex(store)
+    lexical.refresh()
+    for number in range(90):
+        store.delete(f"gone{number}")
+    with Store.open(tmp_path / "other") as other:
+        others = put(other, texts)
+        fresh = LexicalIndex(other)
+        for question in (WORDS[1], f"{WORDS[2]} {WORDS[6]}"):
+            np.testing.assert_allclose(lexical.score(question, np.array(ids)), fresh.score(question, np.array(others)), rtol=1e-5)
+            assert lexical.weights(question) == pytest.approx(fresh.weights(question))
+
+
 def test_the_best_visible_chunks_are_found_behind_many_hidden_ones(store):
     ids = put(store, ["target"] * 200 + ["target and many other words beside it"] * 5)
     lexical = LexicalIndex(store)

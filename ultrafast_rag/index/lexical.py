@@ -2,8 +2,7 @@
 
 New chunks become a small segment of their own; segments of like size are merged, so adding to a large
 index costs in proportion to what is added. Chunk count, document frequency and average length are
-summed over segments at query time: the scores are those of an index built at once. Chunks that were
-deleted since a segment was made still count in these sums until the derived files are made anew, as in Lucene.
+summed over segments at query time, chunks deleted since left out: the scores are those of an index built at once.
 The score is Lucene's BM25: idf * tf / (tf + k1 (1 - b + b dl/avgdl)), idf = ln(1 + (N - df + 0.5)/(df + 0.5)).
 Source: Robertson & Zaragoza 2009; Kamphuis et al., ECIR 2020 for the variant.
 """
@@ -36,6 +35,8 @@ _HASHES_KEPT = 1_000_000  # words, some 150 MB: a vocabulary larger than any col
 _SAMPLE_STEP = 16  # a sixteenth tells the k-th best score well enough to start from
 
 TermLists = tuple[Segment, Vectors, list[tuple[np.float32, slice]]]
+Places = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
+"""Of some terms in a segment: first posting and number of postings."""
 
 
 class LexicalIndex:
@@ -52,6 +53,7 @@ class LexicalIndex:
         self._hashes: dict[str, int] = {}
         self._segments: list[Segment] = []
         self._norms: list[Vectors] = []
+        self._gone: list[Mask | None] = []
         self._languages: Counter[str] = Counter()
         self._generation = -1
         self._loaded = False
@@ -75,8 +77,13 @@ class LexicalIndex:
             texts = self.store.iter_texts(last)
             while batch := list(islice(texts, _BATCH)):
                 self._add(batch)
-            lengths = sum(float(segment.lengths.sum(dtype=np.float64)) for segment in self._segments)
-            average = lengths / max(self.chunks, 1) or 1.0
+            alive = self.store.alive()
+            self._gone = [_gone(segment, alive) for segment in self._segments]
+            lengths = sum(
+                float(segment.lengths.sum(dtype=np.float64, where=True if gone is None else ~gone))
+                for segment, gone in zip(self._segments, self._gone)
+            )
+            average = lengths / max(_count(self._segments, self._gone), 1) or 1.0
             self._norms = [
                 (self.k1 * (1 - self.b + self.b * segment.lengths / average)).astype(np.float32) for segment in self._segments
             ]
@@ -139,14 +146,11 @@ class LexicalIndex:
         self.refresh()
         terms = list(dict.fromkeys(self.question_terms(text)))
         with self._guard:
-            segments = list(self._segments)
+            segments, gone = list(self._segments), list(self._gone)
         if not terms:
             return {}
         hashes = np.array([postings.hash_term(term) for term in terms], dtype=np.uint64)
-        frequency = np.sum([np.zeros(len(terms)), *(segment.find(hashes)[1] for segment in segments)], axis=0)
-        total = sum(len(segment.chunk_ids) for segment in segments)
-        idf = np.log(1 + (total - frequency + 0.5) / (frequency + 0.5))
-        return dict(zip(terms, idf.tolist()))
+        return dict(zip(terms, _idf(segments, gone, [segment.find(hashes) for segment in segments], len(terms)).tolist()))
 
     def search(self, query: str, k: int, *, allowed: Mask | None = None) -> Ranking:
         """The k best chunks that share a term with the query, best first."""
@@ -201,23 +205,22 @@ class LexicalIndex:
         The last query's are kept: a search asks for them twice, to rank and to score what the other legs found.
         """
         with self._guard:
-            generation, segments, norms = self._generation, list(self._segments), list(self._norms)
+            generation, segments = self._generation, list(self._segments)
+            norms, gone = list(self._norms), list(self._gone)
         if self._asked[:2] == (generation, query):
             return self._asked[2]
-        lists = self._look_up(query, segments, norms)
+        lists = self._look_up(query, segments, norms, gone)
         self._asked = (generation, query, lists)
         return lists
 
-    def _look_up(self, query: str, segments: list[Segment], norms: list[Vectors]) -> list[TermLists]:
+    def _look_up(self, query: str, segments: list[Segment], norms: list[Vectors], gone: list[Mask | None]) -> list[TermLists]:
         asked = Counter(self.question_terms(query))
         if not asked or not segments:
             return []
         terms = np.array([postings.hash_term(term) for term in asked], dtype=np.uint64)
         weights = np.fromiter(asked.values(), dtype=np.float64)
         found = [segment.find(terms) for segment in segments]
-        frequency = np.sum([counts for _, counts in found], axis=0, dtype=np.float64)
-        total = sum(len(segment.chunk_ids) for segment in segments)
-        idf = weights * np.log(1 + (total - frequency + 0.5) / (frequency + 0.5))
+        idf = weights * _idf(segments, gone, found, len(terms))
         return [
             (segment, norm, [(np.float32(idf[n]), slice(starts[n], starts[n] + counts[n])) for n in np.flatnonzero(counts)])
             for segment, norm, (starts, counts) in zip(segments, norms, found)
@@ -260,6 +263,30 @@ class LexicalIndex:
                 last = int(segment.chunk_ids[-1])
             if len(whole) == len(loaded):
                 self._segments, self._languages = whole, languages
+
+
+def _gone(segment: Segment, alive: Mask) -> Mask | None:
+    """Which of a segment's chunks no search may return; None where it may return each."""
+    known = segment.chunk_ids < len(alive)
+    gone: Mask = ~(known & alive[np.where(known, segment.chunk_ids, 0)])
+    return gone if gone.any() else None
+
+
+def _count(segments: Sequence[Segment], gone: Sequence[Mask | None]) -> int:
+    """Chunks that a search may return."""
+    return sum(len(segment.chunk_ids) - (0 if dead is None else int(dead.sum())) for segment, dead in zip(segments, gone))
+
+
+def _idf(
+    segments: Sequence[Segment], gone: Sequence[Mask | None], found: Sequence[Places], terms: int
+) -> npt.NDArray[np.float64]:
+    """Each of some terms' idf among the chunks that a search may return. found: their places in each segment."""
+    frequency = np.zeros(terms)
+    for segment, dead, (starts, counts) in zip(segments, gone, found):
+        frequency += counts
+        if dead is not None:
+            frequency -= [dead[segment.docs[start : start + count]].sum() for start, count in zip(starts, counts)]
+    return np.log(1 + (_count(segments, gone) - frequency + 0.5) / (frequency + 0.5))
 
 
 def _top(scores: Vectors, chunk_ids: ChunkIds, visible: Mask, k: int) -> npt.NDArray[np.int64]:
