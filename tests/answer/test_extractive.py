@@ -124,6 +124,18 @@ def test_of_rows_alike_the_one_whose_label_is_asked_for_is_it(rag):
     assert [s.named for s in scored] == [False, False, True]
 
 
+def test_a_year_that_no_column_has_is_refused(rag):
+    assert not rag.query("What were net sales in 2011?").supported
+
+
+def test_a_row_asked_for_by_label_and_year_stands_before_a_sentence_about_another_year(rag):
+    said = "Capital expenditures were $143 million in 2019 and are expected to be about $160 million in 2020."
+    rows = " | 2019 | 2018 | 2017\nCapital expenditures | (143) | (152) | (121)\nDividends paid | (63) | (58) | (54)"
+    hits = Hits([Hit(1, "d", "r.pdf", "text", said, 0.95), Hit(2, "d", "r.pdf", "table", rows, 0.9)])
+    answer = ExtractiveAnswerer(rag._models.text, rag._lexical, rag._models.reader).answer("capital expenditures in 2017", hits)
+    assert answer.text == "Capital expenditures, 2017: (121) [1]"
+
+
 def test_without_a_reader_the_best_row_comes_first_and_names_its_cell(rag):
     answerer = ExtractiveAnswerer(rag._models.text, rag._lexical)
     question = "What was the goodwill in 2017?"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ultrafast_rag.answer.units import cell_named, dates_shared, is_evidence, leans_back, units_of
+from ultrafast_rag.answer.units import cell_named, dates_shared, is_evidence, label_asked, leans_back, units_of, years_apart
 from ultrafast_rag.types import PAGE_HEAD, Hit
 
 TABLE = "in millions | 2018 | 2017\nNet sales | 32,765 | 31,657\nCost of sales | (1,200) | 980"
@@ -133,11 +133,50 @@ def test_a_sentence_that_begins_with_a_pronoun_leans_on_the_one_before():
 def test_a_caption_above_a_table_is_no_header_and_words_name_columns():
     text = "Table 2-1 FUNCTION_USAGE view\nColumn name | Data type | Description\nUSER_NAME | VARCHAR(10) | Name of the user."
     units = units_of(hit(text, "table"))
-    assert [unit.shown for unit in units] == [
-        "Table 2-1 FUNCTION_USAGE view",
-        "USER_NAME: VARCHAR(10) (Data type), Name of the user. (Description)",
-    ]
-    assert cell_named(units[1], "Which data type has USER_NAME?") == "USER_NAME, Data type: VARCHAR(10)"
+    assert [unit.shown for unit in units] == ["USER_NAME: VARCHAR(10) (Data type), Name of the user. (Description)"]
+    assert cell_named(units[0], "Which data type has USER_NAME?") == "USER_NAME, Data type: VARCHAR(10)"
+
+
+def test_rows_of_one_label_say_which_they_are_and_lines_over_rows_are_no_rows():
+    text = "(In millions)\n | 2019 | 2018\nNet sales:\nCanned fish | 702 | 711\nOperating income: |  | \nCanned fish | 71 | 73"
+    text += "\nRent | 5 | 6"
+    units = units_of(hit(text, "table"))
+    assert [unit.shown.split(":")[0] for unit in units] == ["Net sales, Canned fish", "Operating income, Canned fish", "Rent"]
+    question = "What was the operating income of canned fish in 2018?"
+    assert [label_asked(unit, question) for unit in units] == [0.25, 1.0, 0.0]
+    assert cell_named(units[1], question) == "Operating income, Canned fish, 2018: 73 (In millions)"
+    assert units_of(hit("name\nAda Holm", "table"))[0].shown == "name"  # of a table of one column every line is a row
+
+
+@pytest.mark.parametrize(
+    ("label", "question", "share"),
+    [
+        ("Accounts receivable, net of allowances", "What were accounts receivable in 2019?", 1.0),
+        ("Inventories", "How large was the inventory?", 1.0),
+        ("Total assets", "What were total current liabilities?", 0.25),
+        ("-5", "How much memory does flag -5 use?", 1.0),
+        ("-5", "How much memory do flags 1-5 use?", 0.0),
+        ("2019", "How many ducks were there in 2019?", 1.0),
+        ("B", "What stands in row B?", 1.0),
+        ("A", "A row, but which?", 0.0),
+    ],
+)
+def test_a_label_is_asked_for_by_its_words_in_one_or_many(label, question, share):
+    assert label_asked(units_of(hit(f" | x\n{label} | 7", "table"))[-1], question) == share
+
+
+@pytest.mark.parametrize(
+    ("text", "question", "apart"),
+    [
+        ("Capital expenditures were $143 million in 2019.", "capital expenditures in 2017", True),
+        ("Net sales: 5 (2019), 6 (2017)", "net sales in 2018", False),
+        ("Net sales: 5 (2019), 6 (2018)", "net sales in 2012", True),
+        ("Net sales rose.", "net sales in 2012", False),
+        ("Founded in 1954.", "When was it founded?", False),
+    ],
+)
+def test_a_sentence_about_other_years_is_told(text, question, apart):
+    assert years_apart(text, question) is apart
 
 
 def test_list_items_and_headings_on_lines_of_their_own_are_not_joined_to_sentences():

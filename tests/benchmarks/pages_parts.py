@@ -16,6 +16,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 from ultrafast_rag import Config, UltraFastRAG
+from ultrafast_rag.answer import extractive
 from ultrafast_rag.bench.metrics import compare
 from ultrafast_rag.bench.pages import documents, load_set, measure
 from ultrafast_rag.bench.result import write_result
@@ -43,6 +44,8 @@ PARTS = {
     "file names": ([(NameIndex, "named", lambda self, query: None)], False),
     "page heads": ([(rows, "PAGE_HEAD", "(none)"), (lexical, "_VERSION", "without page heads")], False),
     "less weight of meaning in unknown scripts": ([(searcher, "trusted", lambda alpha, known: alpha)], False),
+    "rows chosen by the label asked for": ([(extractive, "label_asked", lambda unit, question: 0.0)], False),
+    "sentences about other years held back": ([(extractive, "years_apart", lambda text, question: False)], False),
     "headings after one another": ([(chunk.DocumentChunker, "_enter", last_heading_only)], True),
     "column heads on every piece of a table": ([(chunk, "head_lines", lambda lines: 0)], True),
 }

@@ -9,8 +9,9 @@ from ultrafast_rag.config import Config
 from ultrafast_rag.errors import CorruptError, EncryptedError, ExtractionError
 from ultrafast_rag.extract import ocr
 from ultrafast_rag.extract.pdf.figures import _CELL, _clusters
-from ultrafast_rag.extract.pdf.reader import PdfExtractor, render_page
+from ultrafast_rag.extract.pdf.reader import PdfExtractor, page_head, render_page
 from ultrafast_rag.extract.pdf.words import Vocabulary, join_lines, readable
+from ultrafast_rag.types import Element
 
 pymupdf = pytest.importorskip("pymupdf")
 Image = pytest.importorskip("PIL.Image")
@@ -415,6 +416,14 @@ def test_pdf_page_head_names_what_runs_over_every_page_and_what_opens_this_one(t
         assert head.startswith(f"Tide Company, consolidated statements\nPart {number} of the report\nThe valve")
         assert 200 < len(head) <= 260
         assert head.split()[-1] in PROSE.split()
+
+
+def test_pdf_page_head_takes_a_tables_heads_and_no_row_of_figures():
+    table = "(In millions)\n | 2019 | 2018\nASSETS\nInventories | 402 | 395\nGoodwill | 684 | 684"
+    elements = [Element("heading", "BALANCE SHEETS", level=1), Element("table", table), Element("text", "See the notes.")]
+    assert page_head(["Tide Company"], elements).split("\n") == [
+        "Tide Company", "BALANCE SHEETS", "(In millions)", "| 2019 | 2018", "See the notes.",
+    ]  # fmt: skip
 
 
 def test_pdf_slides_stand_apart_and_pages_do_not(tmp_path):

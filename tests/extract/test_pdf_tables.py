@@ -4,6 +4,7 @@ import pytest
 
 from ultrafast_rag.config import Config
 from ultrafast_rag.extract.pdf.reader import PdfExtractor
+from ultrafast_rag.extract.pdf.tables import _rows_within
 from ultrafast_rag.ingest.chunk import Chunker
 from ultrafast_rag.language.rows import is_figure, is_period
 
@@ -174,6 +175,35 @@ def test_a_picture_claims_no_rows_of_figures(tmp_path):
     elements = read(tmp_path, document)
     assert tables_of(elements) == [shown([YEARS, *ROWS])]
     assert not any("16,682" in e.text for e in elements if e.kind != "table")
+
+
+def test_rows_between_two_rules_of_a_grid_are_rows_of_their_own():
+    cells = [["CRC-32", "CRC-64"], ["2.08", "2.09"], [], ["1.79", "1.80"]]
+    assert _rows_within(cells) == [["CRC-32", "2.08", "", "1.79"], ["CRC-64", "2.09", "", "1.80"]]
+    wrapped = [["Net", "sales"], ["of the", "group"]]
+    assert _rows_within(wrapped) == [["Net sales", "of the group"]]
+    assert _rows_within([["Net", "sales"], ["5"]]) == [["Net sales", "5"]]
+
+
+def test_a_title_ends_a_table_and_heads_stand_over_their_columns_in_order(tmp_path):
+    document = pymupdf.open()
+    page = document.new_page()
+    regions = [["", "2021", "2020"], ["Europe", "512.4", "478.8"], ["Americas", "358.1", "(322.5"], ["Asia", "272.2", "235.6"]]
+    draw(page, regions, right=(320, 440))
+    put_right(page, 446, 150 + 2 * 14, ")")
+    put(page, 60, 212, "Sales by division", size=12)
+    divisions = [["Bioprocess", "603.3", "521.0"], ["Lab", "388.6", "371.2"], ["Weighing", "150.8", "144.7"]]
+    put(page, 260, 230, "Owned")  # to the left of its figures
+    put(page, 420, 230, "Leased")
+    draw(page, divisions, top=244, right=(380, 500))
+    first, second = tables_of(read(tmp_path, document)[0].elements)
+    assert first.text.splitlines() == [
+        " | 2021 | 2020",
+        "Europe | 512.4 | 478.8",
+        "Americas | 358.1 | (322.5)",
+        "Asia | 272.2 | 235.6",
+    ]
+    assert second.text.splitlines()[:2] == [" | Owned | Leased", "Bioprocess | 603.3 | 521.0"]
 
 
 def test_a_grid_takes_the_row_of_heads_above_it(tmp_path):

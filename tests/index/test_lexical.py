@@ -156,6 +156,19 @@ def test_words_are_matched_in_their_language(store, texts, question, best):
     assert LexicalIndex(store).search(question, 2).chunk_ids.tolist()[:1] == [ids[best]]
 
 
+def test_thai_without_spaces_is_found_by_other_words_beside_the_telling_ones(store):
+    texts = [
+        "ห้องสมุดเปิดตั้งแต่เก้าโมงเช้าถึงหกโมงเย็น",
+        "รถไฟไปเชียงใหม่ออกจากชานชาลาที่สี่",
+        "ต้องตรวจปั๊มน้ำปีละครั้งในฤดูใบไม้ผลิ",
+        "แม่น้ำเจ้าพระยาไหลลงสู่อ่าวไทย",
+        "นักวิจัยวัดฝุ่นละอองในอากาศของสามเมือง",
+    ]
+    asked = ["ห้องสมุดปิดกี่โมง", "รถไฟไปเชียงใหม่อยู่ชานชาลาไหน", "ควรตรวจปั๊มน้ำบ่อยแค่ไหน", "แม่น้ำเจ้าพระยาไหลไปไหน", "ใครวัดฝุ่นในอากาศ"]
+    ids, lexical = put(store, texts), LexicalIndex(store)
+    assert [int(lexical.search(question, 1).chunk_ids[0]) for question in asked] == ids
+
+
 def test_a_question_without_stop_words_is_stemmed_as_the_collection_is(store):
     german = ["Die Regierungen haben sich in den Verhandlungen über die Steuern geeinigt."] * 3
     english = ["The governments of the states agreed on the negotiations about their taxes."] * 2

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ultrafast_rag.answer.units import Unit, cell_named, dates_shared, is_evidence, label_asked, leans_back, units_of
+from ultrafast_rag.answer.units import Unit, cell_named, dates_shared, is_evidence, label_asked, leans_back, units_of, years_apart
 from ultrafast_rag.errors import EncodingError
 from ultrafast_rag.language.terms import detect, words_of
 from ultrafast_rag.ports import Reader, TextEncoder, WordWeights
@@ -26,6 +26,10 @@ NOT_FOUND = "Not found in these documents."
 MAX_SENTENCES = 3
 NEAR_BEST = 0.8  # of the best sentence's score: 1.6 sentences a reply, 91 % hold the answer; the best alone 82 %
 NAMED = 0.1  # for a row whose whole label is asked for: more than cosines of rows of one table differ by
+# Chosen, before any of the sets was asked again. APART: what a sentence about other years than the question's keeps of its
+# score, and ODDS_APART loses of its log odds: at an even chance an eighth is left. ODDS_NAMED: a row asked for by its whole
+# label stands before another table's that is only like it, or a sentence, as far as a fifth of the best hit's score puts it
+APART, ODDS_APART, ODDS_NAMED = 0.5, 2.0, 1.0
 PASSAGES = 5  # hits that sentences are weighed from: chosen, a card shows three with evidence
 MEANING = 0.5  # weight of the cosine, the rest is coverage: the two alone separate worse (0.96 and 0.92 against 0.98)
 # 98 % of answerable questions are above, 3 % of those whose article is not indexed; questions written to look
@@ -48,18 +52,20 @@ class Scored:
     """A unit that could be quoted.
 
     cosine: to the question, cut at 0.  coverage: share of the question's idf that its words hold.  score: of both.
-    named: whether the question says every word of the row's label; that makes it the row, and no surer answer: see `order`.
+    named: how much of the row's label the question says; that makes it the row, and no surer answer: see `order`.
+    apart: whether it is about other years than the question.
     """
 
     unit: Unit
     cosine: float
     coverage: float
-    named: bool = False
+    named: float = 0.0
+    apart: bool = False
 
     @property
     def score(self) -> float:
         """0 to 1."""
-        return MEANING * self.cosine + (1 - MEANING) * self.coverage
+        return (MEANING * self.cosine + (1 - MEANING) * self.coverage) * (APART if self.apart else 1)
 
     @property
     def order(self) -> float:
@@ -69,15 +75,25 @@ class Scored:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """The sentence or row of one passage that may answer. features: see WEIGHTS. odds: log odds, uncalibrated."""
+    """The sentence or row of one passage that may answer. features: see WEIGHTS. odds: log odds, uncalibrated.
+
+    named: 0 to 1 as in Scored, and 1 more where the question names a column of the row as well.
+    """
 
     unit: Unit
     features: tuple[float, float, float, float]
+    named: float = 0.0
+    apart: bool = False
 
     @property
     def odds(self) -> float:
-        """To be compared between candidates of one question."""
-        return sum(weight * feature for weight, feature in zip(WEIGHTS, self.features))
+        """That it is the answer."""
+        return sum(weight * feature for weight, feature in zip(WEIGHTS, self.features)) - ODDS_APART * self.apart
+
+    @property
+    def order(self) -> float:
+        """What decides between candidates of one question."""
+        return self.odds + ODDS_NAMED * self.named * (not self.apart)
 
     @property
     def support(self) -> float:
@@ -105,7 +121,7 @@ class ExtractiveAnswerer:
         except EncodingError as error:
             readings, notes = [], (f"the reader was not used: {error}",)
         scored, candidates = self.weigh(question, hits, readings)
-        found = max(candidates, key=lambda candidate: candidate.odds, default=None)
+        found = max(candidates, key=lambda candidate: candidate.order, default=None)
         best = max((s.score for s in scored), default=0.0)
         support = _support(found) if found else _by_sentences(best)
         timings = {"answer": time.perf_counter() - start}
@@ -141,7 +157,9 @@ class ExtractiveAnswerer:
             if best := max(own, key=lambda s: s.order, default=None):
                 verdict = sum(verdicts) / len(verdicts) if table else verdicts[rank]
                 share = hits[rank].score / hits[0].score if hits[0].score > 0 else 1.0
-                candidates.append(Candidate(best.unit, (verdict, share, best.coverage, best.cosine)))
+                features = (verdict, share, best.coverage, best.cosine)
+                named = best.named + bool(best.named == 1 and cell_named(best.unit, question))
+                candidates.append(Candidate(best.unit, features, named, best.apart))
         return [s for s in scored if s.unit.place[0] < PASSAGES], candidates
 
     def fits(self, question: str, answer: Answer) -> bool:
@@ -172,7 +190,13 @@ class ExtractiveAnswerer:
         asked: Vectors = encoder.encode_queries([question])
         cosines = np.clip(encoder.encode(shown) @ asked[0], 0, 1)
         return [
-            Scored(unit, float(cosine), self._coverage(question, unit), label_asked(unit, question))
+            Scored(
+                unit,
+                float(cosine),
+                self._coverage(question, unit),
+                label_asked(unit, question),
+                years_apart(unit.shown, question),
+            )
             for unit, cosine in zip(units, cosines)
         ]
 
@@ -226,7 +250,8 @@ def _support(found: Candidate) -> float:
     """The candidate's own; of a table's row, on which the reader's verdict says little, at least what its words say."""
     if found.unit.hit.modality != "table":
         return found.support
-    return max(found.support, _by_sentences(Scored(found.unit, found.features[3], found.features[2]).score))
+    _, _, coverage, cosine = found.features
+    return max(found.support, _by_sentences(Scored(found.unit, cosine, coverage, apart=found.apart).score))
 
 
 def _by_sentences(best: float) -> float:
@@ -250,6 +275,8 @@ class _Quote:
 def _chosen(question: str, scored: Sequence[Scored], best: float, found: Candidate | None) -> list[_Quote]:
     """The reader's sentence, else the best, led in by the one before where it leans on it; then the next best as they stand."""
     others = [s for s in sorted(scored, key=lambda s: -s.order) if s.score >= NEAR_BEST * best][:MAX_SENTENCES]
+    if found and found.named > 1:  # the one cell that was asked for: what is merely like it would only blur it
+        others = [s for s in others if s.named == 1]
     first = found.unit if found else others[0].unit
     chosen = [_Quote(first, cell_named(first, question) or first.shown)]
     if first.hit.modality != "table" and leans_back(first.shown) and (before := _before(first)) is not None:

@@ -6,6 +6,7 @@ Running heads, lines of a table of contents, references and bare numbers are tex
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -49,17 +50,24 @@ _DATE = re.compile(
     re.I,
 )
 _MIN_WORDS = 3  # chosen: subject, verb, object
+_LINE = 100  # characters: a line of a table that has one cell, and is no longer, names rows or the whole table
+# what is written behind a row's label and is not asked for: "Accounts receivable, net of allowances", "Interest expense, net"
+_LABEL_END = re.compile(r",\s+(?:net|less|excluding|including|before|after)\b|\s+\(|\s+[–—-]\s+")
 
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """A stretch of a hit's text that can stand alone. start, end: its characters in the text; shown: as a person reads it."""
+    """A stretch of a hit's text that can stand alone. start, end: its characters in the text; shown: as a person reads it.
+
+    group: of a table's row whose label the table has twice, the line above that says which: "Operating income".
+    """
 
     hit: Hit
     shown: str
     start: int
     end: int
     place: tuple[int, int]  # rank of its hit, and which of its units, from 0
+    group: str = ""
 
 
 def units_of(hit: Hit, rank: int = 0) -> list[Unit]:
@@ -103,7 +111,7 @@ def cell_named(unit: Unit, question: str) -> str:
     named = _columns_named(header, question)
     if len(named) != 1 or not row[named[0]]:
         return ""
-    label = ", ".join(part for part in (row[0].strip(" :"), header[named[0]]) if part)
+    label = ", ".join(part for part in (unit.group, row[0].strip(" :"), header[named[0]]) if part)
     money = _UNIT.search(" ".join([*above, unit.hit.section, str(unit.hit.metadata.get(PAGE_HEAD, ""))]))
     said = f"{label}: {row[named[0]]}"
     return f"{said} ({money[0]})" if money and "%" not in said and "per share" not in label.casefold() else said
@@ -124,13 +132,38 @@ def _columns_named(header: list[str], question: str) -> list[int]:
     return [n for n, name in enumerate(header) if n and (words := set(_TERM.findall(name.casefold()))) and words <= asked]
 
 
-def label_asked(unit: Unit, question: str) -> bool:
-    """Whether the question says every word of a row's label, as a word of its own: USAGE is not asked for by FUNCTION_USAGE."""
+def label_asked(unit: Unit, question: str) -> float:
+    """Share of a row's label that the question says, in words of their own: USAGE is not asked for by FUNCTION_USAGE.
+
+    One or many is the same, and what the label adds behind a comma or bracket need not be said. A part of a label
+    counts for half of that part. A label without words (a year, "-5", "B") is asked for as it is written.
+    """
     if unit.hit.modality != "table":
-        return False
-    label = unit.hit.text[unit.start : unit.end].split(CELL)[0]
-    words = set(_TERM.findall(label.casefold()))
-    return bool(_WORD.search(label)) and words <= set(_TERM.findall(question.casefold()))
+        return 0.0
+    label = unit.hit.text[unit.start : unit.end].split(CELL)[0].strip(" :")
+    if not _WORD.search(label):
+        plain = any(map(str.isdigit, label)) or (len(label) == 1 and label.isupper())
+        return float(plain and re.search(rf"(?<=\s){re.escape(label)}(?![\w-])", question) is not None)
+    words = _folded(f"{unit.group} {_LABEL_END.split(label)[0]}")
+    share = len(words & _folded(question)) / max(len(words), 1)
+    return share if share == 1 else share / 2
+
+
+def years_apart(text: str, question: str) -> bool:
+    """Whether the text is about years, and the question about none of them nor any between them."""
+    asked, said = (sorted(_years(words)) for words in (question, text))
+    return bool(asked and said) and all(year < said[0] or year > said[-1] for year in asked)
+
+
+def _folded(text: str) -> set[str]:
+    """Its words in lower case, those in the plural as in the singular."""
+    return {_singular(word) for word in _TERM.findall(text.casefold())}
+
+
+def _singular(word: str) -> str:
+    if len(word) > 4 and word.endswith("ies"):
+        return f"{word[:-3]}y"
+    return word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")) else word
 
 
 def dates_shared(question: str, text: str) -> str:
@@ -165,14 +198,21 @@ def _paragraphs(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _rows(hit: Hit, rank: int) -> list[Unit]:
-    """Rows with their header in words; a table of one row is that row."""
+    """Rows with their header in words; a table of one row is that row. Captions and lines that head rows are none."""
     lines = hit.text.split("\n")
-    units, at = list[Unit](), 0
-    for n, line in enumerate(lines):
-        cells = line.split(CELL)
+    cut = [line.split(CELL) for line in lines]
+    labels = Counter(cells[0].strip().casefold() for cells in cut if any(cells[1:]))
+    units, at, group = list[Unit](), 0, ""
+    for n, (line, cells) in enumerate(zip(lines, cut)):
+        alone = bool(labels) and not any(cell.strip() for cell in cells[1:])
         heads = n < len(lines) - 1 and len(cells) > 1 and _header(lines[: n + 1], len(cells)) == [c.strip() for c in cells]
-        if line.strip() and not heads:
-            units.append(Unit(hit, _row_in_words(cells, _header(lines[:n], len(cells))), at, at + len(line), (rank, len(units))))
+        if alone and len(line) <= _LINE and not _ENDED.search(line.rstrip(" :|")):
+            group = line.strip(" :|") if any(CELL in above for above in lines[:n]) else ""
+        elif line.strip() and not heads:
+            own = group if labels[cells[0].strip().casefold()] > 1 else ""
+            words = [f"{own}, {cells[0].strip()}" if own else cells[0], *cells[1:]]
+            shown = _row_in_words(words, _header(lines[:n], len(cells)))
+            units.append(Unit(hit, shown, at, at + len(line), (rank, len(units)), own))
         at += len(line) + 1
     return units
 

@@ -19,7 +19,8 @@ from ultrafast_rag.types import Table
 
 FOLDER = Path("data/benchmarks")
 _CELL = 90  # characters that a table's cell shows at most: an error's first words
-_SHOWN = {"moved": ("rows", "widths"), "parity": ("rows",)}  # benchmark -> tables of its file that the folder's README repeats
+# benchmark -> tables of its file that the folder's README repeats
+_SHOWN = {"moved": ("rows", "widths"), "pages_parts": ("rows",), "parity": ("rows",)}
 
 
 @dataclass(frozen=True, slots=True)

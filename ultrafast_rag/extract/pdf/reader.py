@@ -34,6 +34,7 @@ from ultrafast_rag.extract.pdf.layout import (
 from ultrafast_rag.extract.pdf.statements import join_figures
 from ultrafast_rag.extract.pdf.titles import largest_title, metadata_title
 from ultrafast_rag.extract.pdf.words import Vocabulary, join_lines
+from ultrafast_rag.language.rows import head_lines
 from ultrafast_rag.types import BBox, Element, Part
 
 _SHRINK_EVERY = 16  # pages between two clearings of MuPDF's store
@@ -240,9 +241,12 @@ class _Reader:
 
 
 def page_head(running: Sequence[str], elements: Sequence[Element]) -> str:
-    """The first lines of a page, what runs on every page first, cut at a word after some 260 characters."""
+    """The first lines of a page, what runs on every page first, cut at a word after some 260 characters.
+
+    Of a table its heads alone: a row of figures says nothing about the other passages of the page.
+    """
     lines, room = [], _HEAD_CHARACTERS
-    for text in (*running, *(line for e in elements if e.kind in ("heading", "text", "table") for line in e.text.split("\n"))):
+    for text in (*running, *(line for e in elements for line in _heading_lines(e))):
         words = " ".join(text.split())
         if len(words) > room:
             words = words[: room + 1].rsplit(" ", 1)[0] if " " in words[: room + 1] else ""
@@ -252,6 +256,14 @@ def page_head(running: Sequence[str], elements: Sequence[Element]) -> str:
         if room <= 0 or len(words) < len(text.strip()):
             break
     return "\n".join(lines)
+
+
+def _heading_lines(element: Element) -> list[str]:
+    """The lines of an element that may speak for a page."""
+    if element.kind not in ("heading", "text", "table"):
+        return []
+    lines = element.text.split("\n")
+    return lines[: head_lines(lines)] if element.kind == "table" else lines
 
 
 def _area(box: BBox) -> float:

@@ -19,6 +19,7 @@ from ultrafast_rag.types import BBox
 
 _FRAGMENT = re.compile(r"\s*…\s*|\s{2,}")
 _FIGURES = re.compile(r"[$€£]?\s?\(?-?\d[\d,.]*\)?%?|[-–—](?=\s|$)")
+_BRACKET = re.compile(r"(?<=[\d%])\s+\)")  # "(143 )": the bracket was set in a cell of its own
 _MARK = re.compile(r"^[$€£¥%)]+$")
 _UNITS = re.compile(
     r"^\(?(?:all\s+)?(?:(?:dollars?|amounts?|figures)\s+)?(?:are\s+)?(?:in\s+)?(?:U\.?S\.?\s*)?(?:[$€£]|[A-Z]{3})?\s*"
@@ -29,6 +30,7 @@ _UNITS = re.compile(
 _LONGEST_CELL = 28  # characters of a column's head
 _MOST_HEAD_ROWS = 6  # chosen: years, periods, units, footnotes and two more
 _GAP = 2.6  # line heights between two rows of one table
+_LARGER = 1.15  # times the type of a row: a title
 _ALIGNED_PT = 2.5  # half a digit of ten-point print
 _BESIDE_PT = 40.0  # above and below a column of prose, what stands in its strip is still its own
 
@@ -283,6 +285,8 @@ def _follows(rows: Sequence[_Row], last: int, at: int) -> bool:
         return False
     if row.is_data:
         return True
+    if row.size > _LARGER * rows[last].size:
+        return False  # the title of what comes next
     right = max(line.x1 for line in rows[last].values)
     left = min(line.x0 for line in rows[last].values)
     if len(row.cells) == 1:
@@ -302,7 +306,8 @@ def _table(rows: Sequence[_Row], first: int, last: int) -> Statement | None:
     start = _head_start(rows, first, columns, margin)
     if start < first:
         body = [*rows[start:first], *body]
-    cells = [_cells(row, columns) for row in body]
+    labels = max((row.label.x1 for row in data if row.label is not None), default=columns[0][0])
+    cells = [_cells(row, columns, labels) for row in body]
     lines = [line for row in body for line in row.parents]
     shown = _merged_labels(body, cells)
     return Statement(union(lines), shown, lines)
@@ -356,7 +361,7 @@ def _head_start(rows: Sequence[_Row], first: int, columns: Sequence[tuple[float,
     while at > 0 and first - at < _MOST_HEAD_ROWS:
         row, below = rows[at - 1], rows[at]
         text = " ".join(line.text.strip() for line in row.cells)
-        if below.top - row.bottom > 2 * row.size or row.is_data or row.size > 1.15 * rows[first].size or len(text) > 160:
+        if below.top - row.bottom > 2 * row.size or row.is_data or row.size > _LARGER * rows[first].size or len(text) > 160:
             break
         if _UNITS.match(text) or _heads(row, columns, margin):
             start = at - 1
@@ -378,21 +383,24 @@ def _heads(row: _Row, columns: Sequence[tuple[float, float]], margin: float) -> 
     return sum(len(line.text) for line in label) <= 60 and not row.cells[-1].text.rstrip().endswith((".", ";"))
 
 
-def _cells(row: _Row, columns: Sequence[tuple[float, float]]) -> list[str]:
-    """The row's texts by column, label first; a head over several columns stands in each of them."""
+def _cells(row: _Row, columns: Sequence[tuple[float, float]], labels: float) -> list[str]:
+    """The row's texts by column, label first; a head over several columns stands in each of them. labels: where these end."""
     cells = [""] * (len(columns) + 1)
+    over = [] if row.is_data else [line for line in row.cells if line.x0 > labels]
+    in_order = {id(line): [at] for at, line in enumerate(over, 1)} if len(over) == len(columns) else {}
     for line in row.cells:
-        for at in _places(line, row, columns):
-            cells[at] = f"{cells[at]} {' '.join(line.text.split())}".strip()
+        for at in in_order.get(id(line)) or _places(line, row, columns, labels):
+            cells[at] = _BRACKET.sub(")", f"{cells[at]} {' '.join(line.text.split())}".strip())
     return cells
 
 
-def _places(line: Line, row: _Row, columns: Sequence[tuple[float, float]]) -> list[int]:
+def _places(line: Line, row: _Row, columns: Sequence[tuple[float, float]], labels: float) -> list[int]:
     """The columns a fragment belongs to; 0 is that of the labels."""
     left = columns[0][0]
     if row.is_data:
         return [0] if line is row.label else [1 + _nearest(line, columns)]
-    if line.x1 < left or (line.x0 < left - 25 and (len(row.cells) == 1 or line.center[0] < left)):
+    beside = line.x1 < left or (line.x0 < left - 25 and (len(row.cells) == 1 or line.center[0] < left))
+    if beside and (line.x0 < labels or len(row.cells) == 1):
         return [0]
     over = [
         n for n, (x0, x1) in enumerate(columns, 1) if min(x1, line.x1) - max(x0, line.x0) > 0.3 * min(x1 - x0, line.x1 - line.x0)

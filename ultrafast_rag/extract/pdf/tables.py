@@ -150,8 +150,9 @@ def _grid_tables(page: Any, area: BBox, lines: Sequence[Line]) -> list[Table]:
     tables = []
     words = page.get_text("words", clip=area)  # the finder's own texts lose the spaces between words
     for found in page.find_tables(clip=(x0 - 3, y0 - 3, x1 + 3, y1 + 3), **_finder_options()).tables:
-        rows = [[_cell_text(cell, words) for cell in row.cells] for row in found.rows]
-        rows = [row for row in rows if any(row)]
+        rows = [
+            row for cells in found.rows for row in _rows_within([_cell_lines(cell, words) for cell in cells.cells]) if any(row)
+        ]
         filled = sum(bool(cell) for row in rows for cell in row)
         if len(rows) >= 2 and max(map(len, rows)) >= 2 and filled * 3 >= sum(map(len, rows)):
             table = Table(tuple(found.bbox), rows)
@@ -186,11 +187,31 @@ def _lacks_labels(table: Table, lines: Sequence[Line]) -> bool:
     return sum(line.x1 < x0 + 2 and y0 < line.center[1] < y1 for line in lines) * 2 > len(table.rows)
 
 
-def _cell_text(cell: BBox | None, words: Sequence[Any]) -> str:
+def _cell_lines(cell: BBox | None, words: Sequence[Any]) -> list[str]:
+    """The lines of a cell, top to bottom."""
     if cell is None:
-        return ""
+        return []
     x0, y0, x1, y1 = cell
-    return " ".join(w[4] for w in words if x0 <= (w[0] + w[2]) / 2 <= x1 and y0 <= (w[1] + w[3]) / 2 <= y1)
+    lines: list[list[Any]] = []
+    for word in words:
+        if x0 <= (word[0] + word[2]) / 2 <= x1 and y0 <= (word[1] + word[3]) / 2 <= y1:
+            if lines and word[1] < (lines[-1][0][1] + lines[-1][0][3]) / 2:
+                lines[-1].append(word)
+            else:
+                lines.append([word])
+    return [" ".join(word[4] for word in line) for line in lines]
+
+
+def _rows_within(cells: Sequence[list[str]]) -> list[list[str]]:
+    """A row of a grid as the rows that stand in it: where rules are drawn round several, each cell has as many lines.
+
+    Told by a column of figures: wrapped words have as many lines by chance only, and none of figures alone.
+    """
+    counts = {len(lines) for lines in cells if lines}
+    figures = any(all(map(is_figure, lines)) for lines in cells if lines)
+    if len(counts) != 1 or counts == {1} or not figures or sum(map(bool, cells)) < 2:
+        return [[" ".join(lines) for lines in cells]]
+    return [[lines[n] if lines else "" for lines in cells] for n in range(counts.pop())]
 
 
 def _without_empty_columns(rows: list[list[str]]) -> list[list[str]]:
