@@ -55,6 +55,7 @@ def test_a_cell_is_named_by_its_row_and_the_column_of_the_question(row, question
         (" | FY18 | FY17", "What were net sales in fiscal 2017?", "Net sales, FY17: 6"),
         (" | 2018 | 2017 | Change", "net sales in 2017", "Net sales, 2017: 6"),
         (" | 2018 | 2017 | Change", "By how much did net sales change?", "Net sales, Change: 7"),
+        (" | Phone | Email", "the e-mail address of net sales", "Net sales, Email: 6"),
         (" | Three months |  | Nine months | \n | 2018 | 2017 | 2018 | 2017", "net sales in nine months of 2018",
          "Net sales, Nine months, 2018: 7"),
         (" | Three months |  | Nine months | \n | 2018 | 2017 | 2018 | 2017", "net sales in 2018", ""),
@@ -159,6 +160,8 @@ def test_rows_of_one_label_say_which_they_are_and_lines_over_rows_are_no_rows():
         ("2019", "How many ducks were there in 2019?", 1.0),
         ("B", "What stands in row B?", 1.0),
         ("A", "A row, but which?", 0.0),
+        ("FUNCTION_ID", "What type does the function ID have?", 1.0),
+        ("USAGE", "What type does FUNCTION_USAGE have?", 0.0),
     ],
 )
 def test_a_label_is_asked_for_by_its_words_in_one_or_many(label, question, share):

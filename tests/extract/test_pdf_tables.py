@@ -196,14 +196,14 @@ def test_a_title_ends_a_table_and_heads_stand_over_their_columns_in_order(tmp_pa
     put(page, 260, 230, "Owned")  # to the left of its figures
     put(page, 420, 230, "Leased")
     draw(page, divisions, top=244, right=(380, 500))
-    first, second = tables_of(read(tmp_path, document)[0].elements)
-    assert first.text.splitlines() == [
+    first, second = tables_of(read(tmp_path, document))
+    assert first.splitlines() == [
         " | 2021 | 2020",
         "Europe | 512.4 | 478.8",
         "Americas | 358.1 | (322.5)",
         "Asia | 272.2 | 235.6",
     ]
-    assert second.text.splitlines()[:2] == [" | Owned | Leased", "Bioprocess | 603.3 | 521.0"]
+    assert second.splitlines()[:2] == [" | Owned | Leased", "Bioprocess | 603.3 | 521.0"]
 
 
 def test_a_grid_takes_the_row_of_heads_above_it(tmp_path):

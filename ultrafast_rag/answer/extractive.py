@@ -27,9 +27,9 @@ MAX_SENTENCES = 3
 NEAR_BEST = 0.8  # of the best sentence's score: 1.6 sentences a reply, 91 % hold the answer; the best alone 82 %
 NAMED = 0.1  # for a row whose whole label is asked for: more than cosines of rows of one table differ by
 # Chosen, before any of the sets was asked again. APART: what a sentence about other years than the question's keeps of its
-# score, and ODDS_APART loses of its log odds: at an even chance an eighth is left. ODDS_NAMED: a row asked for by its whole
-# label stands before another table's that is only like it, or a sentence, as far as a fifth of the best hit's score puts it
-APART, ODDS_APART, ODDS_NAMED = 0.5, 2.0, 1.0
+# score, and ODDS_APART loses of its log odds: at an even chance an eighth is left. ODDS_CELL, ODDS_ROW: by as much a row stands
+# before other passages' that is asked for by its whole label, with a column of it or without
+APART, ODDS_APART, ODDS_CELL, ODDS_ROW = 0.5, 2.0, 2.0, 0.5
 PASSAGES = 5  # hits that sentences are weighed from: chosen, a card shows three with evidence
 MEANING = 0.5  # weight of the cosine, the rest is coverage: the two alone separate worse (0.96 and 0.92 against 0.98)
 # 98 % of answerable questions are above, 3 % of those whose article is not indexed; questions written to look
@@ -77,12 +77,13 @@ class Scored:
 class Candidate:
     """The sentence or row of one passage that may answer. features: see WEIGHTS. odds: log odds, uncalibrated.
 
-    named: 0 to 1 as in Scored, and 1 more where the question names a column of the row as well.
+    named: as in Scored. cell: whether the question names a column of the row as well.
     """
 
     unit: Unit
     features: tuple[float, float, float, float]
     named: float = 0.0
+    cell: bool = False
     apart: bool = False
 
     @property
@@ -93,7 +94,7 @@ class Candidate:
     @property
     def order(self) -> float:
         """What decides between candidates of one question."""
-        return self.odds + ODDS_NAMED * self.named * (not self.apart)
+        return self.odds + self.named * (0.0 if self.apart else ODDS_CELL if self.cell else ODDS_ROW)
 
     @property
     def support(self) -> float:
@@ -158,8 +159,8 @@ class ExtractiveAnswerer:
                 verdict = sum(verdicts) / len(verdicts) if table else verdicts[rank]
                 share = hits[rank].score / hits[0].score if hits[0].score > 0 else 1.0
                 features = (verdict, share, best.coverage, best.cosine)
-                named = best.named + bool(best.named == 1 and cell_named(best.unit, question))
-                candidates.append(Candidate(best.unit, features, named, best.apart))
+                cell = bool(best.named and cell_named(best.unit, question))
+                candidates.append(Candidate(best.unit, features, best.named, cell, best.apart))
         return [s for s in scored if s.unit.place[0] < PASSAGES], candidates
 
     def fits(self, question: str, answer: Answer) -> bool:
@@ -275,7 +276,7 @@ class _Quote:
 def _chosen(question: str, scored: Sequence[Scored], best: float, found: Candidate | None) -> list[_Quote]:
     """The reader's sentence, else the best, led in by the one before where it leans on it; then the next best as they stand."""
     others = [s for s in sorted(scored, key=lambda s: -s.order) if s.score >= NEAR_BEST * best][:MAX_SENTENCES]
-    if found and found.named > 1:  # the one cell that was asked for: what is merely like it would only blur it
+    if found and found.cell and found.named == 1:  # the one cell that was asked for: what is merely like it would only blur it
         others = [s for s in others if s.named == 1]
     first = found.unit if found else others[0].unit
     chosen = [_Quote(first, cell_named(first, question) or first.shown)]

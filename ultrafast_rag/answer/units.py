@@ -34,6 +34,7 @@ _ITEM = re.compile(r"[•▪◦‣–*·-]\s|\(?(?:\d{1,2}|[a-z]|[ivx]{1,4})[.)]
 _CAPTION = 200  # characters: a longer text of a picture is what stands around it on the page
 _WRAPPED = 60  # characters: a longer line without an end is text that was wrapped, a shorter one may be a heading
 _TERM = re.compile(r"\w+")
+_HYPHENED = re.compile(r"\w+(?:-\w+)+")
 _YEAR = re.compile(r"(?:19|20)\d\d")
 _SHORT_YEAR = re.compile(r"\b(?:fy|cy)\s?['’]?(\d\d)\b", re.I)
 _UNIT = re.compile(
@@ -122,7 +123,7 @@ def _columns_named(header: list[str], question: str) -> list[int]:
 
     A year is the same as "2018", "FY2018", "FY18" and "December 31, 2018".
     """
-    asked = set(_TERM.findall(question.casefold()))
+    asked = set(_TERM.findall(_with_joined(question)))
     if len(years := _years(question)) == 1:
         fits = {
             n: len(asked & set(_TERM.findall(name.casefold()))) for n, name in enumerate(header) if n and _years(name) == years
@@ -144,8 +145,8 @@ def label_asked(unit: Unit, question: str) -> float:
     if not _WORD.search(label):
         plain = any(map(str.isdigit, label)) or (len(label) == 1 and label.isupper())
         return float(plain and re.search(rf"(?<=\s){re.escape(label)}(?![\w-])", question) is not None)
-    words = _folded(f"{unit.group} {_LABEL_END.split(label)[0]}")
-    share = len(words & _folded(question)) / max(len(words), 1)
+    words, asked = _folded(f"{unit.group} {_LABEL_END.split(label)[0]}"), _folded(question)
+    share = sum(word in asked or ("_" in word and asked.issuperset(word.split("_"))) for word in words) / max(len(words), 1)
     return share if share == 1 else share / 2
 
 
@@ -156,8 +157,14 @@ def years_apart(text: str, question: str) -> bool:
 
 
 def _folded(text: str) -> set[str]:
-    """Its words in lower case, those in the plural as in the singular."""
-    return {_singular(word) for word in _TERM.findall(text.casefold())}
+    """Its words in lower case, those in the plural as in the singular, "e-mail" as "email" too."""
+    return {_singular(word) for word in _TERM.findall(_with_joined(text))}
+
+
+def _with_joined(text: str) -> str:
+    """In lower case, with words that a hyphen parts written as one as well."""
+    text = text.casefold()
+    return f"{text} {' '.join(found.replace('-', '') for found in _HYPHENED.findall(text))}"
 
 
 def _singular(word: str) -> str:
