@@ -106,6 +106,8 @@ def test_rows_read_without_bars():
         "17",
         "12.4 31.7 88",
         "Results",
+        "7 2.9. AUTHOR …",
+        "1 Definition of CRC … 2 2 Related work … 3",
     ],
 )
 def test_contents_lines_references_and_bare_figures_are_no_evidence(text):
@@ -119,6 +121,8 @@ def test_contents_lines_references_and_bare_figures_are_no_evidence(text):
         "Net sales: 32,765 (2018)",
         "水塔的高度是四十米。",
         "In 2014 the committee met twice.",
+        "Pages in total … 38",
+        "He waited and waited …",
     ],
 )
 def test_sentences_that_say_something_are_evidence(text):

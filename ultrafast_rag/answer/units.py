@@ -14,7 +14,10 @@ from ultrafast_rag.language.rows import CELL, is_data, is_period
 from ultrafast_rag.language.sentences import split_sentences
 from ultrafast_rag.types import PAGE_HEAD, Hit
 
-_DOT_LEADERS = re.compile(r"(?:\.\s?){5,}\s*\d*\s*$|(?:\s\.){4,}")
+# leaders, as they are or shortened by the PDF reader; a lone "Total … 38" is a label with its figure
+_DOT_LEADERS = re.compile(
+    r"(?:\.\s?){5,}\s*\d*\s*$|(?:\s\.){4,}|(?:…\s*\d{1,4}\b.*){2}|^\s*(?:\d{1,4}\s+)?\d+(?:\.\d+)*\.?\s.*…\s*\d{0,4}\s*$", re.S
+)
 _REFERENCE = re.compile(
     r"^\s*(?:\[\d{1,3}\]|\d{1,3}\.)\s.*(?:\b(?:19|20)\d\d[a-z]?\.|\bpp?\.\s*\d|\barXiv\b|\bdoi\b|https?:)"
     r"|\bIn Proceedings of\b|\barXiv:\d",
