@@ -98,6 +98,10 @@ def test_sentences_end_where_a_reader_ends_them(marked):
         ("पहला है।दूसरा है।", ["पहला है।", "दूसरा है।"]),
         ("A title\n\nA paragraph. It ends.", ["A title", "A paragraph.", "It ends."]),
         ("one line\nand the next", ["one line\nand the next"]),
+        (
+            "Ducks are everywhere.(5) Some dive.[21](22) Male duck.",
+            ["Ducks are everywhere.(5)", "Some dive.[21](22)", "Male duck."],
+        ),
         ("  \n ", []),
     ],
 )

@@ -9,10 +9,11 @@ import re
 from collections.abc import Sequence, Set
 
 _CLOSERS = "\"'”’»›)\\]」』）】》"
+_NOTES = r"(?:\[\d{1,3}\]|\(\d{1,3}\))*"  # marks of footnotes, glued to the sentence
 # What may end a sentence. Full stops that are written for nothing else need no blank after them: Han and kana, Devanagari and
 # its sisters, Arabic and Urdu, Armenian, Ethiopic, Khmer, Burmese, Tibetan
 _END = re.compile(
-    rf"(?P<point>[.!?…]+)(?:\[\d{{1,3}}\])*[{_CLOSERS}]*(?:\[\d{{1,3}}\])*\s+(?=[\"'“‘„‚«‹(\[¿¡•–—]*\s?[^\W_])"
+    rf"(?P<point>[.!?…]+){_NOTES}[{_CLOSERS}]*{_NOTES}\s+(?=[\"'“‘„‚«‹(\[¿¡•–—]*\s?[^\W_])"
     rf"|[。！？｡।॥؟۔։።፧។៕။༎]+[{_CLOSERS}]*\s*|(?P<blank>\n\s*\n)"
 )
 _WORD = re.compile(r"\w+")
