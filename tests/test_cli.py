@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +28,8 @@ def place(tmp_path_factory):
     (folder / "note.txt").write_text("The lamp burns colza oil.")
     (folder / "empty").mkdir()
     (folder / "empty.txt").touch()
+    (folder / "broken").mkdir()
+    (folder / "broken" / "index.sqlite").write_bytes(b"SQLite format 3\0" + b"no database" * 500)
     (folder / "bad.tar").write_bytes(b"no archive at all" * 100)
     return folder
 
@@ -77,6 +80,18 @@ MISTAKES = [
     ("bench qualty", 2, "unknown benchmark 'qualty'"),
     ("bench search --bogus", 2, "unrecognized arguments"),
     ("demo --samples {}/gone", 1, "does not exist"),
+    ("ingest  --index {}/new", 2, "a source is a file, a folder"),
+    ("export {} --index {}/ix", 2, "is a folder; name the .tar"),
+    ("ingest {}/note.txt --index {}/note.txt", 1, "note.txt is a file; an index is a folder"),
+    ("ingest {}/note.txt --index /proc/nothing/ix", 1, "/proc/nothing"),
+    ("search x --index {}/broken", 1, "damaged"),
+    ("doctor --set device=cuda:7 --index {}/ix", 2, "is not usable here"),
+    ("query x --set config=3 --index {}/ix", 2, "unknown setting config"),
+    ("restore {}/note.txt --index {}/fresh", 1, "no tar file"),
+    ("serve --port 99999 --index {}/ix", 2, "a port lies between"),
+    ("serve --host 0.0.0.0 --index {}/ix", 2, "only this machine is served"),
+    ("mcp --index {}/nowhere", 1, NO_INDEX),
+    ("completion fish", 2, "invalid choice"),
 ]
 
 
@@ -94,8 +109,8 @@ def test_a_mistake_is_told_what_to_do_and_gets_its_exit_code(place, capsys, line
     assert "Traceback" not in shown
 
 
-def test_there_are_forty_mistakes():
-    assert len(MISTAKES) >= 40
+def test_there_are_fifty_mistakes():
+    assert len(MISTAKES) >= 50
 
 
 def test_a_report_of_which_a_part_failed_succeeds(place, tmp_path, capsys):
@@ -126,6 +141,20 @@ def test_demo_keeps_its_index_where_told_and_prints_json(place, tmp_path, capsys
 def test_bench_list_prints_json(capsys):
     assert main(["bench", "list", "--json"]) == 0
     assert {"quality", "search"} <= {row["name"] for row in json.loads(capsys.readouterr().out)}
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="bash is not installed")
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [("se", ["search", "serve"]), ("search --al", ["--alpha"]), ("search x --set alph", ["alpha="]), ("bench qual", ["quality"]),
+     ("search --modality a", ["audio"]), ("ingest pap", [])],
+)  # fmt: skip
+def test_a_shell_completes_commands_options_and_settings(capsys, typed, offered):
+    assert main(["completion", "bash"]) == 0
+    words = ["ultrafast-rag", *typed.split()]
+    ask = f'COMP_WORDS=({" ".join(words)}); COMP_CWORD={len(words) - 1}; _ultrafast_rag; echo "${{COMPREPLY[@]}}"'
+    done = subprocess.run(["bash", "-c", f"{capsys.readouterr().out}\n{ask}"], capture_output=True, text=True, timeout=30)
+    assert (done.stdout.split(), done.stderr) == (offered, "")
 
 
 def test_a_reader_that_leaves_early_sees_no_traceback():

@@ -169,6 +169,23 @@ def test_a_repeated_question_comes_from_the_cache_until_the_index_changes(rag, s
     assert not rag.query("Who was the keeper of the lamp?").cached
 
 
+def test_a_closed_index_still_says_what_it_was(tmp_path):
+    rag = UltraFastRAG(tmp_path / "ix", image_model=None, speech_model=None, quiet=True)
+    rag.close()
+    assert repr(rag) == f"UltraFastRAG({str(tmp_path / 'ix')!r}: closed)"
+
+
+def test_a_question_of_many_words_is_asked_by_its_first(rag):
+    rag.add_texts(["Ships need harbours.", "The lamp burns colza oil."])
+    assert "colza" in rag.query("What does the lamp burn? " + "please " * 5000).text
+
+
+def test_models_are_kept_in_a_folder_that_can_be_one(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.warns(RuntimeWarning), UltraFastRAG(cache_dir=tmp_path / "file", image_model=None, speech_model=None) as rag:
+        assert rag.add_texts(["Ships need harbours."]).embedded == 1
+
+
 @pytest.mark.parametrize(
     ("ask", "says"),
     [
@@ -182,6 +199,16 @@ def test_a_repeated_question_comes_from_the_cache_until_the_index_changes(rag, s
         (lambda rag: rag.add_texts(["a", "b"], ids=["1", "1"]), "unique"),
         (lambda rag: rag.search("x", rerank=True), "rerank_model"),
         (lambda rag: rag.feedback("x", 1, 7), "a vote is"),
+        (lambda rag: rag.search("x", modality=3), "modality is one or several of"),
+        (lambda rag: rag.ingest(["a.pdf", "b.pdf"]), r"rag.ingest\(\*files\)"),
+        (lambda rag: rag.ingest(""), "a source is a file, a folder"),  # else the folder one is in
+        (lambda rag: rag.ingest("a.pdf", time_budget_s="10"), "in seconds"),
+        (lambda rag: rag.delete(None), "a source to delete is a path"),
+        (lambda rag: rag.export(None), "an index archive is a path"),
+        (lambda rag: rag.export(Path.cwd()), "is a folder; name the .tar"),
+        (lambda rag: rag.page(3), "page takes a hit"),
+        (lambda rag: UltraFastRAG(3), "an index's folder is a path"),
+        (lambda rag: UltraFastRAG(config={"k": 3}), "config takes a Config"),
     ],
 )
 def test_bad_requests_say_what_to_do_and_leave_the_index_usable(rag, ask, says):

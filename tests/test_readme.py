@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 import shutil
 from pathlib import Path
 
@@ -14,72 +15,27 @@ from ultrafast_rag.extract.detect import SUPPORTED
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SAMPLES_IN_EXAMPLE = ("larkholm_handbook.pdf", "letters_from_the_crew.md", "balloon_ascents.html")
-ROUNDING = 0.006  # numbers in the table have two or three digits
+NUMBERS = runpy.run_path(str(ROOT / "data" / "readme_numbers.py"))
+row = NUMBERS["row"]
 
 
-def row(rows, **wanted):
-    """The one row with these values."""
-    (found,) = (row for row in rows if all(row[name] == value for name, value in wanted.items()))
-    return found
+def test_the_tables_of_numbers_are_as_on_record():
+    made = f"{NUMBERS['BEGIN']}\n{NUMBERS['tables']()}\n{NUMBERS['END']}"
+    assert made in README, "run: python data/readme_numbers.py"
+    assert "Zen 5" in made
 
 
-def media(what, setting):
-    return lambda d: row(d["rows"], what=what, setting=setting)["value"]
+def test_every_record_of_the_tables_names_machine_date_and_command():
+    for _, stem, _ in (*NUMBERS["SPEED"], *NUMBERS["RIGHT"]):
+        for name, record in NUMBERS["records"](stem).values():
+            assert all(record[field] for field in ("machine", "date", "command")), name
 
 
-def column(name, key, values):
-    return [lambda d, value=value: row(d["rows"], **{key: value})[name] for value in values]
-
-
-SYSTEMS = ("langchain", "llamaindex", "txtai", "ultrafast_rag")
-# start of the table's first cell -> where in the JSON of its last cell each number of the second comes from
-WHERE = {
-    "text encoder, tokens/s": [
-        lambda d: row(d["rows"], engine="torch-f32", batch="4096 tokens")["tokens/s"],
-        lambda d: row(d["rows"], engine="openvino-int8", batch="1024 tokens")["tokens/s"],
-    ],
-    "one textbook": column("pages/min", "pages", [117]),
-    "peak memory": [lambda d: d["memory"]["difference_mb"]],
-    "ten public PDFs": column("pages/min", "system", SYSTEMS),
-    "the same, ms per query": column("query ms", "system", SYSTEMS),
-    "basic settings": column("pages/min", "settings", ["basic", "+ index choice (default)"]),
-    "process start": [lambda d: d["rows"][0]["first answer s"], lambda d: d["rows"][0]["peak MB"]],
-    "a search among": [
-        lambda d, name=name: row(d["rows"], chunks=100_000)[name] for name in ("search p50 ms", "recall@10", "bytes/vector")
-    ],
-    "the dense leg": [
-        lambda d, name=name: row(d["rows"], chunks=1_000_000)[name] for name in ("dense search ms", "recall@10", "bytes/vector")
-    ],
-    "nDCG@10": column("default", "collection", ["squad2", "scifact", "xquad-de", "xquad-zh", "xquad-hi"]),
-    "CLIP ViT-B/32": [
-        media("CLIP ViT-B/32 pictures", "openvino-bf16, default tokens a batch"),
-        media("CLIP ViT-B/32 texts", "openvino-bf16, default tokens a batch"),
-    ],
-    "Whisper base": [media("Whisper base encoder", "bfloat16")],
-    "demo CLIP": [lambda d: d["numbers"]["unseen_text_to_image"], lambda d: d["numbers"]["unseen_image_to_text"]],
-    "demo Whisper": [lambda d: d["speech"]["one sentence each"]["wer"], lambda d: d["nobody_speaks"]["words"]],
-}
-
-
-def table():
-    """(what, numbers, JSON's name) of each row under Numbers."""
-    section = README[README.index("## Numbers") : README.index("![From basic")]
-    for line in section.splitlines():
-        cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if len(cells) == 3 and (name := re.fullmatch(r"`(\w+\.json)`", cells[2])):
-            yield cells[0], [float(number.replace(" ", "")) for number in cells[1].split(", ")], name[1]
-
-
-def test_every_number_of_the_table_is_on_record():
-    rows = list(table())
-    assert len(rows) == len(WHERE)
-    for what, numbers, name in rows:
-        record = json.loads((ROOT / "data" / "benchmarks" / name).read_text(encoding="utf-8"))
-        assert record["machine"]
-        assert record["date"]
-        assert record["command"]
-        (places,) = (places for start, places in WHERE.items() if what.startswith(start))
-        assert numbers == pytest.approx([place(record) for place in places], rel=ROUNDING), what
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.9051, "0.905"), (7.036, "7.04"), (2639.9, "2 640"), (48612, "48 600"), (546.2, "546"), (0, "0")]
+)
+def test_numbers_are_shown_with_three_digits(value, text):
+    assert NUMBERS["shown"](value) == text
 
 
 # what stands before a measured number in running text -> its JSON and the place in it
@@ -131,13 +87,6 @@ def test_the_table_of_faults_is_the_record():
     assert [wrong for _, wrong, _ in counts] == [0] * 5
     assert [said for _, said, _ in shown[:2]] == [refused for refused, _, _ in counts[:2]]  # "0 (313 refused in words)"
     assert shown[4][1] == round(10 * rows[4]["parent_grew_mb"])  # "3.8 MB"
-
-
-def test_numbers_are_of_the_machine_the_table_names():
-    for what, _, name in table():
-        machine = json.loads((ROOT / "data" / "benchmarks" / name).read_text(encoding="utf-8"))["machine"]
-        if isinstance(machine, dict):
-            assert (machine["cpu"], machine["cores"], machine["gpus"]) == ("AMD EPYC", 2, []), what
 
 
 def test_every_format_that_is_read_is_named():

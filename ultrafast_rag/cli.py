@@ -1,4 +1,4 @@
-"""Command line: demo, doctor, ingest, search, query, serve, mcp, bench, export, restore.
+"""Command line: demo, doctor, ingest, search, query, serve, mcp, bench, export, restore, completion.
 
 Each command prints for people, or with --json for programs. Errors end in one line on stderr that says
 what to do. Exit code 2: asked wrongly (unknown option, impossible setting or filter). 1: it failed, or
@@ -14,6 +14,7 @@ import dataclasses
 import json
 import math
 import os
+import re
 import sys
 import tempfile
 import time
@@ -25,7 +26,7 @@ from ultrafast_rag.config import Config
 from ultrafast_rag.errors import ConfigError, ExtractionError, IndexStateError, StorageError, UltraFastRAGError
 from ultrafast_rag.index.repair import Repair
 from ultrafast_rag.rag import UltraFastRAG
-from ultrafast_rag.types import Answer, Hits, IngestReport, Table, visible
+from ultrafast_rag.types import MODALITIES, Answer, Hits, IngestReport, Table, visible
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -105,6 +106,11 @@ def _parser() -> argparse.ArgumentParser:
 
     restore = _command(commands, "restore", _restore, "unpack an index archive into --index")
     restore.add_argument("archive", type=Path, help="the .tar to read")
+
+    completion = commands.add_parser("completion", help="what makes a shell complete the command ultrafast-rag")
+    completion.description = 'For a shell\'s start-up file, e.g. ~/.bashrc: eval "$(ultrafast-rag completion bash)"'
+    completion.add_argument("shell", choices=("bash", "zsh"))
+    completion.set_defaults(run=_completion, json=False, commands=commands.choices)
     return parser
 
 
@@ -220,6 +226,38 @@ def _restore(arguments: argparse.Namespace) -> str:
         raise StorageError(f"there is no file {arguments.archive}; name the .tar that the export command wrote")
     with UltraFastRAG.restore(arguments.archive, arguments.index, **_settings(arguments.set)) as rag:
         return f"restored {rag!r}"
+
+
+_COMPLETION = """_ultrafast_rag() {
+  local word=${COMP_WORDS[COMP_CWORD]} words=
+  case ${COMP_WORDS[COMP_CWORD-1]} in
+    --set) words="%(settings)s"; compopt -o nospace 2>/dev/null;;
+    --modality) words="%(kinds)s";;
+    bench) words="list %(benchmarks)s";;
+    *) if [ "$COMP_CWORD" = 1 ]; then words="%(commands)s"; else
+      case $word in -*) case ${COMP_WORDS[1]} in
+%(options)s
+      esac;; esac
+    fi;;
+  esac
+  COMPREPLY=($(compgen -W "$words" -- "$word"))
+}
+complete -o default -F _ultrafast_rag ultrafast-rag"""  # with no word of ours: files
+
+
+def _completion(arguments: argparse.Namespace) -> str:
+    """A function of bash, which zsh can read: commands, their options, settings, benchmarks; else files."""
+    from ultrafast_rag.bench import COMMANDS
+
+    options = {name: re.findall(r"--[\w-]+", made.format_help()) for name, made in arguments.commands.items()}
+    script = _COMPLETION % {
+        "settings": " ".join(f"{field.name}=" for field in dataclasses.fields(Config)),
+        "kinds": " ".join(MODALITIES),
+        "benchmarks": " ".join(COMMANDS),
+        "commands": " ".join(options),
+        "options": "\n".join(f'        {name}) words="{" ".join(sorted(set(found)))}";;' for name, found in options.items()),
+    }
+    return ("autoload -U +X bashcompinit && bashcompinit\n" if arguments.shell == "zsh" else "") + script
 
 
 def _bench(arguments: argparse.Namespace) -> None:

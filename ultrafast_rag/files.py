@@ -17,12 +17,19 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from ultrafast_rag.errors import IndexCorruptError
+from ultrafast_rag.errors import ConfigError, IndexCorruptError
 
 _PIECE = 1 << 20  # bytes read at once; chosen
 _MANIFEST_BYTES = 4_000_000  # a segment's entry takes 1 kB, an index has some ten
 _SAFE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 _LINK_ERRORS = {errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.EISDIR}
+
+
+def path_of(given: object, what: str) -> Path:
+    """A path as a user gives it, "~" resolved. ConfigError, which names `what` it is to be, for anything else."""
+    if not isinstance(given, str | os.PathLike) or not str(given).strip():
+        raise ConfigError(f"{what} is a path, not {given!r:.80}")
+    return Path(given).expanduser()
 
 
 def open_inside(folder: Path, name: str, flags: int) -> int:

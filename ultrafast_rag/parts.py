@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ultrafast_rag.config import Config
 from ultrafast_rag.errors import ConfigError, ExtractionError, IndexStateError, did_you_mean
 from ultrafast_rag.extract.sandbox.pool import Sandbox
+from ultrafast_rag.files import path_of
 from ultrafast_rag.index.dense import DenseIndex
 from ultrafast_rag.index.embedding_cache import open_embedding_cache
 from ultrafast_rag.index.filters import FIELDS
@@ -61,7 +62,7 @@ class Parts:
     def __init__(
         self, path: PathLike | None, *, config: Config | None, gemini_api_key: str | None, settings: dict[str, Any]
     ) -> None:
-        self._store = Store.open(None if path is None else Path(path).expanduser())
+        self._store = Store.open(None if path is None else path_of(path, "an index's folder"))
         try:
             self.config = self._settle(config, settings)
         except BaseException:  # nobody else knows the store yet

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from ultrafast_rag.config import Config
 from ultrafast_rag.enrich import ENRICHED
 from ultrafast_rag.errors import ConfigError
+from ultrafast_rag.files import path_of
 from ultrafast_rag.index.dense import DenseIndex
 from ultrafast_rag.index.lexical import LexicalIndex
 from ultrafast_rag.index.result_disk import DiskTier
@@ -89,6 +90,8 @@ class UltraFastRAG(Parts):
     ) -> None:
         if use_quantization is not None:
             settings.setdefault("quantization", "8bit" if use_quantization else "none")
+        if not isinstance(config, Config | None):
+            raise ConfigError(f"config takes a Config, e.g. config=Config(k=3), not {type(config).__name__}")
         base = config or (Config.extreme() if extreme_mode else None)
         super().__init__(path, config=base, gemini_api_key=gemini_api_key, settings=settings)
 
@@ -123,6 +126,10 @@ class UltraFastRAG(Parts):
 
         if not sources:
             raise ConfigError("nothing to ingest: pass files or folders, e.g. rag.ingest('paper.pdf', 'photos/')")
+        for source in sources:
+            if not isinstance(source, str | os.PathLike) or not str(source).strip():
+                hint = "; of a list: rag.ingest(*files)" if isinstance(source, list | tuple | set) else ""
+                raise ConfigError(f"a source is a file, a folder or an https address, not {source!r:.80}{hint}")
         start, clock, until = time.perf_counter(), StageClock(self.monitor, prefix="ingest: "), Until(time_budget_s, stop)
         with self._ingesting:
             self._stop = until.stop
@@ -373,6 +380,8 @@ class UltraFastRAG(Parts):
 
     def page(self, hit: Hit, number: int | None = None) -> Leaf:
         """The whole page that a hit is on, its passage marked, or another page of its document; see `Leaf`."""
+        if not isinstance(hit, Hit):
+            raise ConfigError(f"page takes a hit, e.g. rag.page(rag.search('...')[0]), not {hit!r:.80}")
         return self._evidence.leaf(hit, number)
 
     def sample_questions(self, n: int = 4) -> list[str]:
@@ -454,6 +463,7 @@ class UltraFastRAG(Parts):
 
     def delete(self, source: PathLike) -> bool:
         """Remove a document by source or document id, with its chunks and vectors; False when it is not there."""
+        path_of(source, "a source to delete")
         given = os.fspath(source)
         if why := unstorable(given):
             raise ConfigError(f"the source {given!r} {why}")
@@ -545,7 +555,7 @@ class UltraFastRAG(Parts):
         """
         from ultrafast_rag.index.archive import export_archive
 
-        return export_archive(self._store, Path(archive), paths=paths)
+        return export_archive(self._store, path_of(archive, "an index archive"), paths=paths)
 
     @classmethod
     def restore(cls, archive: PathLike, path: PathLike, **settings: Any) -> UltraFastRAG:
@@ -556,7 +566,7 @@ class UltraFastRAG(Parts):
         """
         from ultrafast_rag.index.archive import restore_archive
 
-        folder = restore_archive(Path(archive), Path(path))
+        folder = restore_archive(path_of(archive, "an index archive"), path_of(path, "an index's folder"))
         try:
             return cls(folder, **settings)
         except BaseException:  # an interrupt too leaves no folder; the archive is untouched
@@ -666,5 +676,7 @@ class UltraFastRAG(Parts):
         self.close()
 
     def __repr__(self) -> str:
+        if self._store.closed:
+            return f"UltraFastRAG({str(self._store.folder)!r}: closed)"
         counts = self._store.counts()
         return f"UltraFastRAG({str(self._store.folder)!r}: {counts['documents']} documents, {counts['chunks']} chunks)"

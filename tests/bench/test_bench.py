@@ -15,19 +15,20 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from ultrafast_rag.bench import COMMANDS, gpu, run, write_result
+from ultrafast_rag.bench import COMMANDS, busy, gpu, run, write_result
 from ultrafast_rag.bench.ablation import plot, row_of, steps
 from ultrafast_rag.bench.bigpdf import write_pdf
 from ultrafast_rag.bench.child import call, peak_mb
 from ultrafast_rag.bench.gpu import transformer_flops
 from ultrafast_rag.bench.publicsets import load, read
 from ultrafast_rag.bench.result import plain, records_markdown, shown_command
-from ultrafast_rag.bench.settings import fresh_cache, settings_of
+from ultrafast_rag.bench.settings import engine_of, fresh_cache, settings_of
 from ultrafast_rag.bench.support import ANSWERABLE, ELSEWHERE, NEAR_MISS, Asked, best_threshold, further_of
 from ultrafast_rag.bench.support import row_of as support_row
 from ultrafast_rag.bench.vectors import cosine, forms
 from ultrafast_rag.config import Config
 from ultrafast_rag.errors import ConfigError, UltraFastRAGError
+from ultrafast_rag.rag import UltraFastRAG
 from ultrafast_rag.types import Table
 
 ROOT = Path(__file__).parent.parent.parent
@@ -304,6 +305,26 @@ def test_ablation_rows_and_plot(tmp_path):
     plot(rows, tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
     assert "times basic" in str(Table(rows))
+
+
+def test_the_engine_that_encodes_is_named(tmp_path):
+    with UltraFastRAG(tmp_path / "ix", engine="torch-f32", image_model=None, speech_model=None, quiet=True) as rag:
+        rag.add_texts(["The lamp burns oil."], ids=["a"])
+        assert engine_of(rag) == "torch-f32"
+
+
+def test_busy_processes_are_there_and_gone():
+    with busy.spinning(2) as ids:
+        assert len(set(ids)) == 2
+        assert all(Path(f"/proc/{one}").exists() for one in ids) or sys.platform != "linux"
+    assert not any(Path(f"/proc/{one}").exists() for one in ids)
+
+
+def test_core_seconds_are_of_the_work_alone(monkeypatch):
+    monkeypatch.setattr(busy, "_PASSAGES", 2)
+    found = busy.measure("texts", {"engine": "torch-f32"}, repeats=1)
+    assert found["model"] == "torch-f32"
+    assert 0 < found["core-s"]
 
 
 def test_flops_match_a_count_by_hand():

@@ -131,6 +131,34 @@ def until(happens, seconds=WAIT_S, say=lambda: ""):
     pytest.fail(f"did not happen within {seconds} s. {say()}")
 
 
+# words whose colour is too near to what lies behind them: WCAG 2.1, 1.4.3 asks for 4.5, of disabled controls for nothing
+_FAINT = """
+const rgba = t => { const n = (t.match(/[\\d.]+/g) || [0, 0, 0, 0]).map(Number); return n.length < 4 ? [...n, 1] : n };
+const over = (a, b) => [0, 1, 2].map(i => a[i] * a[3] + b[i] * (1 - a[3]));
+const lum = c => [0.2126, 0.7152, 0.0722].reduce((s, w, i) => { const v = c[i] / 255;
+  return s + w * (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4) }, 0);
+const probe = document.body.appendChild(document.createElement('i')); probe.style.background = 'Canvas';
+const paper = rgba(getComputedStyle(probe).backgroundColor), found = []; probe.remove();
+for (const e of arguments[0].querySelectorAll('*')) {
+  const own = [...e.childNodes].filter(n => n.nodeType == 3).map(n => n.textContent.trim()).join(' ').trim();
+  const box = e.getBoundingClientRect();
+  if (!/\\w/.test(own) || box.width < 2 || e.matches('style, script, option') || e.closest(':disabled')) continue;
+  const line = []; for (let n = e; n; n = n.parentElement) line.unshift(n);
+  let back = paper, opacity = 1;
+  for (const n of line) { const s = getComputedStyle(n); back = over(rgba(s.backgroundColor), back); opacity *= s.opacity }
+  const ink = rgba(getComputedStyle(e).color); ink[3] *= opacity;
+  const [a, b] = [lum(over(ink, back)), lum(back)].sort((x, y) => y - x), ratio = (a + 0.05) / (b + 0.05);
+  if (ratio < 4.5) found.push(`${ratio.toFixed(1)}: ${own.slice(0, 60)}`);
+}
+return [...new Set(found)];
+"""
+
+
+def faint(driver, element):
+    """Texts inside that are hard to read for their colours, each with its contrast."""
+    return driver.execute_script(_FAINT, element)
+
+
 class Page:
     """The notebook in the browser, by what a person sees of it."""
 
@@ -140,7 +168,12 @@ class Page:
     def open(self, address, token, path):
         self.driver.get(f"{address}/doc/tree/{path}?token={token}&reset")
         until(lambda: self.find(".jp-NotebookPanel .jp-CodeCell"), WAIT_S)
-        until(lambda: "idle" in self.driver.page_source.lower(), 90)
+        # run before its kernel is there, a notebook asks which kernel to take
+        until(lambda: self.find(".jp-Notebook-ExecutionIndicator[data-status='idle']"), 90, self.kernel)
+
+    def kernel(self):
+        """What the notebook says of its kernel."""
+        return [one.get_attribute("outerHTML")[:200] for one in self.find(".jp-Notebook-ExecutionIndicator")]
 
     def find(self, css):
         return self.driver.find_elements("css selector", css)
@@ -159,6 +192,30 @@ class Page:
         label = next(item for item in self.find(".lm-MenuBar-itemLabel") if item.text == title)
         label.click()
         until(lambda: [item for item in self.find(".lm-Menu-itemLabel") if item.text == entry], 20)[0].click()
+
+    def theme(self, name):
+        """Choose a theme of JupyterLab, e.g. "JupyterLab Dark"."""
+        from selenium.webdriver import ActionChains
+
+        def entry(text):
+            return until(lambda: [item for item in self.find(".lm-Menu-itemLabel") if item.text == text], 20)[0]
+
+        next(item for item in self.find(".lm-MenuBar-itemLabel") if item.text == "Settings").click()
+        ActionChains(self.driver).move_to_element(entry("Theme")).perform()
+        entry(name).click()
+        until(lambda: self.find(f"body[data-jp-theme-name='{name}']"), 20)
+
+    def tab_to(self, css, most=80):
+        """Press Tab until an element of `css` has the focus, and return it: as one gets there without a mouse."""
+        from selenium.webdriver import ActionChains
+        from selenium.webdriver.common.keys import Keys
+
+        for _ in range(most):
+            ActionChains(self.driver).send_keys(Keys.TAB).perform()
+            at = self.driver.switch_to.active_element
+            if self.driver.execute_script("return arguments[0].matches(arguments[1])", at, css):
+                return at
+        pytest.fail(f"{most} times Tab lead to no {css}")
 
     def prompts(self):
         """Execution counts of code cells that are done."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
-from browsing import NEEDS_BROWSER, ROOT, Page, book, chromium, laboratory, until
+from browsing import NEEDS_BROWSER, ROOT, Page, book, chromium, faint, laboratory, until
 
 from ultrafast_rag.index.store import Store
 
@@ -300,6 +302,91 @@ def test_empty_states_say_what_is_missing(session, panel):
     Select(panel.find("select")[0]).select_by_visible_text("video")
     panel.see("There is no picture in this index")
     Select(panel.find("select")[0]).select_by_visible_text("everything")
+
+
+@pytest.mark.parametrize("theme", ["JupyterLab Dark", "JupyterLab Light"])
+def test_every_word_is_readable_in_dark_and_light(panel, theme):
+    panel.page.theme(theme)
+    panel.ask(FOUNDED)
+    until(lambda: FOUNDED in panel.card() and "Thorvald" in panel.card(), 60)
+    panel.press("larkholm_handbook.pdf, page 4")
+    until(lambda: panel.find("img[alt*='page 4, the passage']"), 60)
+    keep(panel.page, f"9_{theme.split()[-1].lower()}")
+    for place in range(4):
+        assert not faint(panel.page.driver, Panel(panel.page, place).box)
+    panel.press("Close page")
+
+
+def test_all_is_done_without_a_mouse(panel):
+    from selenium.webdriver import ActionChains
+    from selenium.webdriver.common.keys import Keys
+
+    driver = panel.page.driver
+    until(lambda: panel.button("Ask").is_enabled(), 60)
+    driver.execute_script("arguments[0].scrollIntoView(); arguments[0].focus()", panel.find("button")[0])
+    ActionChains(driver).key_down(Keys.SHIFT).send_keys(Keys.TAB).key_up(Keys.SHIFT).perform()  # back to the question
+    assert driver.switch_to.active_element.get_attribute("placeholder") == "Ask your documents, then press Enter"
+    ActionChains(driver).send_keys("How many steps does the tower have?", Keys.ENTER).perform()
+    until(lambda: "142 steps" in panel.card(), 60)
+    panel.page.tab_to(".ufr-cite")
+    ActionChains(driver).send_keys(Keys.ENTER).perform()
+    until(lambda: panel.find("img[alt*='the passage marked in yellow']"), 60)
+    assert "Next page" in panel.page.tab_to("button:has(.fa-arrow-right)").text
+    before = panel.find("img[alt^='larkholm_handbook.pdf, page']")[-1].get_attribute("alt")
+    ActionChains(driver).send_keys(Keys.SPACE).perform()
+    until(lambda: panel.find("img[alt^='larkholm_handbook.pdf, page']")[-1].get_attribute("alt") != before, 60)
+    panel.press("Close page")
+
+
+def test_words_are_copied_where_the_page_may_not_reach_the_clipboard(panel):
+    """As over plain http, or in a frame without the permission; and where even the old way is refused they lie there selected."""
+    from selenium.webdriver.common.keys import Keys
+
+    driver = panel.page.driver
+    panel.ask(FOUNDED)
+    until(lambda: FOUNDED in panel.card() and "Thorvald" in panel.card(), 60)
+    driver.execute_script("Object.defineProperty(navigator, 'clipboard', {value: undefined, configurable: true})")
+    try:
+        panel.press("Copy")
+        panel.see("Copied")
+        box = panel.find("input[placeholder^='Ask your documents']")[0]
+        box.send_keys(Keys.CONTROL, "a")
+        box.send_keys(Keys.CONTROL, "v")
+        until(lambda: "Agnes Thorvald" in box.get_property("value"), 20)
+        driver.execute_script("window.kept = document.execCommand; document.execCommand = () => false")
+        panel.press("Copied")
+        panel.see("Press Ctrl+C")
+        assert "Agnes Thorvald" in driver.execute_script("return getSelection().toString() || document.activeElement.value")
+    finally:
+        driver.execute_script("delete navigator.clipboard; if (window.kept) document.execCommand = window.kept")
+
+
+def test_the_servers_page_asks_and_shows_the_evidence(session):
+    page, folder = session
+    driver, handle = page.driver, page.driver.current_window_handle
+    command = [sys.executable, "-m", "ultrafast_rag", "serve", "--index", str(folder / "index"), "--port", "0"]
+    models = [f"--set={kind}_model={ROOT}/data/models/demo-{name}" for kind, name in (("image", "clip"), ("speech", "whisper"))]
+    with subprocess.Popen([*command, *models], stderr=subprocess.PIPE, text=True, cwd=ROOT) as server:
+        try:
+            address = next(line.split()[-1] for line in server.stderr if line.startswith("serving on"))
+            driver.switch_to.new_window("tab")
+            driver.get(address)
+            box = until(lambda: driver.find_element("id", "question"), 60)
+            for scheme in ("light", "dark"):
+                driver.execute_cdp_cmd(
+                    "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+                )
+                box.clear()
+                box.send_keys(FOUNDED, "\n")
+                until(lambda: "Agnes Thorvald" in driver.find_element("id", "answer").text, 120)
+                assert driver.execute_script("return document.querySelector('#answer img').naturalWidth") > 300
+                keep(page, f"a_server_{scheme}")
+                assert not faint(driver, driver.find_element("tag name", "body"))
+            driver.close()
+        finally:
+            driver.switch_to.window(handle)
+            server.terminate()
+            server.wait(60)
 
 
 @pytest.mark.parametrize("width", [400, 700, 1400])

@@ -67,6 +67,7 @@ COMMANDS = {
         ),
         Command("cache", "exact hits by tier, batches, shared executions, consolidation, monitoring; false hits by meaning"),
         Command("switches", "the search's switches one by one: nDCG@10 with and without, and what each saves"),
+        Command("busy", "a minute of speech, and texts encoded, alone and beside two busy processes: seconds, core-seconds"),
         Command("serve", "the HTTP server under 1, 8 and 64 clients: requests/s, p50, p95, p99, refusals, the event loop's lag"),
         Command("upload", "vectors into a vector store: batches against one by one, documents/s, memory, int8"),
         Command("support", "when an extractive answer is supported: right and wrong rates by threshold"),

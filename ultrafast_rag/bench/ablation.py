@@ -19,7 +19,16 @@ from ultrafast_rag.bench.child import call
 from ultrafast_rag.bench.ingest import default_sources
 from ultrafast_rag.bench.metrics import judge, load_questions, ndcg_at_k, recall_at_k
 from ultrafast_rag.bench.result import Result, say
-from ultrafast_rag.bench.settings import HANDBOOK, QUESTIONS, TEXT_ONLY, add_settings, fresh_cache, prepare_models, settings_of
+from ultrafast_rag.bench.settings import (
+    HANDBOOK,
+    QUESTIONS,
+    TEXT_ONLY,
+    add_settings,
+    engine_of,
+    fresh_cache,
+    prepare_models,
+    settings_of,
+)
 from ultrafast_rag.config import Config
 from ultrafast_rag.errors import ConfigError, require
 from ultrafast_rag.rag import UltraFastRAG
@@ -103,7 +112,7 @@ def measure(sources: list[str], settings: dict[str, Any]) -> dict[str, Any]:
             report = rag.ingest(*sources)
             first_ms, repeated_ms = (_milliseconds(rag) for _ in range(2))
             quality = _quality(rag)
-            model = rag.stats()["models"]["text"]
+            engine = engine_of(rag)
         with UltraFastRAG(Path(folder, "second"), config=config) as rag:
             rag.ingest(page)
             again = rag.ingest(*sources)
@@ -117,7 +126,7 @@ def measure(sources: list[str], settings: dict[str, Any]) -> dict[str, Any]:
         "first_ms": first_ms,
         "repeated_ms": repeated_ms,
         **quality,
-        "engine": model.split("|")[1].partition("+")[0],
+        "engine": engine,
         "vram_mb": _peak_vram_mb(),
     }
 

@@ -17,7 +17,7 @@ from typing import Any
 from ultrafast_rag.bench.metrics import ndcg_at_k
 from ultrafast_rag.bench.publicsets import FILES, Collection, data_folder, load
 from ultrafast_rag.bench.result import Result, say
-from ultrafast_rag.bench.settings import add_settings, config_of, settings_of
+from ultrafast_rag.bench.settings import add_settings, config_of, engine_of, settings_of
 from ultrafast_rag.errors import UltraFastRAGError
 from ultrafast_rag.models.device import plan_device
 from ultrafast_rag.models.text.encoder import open_text_encoder
@@ -125,7 +125,7 @@ def measure_built(
             with UltraFastRAG(Path(folder, "index"), config=_config(built, given)) as rag:
                 rag.add_texts(list(collection.documents.values()), ids=list(collection.documents))
                 rag.export(archive)
-                used = _engine_of(rag)
+                used = engine_of(rag)
         except UltraFastRAGError as error:
             notes.append(f"{collection.name}, {built} cannot build: {str(error)[:200]}")
             return {}
@@ -149,11 +149,7 @@ def _asked(collection: Collection, archive: Path, folder: Path, asking: str, giv
     settings = {name: value for name, value in _config(asking, given).to_json().items() if name != "cache_dir"}
     with UltraFastRAG.restore(archive, folder, **settings) as rag:
         hits = {q: [hit.document_id for hit in rag.search(text, k=10, alpha=1.0)] for q, text in collection.questions.items()}
-        return ndcg_at_k(collection.qrels, hits, k=10), _engine_of(rag)
-
-
-def _engine_of(rag: UltraFastRAG) -> str:
-    return str(rag.stats()["models"]["text"]).rpartition("|")[2].partition("+")[0]
+        return ndcg_at_k(collection.qrels, hits, k=10), engine_of(rag)
 
 
 def _config(engine: str, given: Mapping[str, Any]) -> Any:

@@ -6,10 +6,13 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ultrafast_rag.config import Config, default_cache_dir
 from ultrafast_rag.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ultrafast_rag.rag import UltraFastRAG
 
 # texts only: a picture or speech model would be measured by what it happens to find on the machine
 TEXT_ONLY: dict[str, Any] = {"image_model": None, "speech_model": None, "quiet": True, "query_cache": False}
@@ -67,3 +70,8 @@ def open_encoder(settings: dict[str, Any]) -> str:
     fingerprint: str = encoder.fingerprint
     encoder.close()
     return fingerprint
+
+
+def engine_of(rag: UltraFastRAG) -> str:
+    """The name of the engine that encodes texts: the last part of its fingerprint, without what follows a plus."""
+    return str(rag.stats()["models"]["text"]).rpartition("|")[2].partition("+")[0]

@@ -49,9 +49,11 @@ def export_archive(store: Store, target: Path, *, paths: bool = False) -> Path:
     """Write a consistent copy of the index to `target`, a .tar; the file appears whole or not at all.
 
     paths: False keeps of a source's path what tells it from the others, and nothing of this machine; True keeps it.
-    StorageError when the disk refuses.
+    StorageError when the disk refuses, ConfigError for a folder.
     """
     target = target.expanduser().resolve()
+    if target.is_dir():
+        raise ConfigError(f"{target} is a folder; name the .tar to write, e.g. {target / 'index.tar'}")
     with plain_errors(target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".archive-") as scratch:

@@ -59,6 +59,8 @@ class Store(Reading):
         path = Path(tempfile.mkdtemp(prefix="ultrafast_rag-")) if folder is None else Path(folder)
         with plain_errors(path):
             path = path.resolve()
+        if path.is_file():
+            raise IndexStateError(f"{path} is a file; an index is a folder of its own. Name another.")
         store = cls(path, write=write, temporary=temporary)
         try:
             with plain_errors(path):
@@ -67,6 +69,11 @@ class Store(Reading):
             store.close()
             raise
         return store
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._db.closed
 
     def _prepare(self) -> None:
         if not self._write and not self._db.path.exists() and not upkeep.leftovers(self.folder):

@@ -29,8 +29,8 @@ class Until:
     """
 
     def __init__(self, time_budget_s: float | None = None, stop: threading.Event | None = None) -> None:
-        if time_budget_s is not None and not time_budget_s >= 0:
-            raise ConfigError(f"time_budget_s is in seconds and must be at least 0, not {time_budget_s}")
+        if time_budget_s is not None and not (isinstance(time_budget_s, int | float) and time_budget_s >= 0):
+            raise ConfigError(f"time_budget_s is in seconds and must be at least 0, not {time_budget_s!r}")
         self.stop = stop or threading.Event()
         self._deadline = math.inf if time_budget_s is None else time.monotonic() + time_budget_s
 

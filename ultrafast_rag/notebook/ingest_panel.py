@@ -11,7 +11,7 @@ from typing import Any
 
 from ultrafast_rag.errors import ConfigError, StorageError
 from ultrafast_rag.notebook import markup
-from ultrafast_rag.notebook.panel import ROW, Panel, on_enter, unseen_label
+from ultrafast_rag.notebook.panel import ROW, Panel, index_of, on_enter, unseen_label
 from ultrafast_rag.types import IngestReport, ProgressState
 
 _REFRESH_S = 0.25  # chosen: a bar that moves faster flickers
@@ -26,7 +26,7 @@ class IngestWidget(Panel):
 
     def __init__(self, rag: Any, *, uploads: Path | str = "uploads") -> None:
         super().__init__()
-        self.rag, self.uploads = rag, Path(uploads)
+        self.rag, self.uploads = index_of(rag), Path(uploads)
         self.report: IngestReport | None = None
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None

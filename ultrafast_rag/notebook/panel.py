@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import ultrafast_rag.notebook.display  # noqa: F401  registers the cards that panels show
-from ultrafast_rag.errors import UltraFastRAGError, require
+from ultrafast_rag.errors import ConfigError, UltraFastRAGError, require
 from ultrafast_rag.notebook import markup
 
 STYLE = """<style>
@@ -90,6 +90,13 @@ class Panel:
         """Take the panel away."""
         if self.box is not None:
             self.box.close()
+
+
+def index_of(rag: Any) -> Any:
+    """The same index; ConfigError, in words, for what is none, such as the name of its folder."""
+    if not hasattr(rag, "documents"):
+        raise ConfigError(f"a panel takes an UltraFastRAG, e.g. SearchWidget(UltraFastRAG('my_index')), not {rag!r:.80}")
+    return rag
 
 
 def unseen_label(control: Any) -> Any:

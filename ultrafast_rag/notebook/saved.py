@@ -12,9 +12,11 @@ from ultrafast_rag.notebook.display import answer_html, hits_html
 from ultrafast_rag.types import Answer, Hits, visible
 
 FILE_BYTES = 4_000_000  # chosen: small enough to mail
+# a page over http, or in a frame, may lack navigator.clipboard or be refused it; then the words are there, selected, to be copied
 _COPY = (
     "const t=this.dataset.words,d=this,s=()=>{d.textContent='Copied'};const old=()=>{const a=document.createElement('textarea');"
-    "a.value=t;document.body.append(a);a.select();document.execCommand('copy')&&s();a.remove();d.focus()};"
+    "a.value=t;a.rows=3;a.setAttribute('aria-label','The answer, to be copied');a.onblur=()=>a.remove();d.after(a);a.select();"
+    "if(document.execCommand('copy')){s();d.focus()}else{d.textContent='Press Ctrl+C'}};"
     "navigator.clipboard?navigator.clipboard.writeText(t).then(s,old):old()"
 )
 _PAGE = """<!doctype html>

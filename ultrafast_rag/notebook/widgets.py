@@ -25,7 +25,7 @@ from ultrafast_rag.notebook.display import answer_text
 from ultrafast_rag.notebook.filters import Filters
 from ultrafast_rag.notebook.ingest_panel import IngestWidget
 from ultrafast_rag.notebook.missing import what_is_missing, why_so_little
-from ultrafast_rag.notebook.panel import ROW, Panel, on_enter, unseen_label
+from ultrafast_rag.notebook.panel import ROW, Panel, index_of, on_enter, unseen_label
 from ultrafast_rag.notebook.picture_question import PictureQuestion, thumbnail
 from ultrafast_rag.notebook.platform import detect
 from ultrafast_rag.notebook.talk import REMEMBERED, Talk, Turn
@@ -48,7 +48,7 @@ class SearchWidget(Panel):
 
     def __init__(self, rag: Any, *, generator: Callable[..., Any] | None = None) -> None:
         super().__init__()
-        self.rag, self._own_generator = rag, generator
+        self.rag, self._own_generator = index_of(rag), generator
         self.answers: deque[tuple[str, Answer | Hits]] = deque(maxlen=_HISTORY)
         self._current: tuple[str, Answer | Hits] | None = None
         self._turn: Turn | None = None

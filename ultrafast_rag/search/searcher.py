@@ -278,12 +278,18 @@ def check_query(
         raise ConfigError(f"k is how many hits to return and must be at least 1, not {k!r}")
     if not isinstance(alpha, int | float | np.floating) or not 0 <= alpha <= 1:
         raise ConfigError(f"alpha must lie between 0 (words only) and 1 (meaning only), not {alpha!r}")
-    for wanted in [modality] if isinstance(modality, str) else list(modality or []):
-        if wanted not in MODALITIES:
-            raise ConfigError(f"unknown modality {wanted}{did_you_mean(str(wanted), MODALITIES)}")
+    _check_modality(modality)
     for name, value in _pairs(filters):
         if why := unstorable(name) or unstorable(value):
             raise ConfigError(f"filter {name!r} {why}")
+
+
+def _check_modality(modality: object) -> None:
+    if not isinstance(modality, str | Sequence | set | frozenset | None):
+        raise ConfigError(f"modality is one or several of {', '.join(MODALITIES)}, not {modality!r}")
+    for wanted in [modality] if isinstance(modality, str) else list(modality or []):
+        if wanted not in MODALITIES:
+            raise ConfigError(f"unknown modality {wanted}{did_you_mean(str(wanted), MODALITIES)}")
 
 
 def _pairs(filters: Any) -> list[tuple[str, Any]]:

@@ -60,13 +60,15 @@ class SpanReader:
         self._network, self.fingerprint = network, fingerprint
         self._tokenizer: Any = Tokenizer.from_file(str(tokenizer_file))
         self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(limit, strategy="only_second")
+        # the passage is cut, being the longer one; "only_second" refuses a question that is too long by itself
+        self._tokenizer.enable_truncation(limit, strategy="longest_first")
         self._governor, self._lock = Governor(_BATCH_TOKENS), threading.Lock()
 
     def reads(self, question: str) -> bool:
         """Whether the question is in a language the reader learned: few word pieces a word."""
-        pieces = len(self._tokenizer.encode(question, add_special_tokens=False).ids)
-        return pieces <= _MOST_PIECES * max(len(question.split()), 1) + 2
+        words = question.split()[:QUESTION_TOKENS]
+        pieces = len(self._tokenizer.encode(" ".join(words), add_special_tokens=False).ids)
+        return pieces <= _MOST_PIECES * max(len(words), 1) + 2
 
     def read(self, question: str, passages: Sequence[tuple[str, str]]) -> list[Reading]:
         """One reading a passage, in order. passages: (title and headings, text); spans are characters of the text.

@@ -253,8 +253,11 @@ def convert_once(
             raise MissingExtraError(package, "cpu")
     if progress is not None:
         progress(f"converting {what}, once")
-    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".converting-"))
+    try:
+        folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".converting-"))
+    except OSError as error:
+        raise EncodingError(f"the converted model cannot be kept in {folder.parent}: {error.strerror or error}") from error
     try:
         _convert_in_child(module, {**task, "out": str(aside)})
         seal(aside, folder)
