@@ -86,7 +86,7 @@ MISTAKES = [
     ("ingest {}/note.txt --index /proc/nothing/ix", 1, "/proc/nothing"),
     ("search x --index {}/broken", 1, "damaged"),
     ("doctor --set device=cuda:7 --index {}/ix", 2, "is not usable here"),
-    ("query x --set config=3 --index {}/ix", 2, "unknown setting config"),
+    ("query x --set config=3 --index {}/ix", 2, "config takes a Config"),
     ("restore {}/note.txt --index {}/fresh", 1, "no tar file"),
     ("serve --port 99999 --index {}/ix", 2, "a port lies between"),
     ("serve --host 0.0.0.0 --index {}/ix", 2, "only this machine is served"),

@@ -100,7 +100,7 @@ def _speech(settings: dict[str, Any]) -> tuple[str, Callable[[], object]]:
     window = size // 3  # parts of 20 s, about as long as the extractor cuts them
     transcriber = open_transcriber(config, plan_device(config))
     parts = [minute[start : start + window] for start in range(0, size, window)]
-    return Path(str(config.speech_model)).name, lambda: [transcriber.transcribe(part, language="en") for part in parts]
+    return Path(str(config.speech_model)).name, lambda: transcriber.transcribe_many(parts, language="en")
 
 
 def _texts(settings: dict[str, Any]) -> tuple[str, Callable[[], object]]:
