@@ -256,3 +256,29 @@ def test_public_tables_keep_their_heads(public_data):
     lines = table.splitlines()
     assert lines[0].startswith("Table 1: EU Countries")
     assert lines[1] == "Country | Population (millions) | Area (km2) | Capital | Official Language"
+
+
+@pytest.mark.parametrize("turned", [0, 90])
+def test_the_finder_sees_the_same_grid_without_its_heavy_characters(turned):
+    from pymupdf import table
+
+    from ultrafast_rag.extract.pdf.tables import _finder_options, _light_characters
+
+    with pymupdf.open() as book:
+        page = book.new_page()
+        for row in range(5):
+            for column in range(4):
+                page.draw_rect((60 + 100 * column, 100 + 24 * row, 160 + 100 * column, 124 + 24 * row))
+                if row:  # the first row stays empty
+                    put(page, 66 + 100 * column, 116 + 24 * row, f"cell {row}.{column}")
+        page.draw_rect((60, 400, 460, 500))  # frames without a word are no table
+        page.draw_rect((60, 400, 260, 500))
+        page.set_rotation(turned)
+        own = table.make_chars
+        plain = [found.cells for found in page.find_tables(**_finder_options()).tables]
+        with _light_characters(page):
+            assert (table.make_chars is own) == bool(turned)
+            light = [found.cells for found in page.find_tables(**_finder_options()).tables]
+    assert table.make_chars is own
+    assert light == plain
+    assert [len(cells) for cells in plain] == [20]

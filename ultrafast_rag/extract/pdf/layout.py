@@ -248,7 +248,7 @@ def heading_level(block: Block, body: float, outline: Mapping[str, int]) -> int:
         return 0
     if " … " in text and text[-1].isdigit():
         return 0  # an entry of a list of contents
-    if level := outline.get(normalised(text), 0):
+    if outline and (level := outline.get(normalised(text), 0)):
         return level
     if is_shouted(text) and len(block.lines) <= 3:
         return 3
@@ -269,8 +269,10 @@ def heading_level(block: Block, body: float, outline: Mapping[str, int]) -> int:
 
 def is_shouted(text: str) -> bool:
     """Words in capitals throughout, as statement titles are set in body type; no code, no formula."""
+    if text[-1] in ".,;:" or len(text) > 120 / 0.7:  # what most blocks are, told from one character
+        return False
     letters = [c for c in text if c.isalpha()]
-    if not 12 <= len(letters) <= 120 or sum(map(str.isupper, letters)) < 0.95 * len(letters) or text[-1] in ".,;:":
+    if not 12 <= len(letters) <= 120 or sum(map(str.isupper, letters)) < 0.95 * len(letters):
         return False
     return len(text.split()) > 1 and len(letters) > 0.7 * len(text) and not any(c in "_=;*<>{}[]|…" for c in text)
 
