@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -389,6 +390,76 @@ def test_a_server_told_to_stop_finishes_and_lets_go_of_the_index(place, tmp_path
         process.stderr.close()
     with UltraFastRAG(tmp_path / "ix", **TEXT_ONLY) as rag:
         assert len(rag.documents()) == 1
+
+
+STOPPED_AT_WORK = """
+import os, signal, sys, threading
+from pathlib import Path
+from ultrafast_rag import UltraFastRAG
+from ultrafast_rag.serve import http
+
+both, stopped = threading.Barrier(2), threading.Event()
+stop = http.Service.stop
+
+def stopping(self):
+    stop(self)
+    stopped.set()
+
+http.Service.stop = stopping
+root, index = Path(sys.argv[1]), Path(sys.argv[2])
+with UltraFastRAG(index, image_model=None, speech_model=None, quiet=True) as rag:
+    rag.add_texts(["Spring tides come twice a month. At Kellow Point the range is then 6.4 metres."], ids=["tides"])
+    ingest, stream = rag.ingest, rag.stream
+
+    def ingest_until_told(*sources, **options):
+        def at_work(state):
+            if not stopped.is_set():
+                both.wait(60)
+                os.kill(os.getpid(), signal.SIGTERM)
+                assert options["stop"].wait(60)
+        return ingest(*sources, on_progress=at_work, **options)
+
+    def stream_until_told(*question, **options):
+        for n, piece in enumerate(stream(*question, **options)):
+            yield piece
+            if n == 0:
+                both.wait(60)
+                assert stopped.wait(60)
+
+    rag.ingest, rag.stream = ingest_until_told, stream_until_told
+    http.serve(rag, http.Serving(port=0, roots=[root]), index=index, say=lambda words: print(words, file=sys.stderr, flush=True))
+"""
+
+
+def test_a_server_told_to_stop_at_work_ends_an_ingest_in_good_order_and_a_stream_at_its_end(place, tmp_path):
+    """The signal comes when an ingest has read its first part and a stream has sent its first piece, and both wait for it."""
+    command = [sys.executable, "-c", STOPPED_AT_WORK, str(place / "root"), str(tmp_path / "ix")]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
+    try:
+        address = re.search(r"http://[\d.:]+", process.stderr.readline()).group()
+
+        def ask(path, body, accept):
+            headers = {"content-type": "application/json", "accept": accept}
+            with urllib.request.urlopen(
+                urllib.request.Request(address + path, json.dumps(body).encode(), headers), timeout=120
+            ) as reply:
+                return reply.read().decode()
+
+        with ThreadPoolExecutor(2) as pool:
+            report = pool.submit(ask, "/ingest", {"sources": ["tides.md", "deep/lamp.txt"]}, "application/json")
+            events = pool.submit(ask, "/query", QUESTION, "text/event-stream")
+            assert json.loads(report.result())["complete"] is False
+            assert re.findall(r"^event: (\w+)", events.result(), re.M)[-1] == "answer"
+        said = process.stderr.read()
+        assert process.wait(60) == 0, said
+        assert "Traceback" not in said
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+    with UltraFastRAG(tmp_path / "ix", **TEXT_ONLY) as rag:
+        report = rag.ingest(place / "root" / "tides.md", place / "root" / "deep" / "lamp.txt")
+        assert (report.complete, report.failed, len(rag.documents())) == (True, (), 3)
 
 
 def test_answers_do_not_wait_for_an_acknowledgement(tmp_path, monkeypatch):
