@@ -20,6 +20,7 @@ from ultrafast_rag.bench.ablation import plot, row_of, steps
 from ultrafast_rag.bench.bigpdf import write_pdf
 from ultrafast_rag.bench.child import call, peak_mb
 from ultrafast_rag.bench.gpu import transformer_flops
+from ultrafast_rag.bench.plan import plan
 from ultrafast_rag.bench.publicsets import load, read
 from ultrafast_rag.bench.result import plain, records_markdown, shown_command
 from ultrafast_rag.bench.settings import engine_of, fresh_cache, settings_of
@@ -395,3 +396,11 @@ def test_compressed_vectors_are_measured_against_float32(collection, tmp_path):
     assert rows["int8"]["nDCG@10"] == pytest.approx(rows["float32"]["nDCG@10"])
     assert rows["binary, 100 again"]["recall@10"] == 1  # all six documents are scored again
     assert json.loads((tmp_path / "v.json").read_text())["encoders"]
+
+
+def test_a_plan_scales_what_was_measured():
+    known = {"seconds": 0.0036, "bytes_each": 3000, "dim": 384, "days": 5, "dollars": 0.5, "node_gb": 64}
+    small, large = plan(10**6, **known), plan(10**10, **known)
+    assert (small["dollars"], small["index GB"], small["nodes for 5 days"], small["nodes that serve"]) == (0.5, 3.0, 1, 1)
+    assert (large["dollars"], large["days on one node"]) == (5000.0, pytest.approx(10_000 / 24))
+    assert (large["nodes for 5 days"], large["int8 GB in memory"], large["nodes that serve"]) == (84, 5760.0, 90)

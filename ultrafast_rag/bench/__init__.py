@@ -70,6 +70,10 @@ COMMANDS = {
         Command("busy", "a minute of speech, and texts encoded, alone and beside two busy processes: seconds, core-seconds"),
         Command("serve", "the HTTP server under 1, 8 and 64 clients: requests/s, p50, p95, p99, refusals, the event loop's lag"),
         Command("upload", "vectors into a vector store: batches against one by one, documents/s, memory, int8"),
+        Command(
+            "plan",
+            "a million, a hundred million, ten thousand million passages: bytes, nodes, days, dollars, from what was measured",
+        ),
         Command("support", "when an extractive answer is supported: right and wrong rates by threshold"),
     )
 }
