@@ -127,8 +127,9 @@ class Config:
     # when passages get their vectors: all before ingest returns; in the background, what is asked for first; only that
     encode: Literal["first", "progressive", "on_demand"] = "first"
     index: Literal["auto", "exact", "ivfpq", "rabitq", "sq8"] = "auto"
-    # what finds nearest passages; qdrant: at QDRANT_URL, else in memory; chroma: at CHROMA_URL, else below cache_dir
-    store: Literal["faiss", "qdrant", "chroma"] = "faiss"
+    # what finds nearest passages: ours, or a server at QDRANT_URL, CHROMA_URL, ...; without one qdrant is in memory, chroma below
+    # cache_dir
+    store: Literal["faiss", "qdrant", "chroma", "weaviate", "pinecone"] = "faiss"
     pipelined: bool = True  # read, encode and commit at once
     streaming: bool = True  # False: a whole document in memory before the first chunk; the ablation's baseline
 

@@ -9,8 +9,11 @@ import subprocess
 import sys
 import threading
 import urllib.error
+import urllib.parse
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
 
 CHROMA = "import sys; from chromadb.cli.cli import app; sys.argv[0] = 'chroma'; app()"
 
@@ -82,6 +85,72 @@ def chroma_server(folder):
     finally:
         process.kill()
         process.wait()
+
+
+class Pinecone:
+    """As much of Pinecone's data plane as its client speaks here; one index of 32 numbers for dense and sparse vectors."""
+
+    PAGE = 100
+
+    def __init__(self, *, dim=32, metric="dotproduct"):
+        self.about, self.spaces, self.asked, self.fail = {"dimension": dim, "metric": metric}, {}, [], [0, 0]
+
+    def answer(self, method, path, headers, body):
+        if headers.get("api-key") != "right-key":
+            return 401, {"status": 401, "error": {"code": "UNAUTHENTICATED", "message": "Invalid API Key"}}
+        if self.fail[0]:
+            self.fail[0] -= 1
+            return self.fail[1], {"code": 14, "message": "failing as told"}
+        place = urllib.parse.urlsplit(path)
+        asked = body if body is not None else {k: v[0] for k, v in urllib.parse.parse_qs(place.query).items()}
+        self.asked.append((place.path, asked))
+        rows = self.spaces.setdefault(asked.get("namespace", ""), {})
+        return 200, {
+            "/describe_index_stats": self._stats,
+            "/vectors/upsert": self._upsert,
+            "/vectors/delete": self._delete,
+            "/vectors/list": self._list,
+            "/query": self._query,
+        }[place.path](rows, asked)
+
+    def _stats(self, rows, asked):
+        return {**self.about, "namespaces": {}, "indexFullness": 0, "totalVectorCount": sum(map(len, self.spaces.values()))}
+
+    def _upsert(self, rows, asked):
+        rows.update({row["id"]: row for row in asked["vectors"]})
+        return {"upsertedCount": len(asked["vectors"])}
+
+    def _delete(self, rows, asked):
+        for name in asked["ids"]:
+            rows.pop(name, None)
+        return {}
+
+    def _list(self, rows, asked):
+        names, at = sorted(rows), int(asked.get("paginationToken", 0))
+        after = {"pagination": {"next": str(at + self.PAGE)}} if at + self.PAGE < len(names) else {}
+        return {"vectors": [{"id": name} for name in names[at : at + self.PAGE]], **after, "namespace": asked["namespace"]}
+
+    def _query(self, rows, asked):
+        def holds(row):
+            tests = asked.get("filter") or {}
+            return all(row["metadata"].get(f) in (t["$in"] if "$in" in t else [t["$eq"]]) for f, t in tests.items())
+
+        fitting = [row for row in rows.values() if holds(row)]
+        if not fitting:
+            return {"matches": [], "namespace": asked["namespace"]}
+        scores = np.array([row["values"] for row in fitting]) @ np.array(asked["vector"])
+        for n, row in enumerate(fitting):
+            scores[n] += _sparse_dot(row.get("sparseValues"), asked.get("sparseVector"))
+        order = np.argsort(-scores, kind="stable")[: asked["topK"]]
+        matches = [{"id": fitting[n]["id"], "score": float(scores[n]), "metadata": fitting[n]["metadata"]} for n in order]
+        return {"matches": matches, "namespace": asked["namespace"]}
+
+
+def _sparse_dot(one, other):
+    if not one or not other:
+        return 0.0
+    weights = dict(zip(one["indices"], one["values"]))
+    return sum(weights.get(number, 0) * weight for number, weight in zip(other["indices"], other["values"]))
 
 
 def _beats(url):

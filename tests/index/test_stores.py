@@ -52,14 +52,34 @@ def chroma_url(tmp_path_factory):
 
 def store_class(name):
     """The class of a store, or a skip where its package is not installed."""
-    pytest.importorskip({"chroma": "chromadb"}[name], reason=f"the {name} extra is not installed")
+    pytest.importorskip({"chroma": "chromadb"}.get(name, name), reason=f"the {name} extra is not installed")
     module = importlib.import_module(f"ultrafast_rag.index.stores.{name}")
     return getattr(module, f"{name.title()}Store")
 
 
-@pytest.fixture(
-    params=["faiss", "qdrant in memory", "qdrant over http", "chroma in memory", "chroma in a folder", "chroma over http"]
-)
+@pytest.fixture
+def pinecone():
+    """An index of Pinecone's: the store's arguments, and the stand-in behind them."""
+    stand_in = stand_ins.Pinecone()
+    with stand_ins.HttpServer(stand_in.answer) as server:
+        yield {"url": server.url, "key": Secret("right-key", "a test"), "timeout_s": 10}, stand_in
+
+
+@pytest.fixture
+def weaviate():
+    """A server of Weaviate's: the store's arguments, and the stand-in behind them."""
+    pytest.importorskip("weaviate", reason="the weaviate extra is not installed")
+    from weaviate_stand_in import serving
+
+    with serving() as (stand_in, http, grpc_url):
+        yield {"url": http.url, "grpc_url": grpc_url, "key": Secret("right-key", "a test"), "timeout_s": 10}, stand_in
+
+
+KINDS = ("faiss", "qdrant in memory", "qdrant over http", "chroma in memory", "chroma in a folder", "chroma over http",
+         "pinecone", "weaviate")  # fmt: skip
+
+
+@pytest.fixture(params=KINDS)
 def opened(request, tmp_path):
     """A function that opens the same collection, the first time and again."""
     stores, (name, *where) = [], request.param.split(" ", 1)
@@ -71,6 +91,8 @@ def opened(request, tmp_path):
         elif name == "qdrant":
             url = request.getfixturevalue("server").url if where == ["over http"] else None
             store = QdrantStore(tmp_path.name, dim, **{**plain, "url": url})
+        elif name in ("pinecone", "weaviate"):
+            store = store_class(name)("contract", dim, **request.getfixturevalue(name)[0])
         else:
             url = request.getfixturevalue("chroma_url") if where == ["over http"] else None
             folder = tmp_path / "chroma" if where == ["in a folder"] else None
@@ -223,7 +245,7 @@ def test_a_wrong_key_an_absent_and_a_slow_server_are_errors_that_say_so():
         open_store("milvus", "x", DIM)
 
 
-REMOTE = {"chroma": {"folder": None}}
+REMOTE = {"chroma": {"folder": None}, "pinecone": {}, "weaviate": {}}
 
 
 @pytest.mark.parametrize("name", REMOTE)
@@ -238,6 +260,59 @@ def test_a_stores_own_client_meets_a_wrong_key_a_slow_and_an_absent_server(name)
             opening(url=door.url, key=Secret("wrong-key", "a test"), timeout_s=0.2)
     with pytest.raises(VectorStoreError, match="cannot be reached"):
         opening(url=door.url, key=Secret("wrong-key", "a test"), timeout_s=10)
+
+
+def test_pinecone_weighs_meaning_against_words_by_alpha_and_says_when_its_index_takes_no_words(pinecone):
+    opening, stand_in = functools.partial(store_class("pinecone"), "contract", DIM, **pinecone[0]), pinecone[1]
+    store, rows = opening(), vectors(20)
+    store.add([Point(number, row, {"page": None}, [(number, 1.0)]) for number, row in enumerate(rows, 1)])
+    far = [near.id for near in store.search(rows[0], 20)][-1]
+    for alpha, first in ((1.0, 1), (0.9, 1), (0.1, far), (0.0, far)):
+        assert store.search(rows[0], 1, words=[(far, 1.0)], alpha=alpha)[0].id == first
+    with pytest.raises(ConfigError, match="between 0 and 1"):
+        store.search(rows[0], 1, words=[(far, 1.0)], alpha=1.5)
+    with pytest.raises(ConfigError, match="PINECONE_URL"):
+        store_class("pinecone")("contract", DIM, url=None, key=None, timeout_s=1)
+    stand_in.about["metric"] = "cosine"
+    assert not {"words", "alpha"} & opening().capabilities
+
+
+def test_weaviate_weighs_meaning_against_words_by_alpha_and_keeps_text_fields_whole(weaviate):
+    store, rows = store_class("weaviate")("contract", DIM, **weaviate[0]), vectors(20)
+    store.add(
+        [Point(number, row, {"place": f"Far {number}", "page": None}, [(number, 2.4)]) for number, row in enumerate(rows, 1)]
+    )
+    far = [near.id for near in store.search(rows[0], 20)][-1]
+    for alpha, first in ((1.0, 1), (0.9, 1), (0.1, far), (0.0, far)):
+        found = store.search(rows[0], 1, words=[(far, 1.0)], alpha=alpha)[0]
+        assert (found.id, dict(found.payload)) == (first, {"place": f"Far {first}"})
+    declared = {each["name"]: each["tokenization"] for each in weaviate[1].schema["Ufr_contract"]["properties"]}
+    assert declared == {"words": "whitespace", "place": "field"}
+    with pytest.raises(ConfigError, match="does not take nest"):
+        store.add([Point(99, rows[0], {"nest": {"in": 1}})])
+    weaviate[1].fail[0] = 100
+    with pytest.raises(VectorStoreError, match="Weaviate"):
+        store.search(rows[0], 1)
+    weaviate[1].fail[0] = 0
+    with pytest.raises(ConfigError, match="WEAVIATE_URL"):
+        store_class("weaviate")("contract", DIM, url=None, key=None, timeout_s=1)
+    store.close()
+
+
+def test_pinecones_batches_are_sent_again_by_us_and_not_by_its_client_too(pinecone, monkeypatch):
+    monkeypatch.setattr("ultrafast_rag.index.stores.batches.PAUSE_S", 0.001)
+    store, stand_in = store_class("pinecone")("contract", DIM, **pinecone[0]), pinecone[1]
+    stand_in.fail[:] = [2, 503]
+    store.add(points(200))
+    assert (store.ids(), stand_in.fail[0]) == (set(range(1, 201)), 0)
+    stand_in.fail[:] = [100, 503]
+    with pytest.raises(VectorStoreError, match="refused") as error:
+        store.add(points(1))
+    assert (error.value.transient, stand_in.fail[0]) == (True, 96)
+    stand_in.fail[:] = [100, 400]
+    with pytest.raises(VectorStoreError, match="refused") as error:
+        store.add(points(1))
+    assert (error.value.transient, stand_in.fail[0]) == (False, 99)
 
 
 def test_a_folder_of_chromas_is_for_one_process_at_a_time(tmp_path):
