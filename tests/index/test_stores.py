@@ -299,8 +299,7 @@ def test_weaviate_weighs_meaning_against_words_by_alpha_and_keeps_text_fields_wh
     store.close()
 
 
-def test_pinecones_batches_are_sent_again_by_us_and_not_by_its_client_too(pinecone, monkeypatch):
-    monkeypatch.setattr("ultrafast_rag.index.stores.batches.PAUSE_S", 0.001)
+def test_pinecones_batches_are_sent_again_by_its_client_and_not_by_us_too(pinecone):
     store, stand_in = store_class("pinecone")("contract", DIM, **pinecone[0]), pinecone[1]
     stand_in.fail[:] = [2, 503]
     store.add(points(200))

@@ -22,9 +22,13 @@ def send(
     dim: int,
     size: int = BATCH,
     workers: int = 1,
+    tries: int = TRIES,
     quiet: bool = True,
 ) -> None:
-    """Hand points to `put` in batches; ConfigError for one whose vector has not `dim` numbers, before anything is sent."""
+    """Hand points to `put` in batches; ConfigError for one whose vector has not `dim` numbers, before anything is sent.
+
+    size: points a batch. workers: batches at once. tries: of each; 1 where the store's client tries again by itself.
+    """
     for point in points:
         if len(point.vector) != dim:
             raise ConfigError(f"point {point.id} has {len(point.vector)} numbers, not {dim}")
@@ -33,20 +37,20 @@ def send(
         tqdm(total=len(points), disable=quiet, desc="upload", unit="vector") as bar,
         ThreadPoolExecutor(workers, "ufr-upload") as pool,
     ):
-        for batch, _ in zip(batches, pool.map(lambda batch: again(lambda: put(batch)), batches)):
+        for batch, _ in zip(batches, pool.map(lambda batch: _again(lambda: put(batch), tries), batches)):
             bar.update(len(batch))
 
 
-def again(call: Callable[[], object]) -> None:
+def _again(call: Callable[[], object], tries: int) -> None:
     """Call, and call again when the store failed for a moment; the last failure is raised."""
-    for left in reversed(range(TRIES)):
+    for left in reversed(range(tries)):
         try:
             call()
             return
         except VectorStoreError as error:
             if not left or not error.transient:
                 raise
-            time.sleep(PAUSE_S * 2 ** (TRIES - 1 - left))
+            time.sleep(PAUSE_S * 2 ** (tries - 1 - left))
 
 
 def check_asked(capabilities: frozenset[str], *, words: bool, alpha: float | None) -> None:

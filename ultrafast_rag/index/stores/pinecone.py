@@ -20,7 +20,6 @@ pinecone = require("pinecone", extra="pinecone")
 errors = require("pinecone.errors", package="pinecone", extra="pinecone")
 
 DELETED = 1000  # ids of one call (Pinecone's limit)
-NO_RETRIES = 0  # of the client's own: `batches` sends a batch again
 
 
 class PineconeStore:
@@ -31,10 +30,7 @@ class PineconeStore:
             raise ConfigError("Pinecone needs PINECONE_URL, the address of an index, and PINECONE_API_KEY")
         self._name, self._dim, self._key = collection, dim, key
         with self._plain_errors():
-            client = pinecone.Pinecone(
-                api_key=key.reveal(), timeout=timeout_s, retry_config=pinecone.RetryConfig(max_retries=NO_RETRIES)
-            )
-            self._index: Any = client.index(host=url)
+            self._index: Any = pinecone.Index(host=url, api_key=key.reveal(), timeout=timeout_s)
         with contextlib.ExitStack() as undo, self._plain_errors():
             undo.callback(self.close)
             about = self._index.describe_index_stats()
@@ -48,7 +44,7 @@ class PineconeStore:
     def add(self, points: Sequence[Point], *, quiet: bool = True) -> None:
         """As the port says."""
         check_asked(self.capabilities, words=any(point.words for point in points), alpha=None)
-        send(points, self._put, dim=self._dim, workers=WORKERS, quiet=quiet)
+        send(points, self._put, dim=self._dim, workers=WORKERS, tries=1, quiet=quiet)  # its client tries four times
 
     def _put(self, batch: Sequence[Point]) -> None:
         with self._plain_errors():
