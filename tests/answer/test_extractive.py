@@ -43,6 +43,28 @@ def test_a_table_is_answered_by_row_and_column_with_its_unit(rag, question, said
     assert answer.citations[0].hit.source.endswith("accounts.csv")
 
 
+def test_sentences_are_encoded_once_however_often_they_are_asked_about(rag):
+    class Counting:
+        encoded = 0
+
+        def encode_queries(self, texts):
+            return rag._models.text().encode_queries(texts)
+
+        def encode(self, texts):
+            self.encoded += len(texts)
+            return rag._models.text().encode(texts)
+
+    counting = Counting()
+    answerer = ExtractiveAnswerer(lambda: counting, rag._lexical)
+    questions = ("What is the keeper's dog called?", "Where does the keeper's dog sleep?")
+    first, second = (answerer.answer(asked, rag.search(asked, k=3)) for asked in questions)
+    assert 0 < counting.encoded == len(answerer._known)
+    again = answerer.answer(questions[0], rag.search(questions[0], k=3))
+    assert counting.encoded == len(answerer._known)
+    assert (again.text, again.support) == (first.text, pytest.approx(first.support))
+    assert second.citations
+
+
 @pytest.mark.parametrize(
     ("question", "fact"),
     [

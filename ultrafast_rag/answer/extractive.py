@@ -9,7 +9,9 @@ sentences are chosen so in any case.
 from __future__ import annotations
 
 import math
+import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -37,6 +39,7 @@ MEANING = 0.5  # weight of the cosine, the rest is coverage: the two alone separ
 SUPPORT = 0.42
 LEAST_MARGIN = -30.0  # logits; a passage without anything to read has minus infinity
 READ = 10  # passages a reader is shown: the fact stands in one of ten more often than in one of five
+REMEMBERED = 2_000  # sentences with their vectors, 3 MB with MiniLM; chosen: of some eighty questions
 LEAD_CHARACTERS = 160  # of title and headings, shown to the reader before the text
 # fitted by `data/train_reader.py --calibrate` on the articles held out from training (data/benchmarks/reader_support.json):
 # log odds that a sentence is the answer, from the mean of the reader's two logits for its passage ("answerable", and the span's
@@ -112,6 +115,8 @@ class ExtractiveAnswerer:
         self, encoder: Callable[[], TextEncoder], words: WordWeights, reader: Callable[[], Reader | None] = lambda: None
     ) -> None:
         self._encoder, self._words, self._reader = encoder, words, reader
+        self._known: OrderedDict[str, Vectors] = OrderedDict()  # sentence -> vector
+        self._keeping = threading.Lock()
 
     def answer(self, question: str, hits: Hits) -> Answer:
         """Up to three sentences of the best hits with [n] citations; `supported` is False when none fits."""
@@ -189,7 +194,7 @@ class ExtractiveAnswerer:
         shown = [f"{unit.hit.section}: {unit.shown}" if unit.hit.section else unit.shown for unit in units]
         encoder = self._encoder()
         asked: Vectors = encoder.encode_queries([question])
-        cosines = np.clip(encoder.encode(shown) @ asked[0], 0, 1)
+        cosines = np.clip(self._vectors(shown) @ asked[0], 0, 1)
         return [
             Scored(
                 unit,
@@ -200,6 +205,20 @@ class ExtractiveAnswerer:
             )
             for unit, cosine in zip(units, cosines)
         ]
+
+    def _vectors(self, texts: Sequence[str]) -> Vectors:
+        """A row a text. The next question is often about the same passages, and sentences cost a third of an answer."""
+        with self._keeping:
+            known = {text: self._known[text] for text in texts if text in self._known}
+        new = [text for text in dict.fromkeys(texts) if text not in known]
+        known.update(zip(new, map(np.array, self._encoder().encode(new) if new else ())))  # copies: a row keeps its batch
+        with self._keeping:
+            for text in texts:
+                self._known[text] = known[text]
+                self._known.move_to_end(text)
+            while len(self._known) > REMEMBERED:
+                self._known.popitem(last=False)
+        return np.stack([known[text] for text in texts])
 
     def _not_found(self, question: str, hits: Hits, found: Candidate | None) -> str:
         """What was nearest, and why it was not enough."""
