@@ -276,6 +276,7 @@ def test_a_written_answer_streams_stops_and_grows_stale(session):
     panel.press("Stop")
     panel.see("Stopped")
     assert "Here it ends" not in panel.card()
+    assert not panel.find(".ufr-stale")  # that was the answer before
 
 
 def test_upload_progress_pause_and_resume(session):

@@ -285,6 +285,7 @@ class SearchWidget(Panel):
                     head = (
                         f'<div style="{markup.MUTED};font-size:13px" dir="auto">{markup.escape(markup.clip(question, 300))}</div>'
                     )
+                    self.result.remove_class("ufr-stale")  # of the answer before
                     self.result.value = markup.card(f"{head}{answer_text(text)}", hue=markup.COOL)
                     self.say("Writing…")
         return None
