@@ -70,7 +70,8 @@ def gallery(path: Path) -> None:
         shown = [(name, words, method, options, getattr(rag, method)(**options)) for name, words, method, options in GALLERY]
         shown.insert(0, ("report", "What went in, and where the time went", "ingest", {"": "samples/"}, report))
         for name, words, method, options, found in shown:
-            given = ", ".join(f"{option}={value!r}" if n else repr(value) for n, (option, value) in enumerate(options.items()))
+            words_of = [(option, json.dumps(value)) for option, value in options.items()]
+            given = ", ".join(f"{option}={value}" if n else value for n, (option, value) in enumerate(words_of))
             call = f"rag.{method}({given})"
             for mode, colours in (("light", "#fff;color:#1b1b1b"), ("dark", "#111;color:#e3e3e3;color-scheme:dark")):
                 body = f'<body style="margin:12px;background:{colours}"><div id="card">{found._repr_html_()}</div></body>'
