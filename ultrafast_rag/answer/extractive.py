@@ -28,9 +28,10 @@ NOT_FOUND = "Not found in these documents."
 MAX_SENTENCES = 3
 NEAR_BEST = 0.8  # of the best sentence's score: 1.6 sentences a reply, 91 % hold the answer; the best alone 82 %
 NAMED = 0.1  # for a row whose whole label is asked for: more than cosines of rows of one table differ by
-# Chosen, before any of the sets was asked again. APART: what a sentence about other years than the question's keeps of its
-# score, and ODDS_APART loses of its log odds: at an even chance an eighth is left. ODDS_CELL, ODDS_ROW: by as much a row stands
-# before other passages' that is asked for by its whole label, with a column of it or without
+# Chosen by hand, CELL and ROW after reading answers of `tables` and of two made-up reports. APART: what a sentence about other
+# years than the question's keeps of its score, and ODDS_APART loses of its log odds: at an even chance an eighth is left.
+# ODDS_CELL, ODDS_ROW: by as much a row stands before other passages' that is asked for by its whole label, with a column of it
+# or without
 APART, ODDS_APART, ODDS_CELL, ODDS_ROW = 0.5, 2.0, 2.0, 0.5
 PASSAGES = 5  # hits that sentences are weighed from: chosen, a card shows three with evidence
 MEANING = 0.5  # weight of the cosine, the rest is coverage: the two alone separate worse (0.96 and 0.92 against 0.98)
