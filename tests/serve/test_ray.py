@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
+import numpy as np
+import psutil
 import pytest
 
 from ultrafast_rag import UltraFastRAG
 from ultrafast_rag.bench.qdrant_server import QdrantServer
+from ultrafast_rag.errors import ConfigError
+from ultrafast_rag.types import TEXT_SPACE
 
 # read when ray is imported: everything over loopback, whatever addresses this machine has
 os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
@@ -74,3 +79,45 @@ def test_points_go_straight_to_qdrant_and_again_are_the_same(tmp_path, cluster, 
     assert len(store.ids()) == first.chunks
     assert store.search(question, 1)[0].payload["source"].startswith(str(files))
     store.close()
+
+
+def test_a_machine_killed_with_documents_in_hand_costs_none_of_them(tmp_path, cluster, files):
+    """Killed is the machine that has not brought anything yet, when the other one brings its first document."""
+    utility, nodes = cluster
+    came, killed = [], []
+
+    def on_document(encoded):
+        came.append(encoded.record.source)
+        if not killed:
+            (other,) = [node for node in nodes if node.node_id != encoded.node]
+            killed.append(other.node_id)
+            here = psutil.Process(other.all_processes["raylet"][0].process.pid).children(recursive=True)
+            utility.remove_node(other, allow_graceful=False)
+            for process in here:  # the utility leaves a worker to notice by itself; of a machine nothing lives on
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+            assert not psutil.wait_procs(here, timeout=60)[1]
+
+    with UltraFastRAG(tmp_path / "index", **TEXT_ONLY) as rag:
+        with pytest.raises(ConfigError, match="min_workers=3"):
+            ingest(rag, files, min_workers=3)
+        report = ingest(rag, files, min_workers=2, on_document=on_document)
+        assert (report.documents, report.failed, len(killed)) == (12, (), 1)
+        assert any("lost" in note for note in report.notes), report.notes
+        assert sorted(came) == sorted(str(path) for path in files.iterdir())
+        assert sorted(document.source for document in rag.documents()) == sorted(came)
+        assert rag.search("boat number 7", k=1, alpha=0)[0].source.endswith("boat_07.txt")
+        by_ray = rag._store.vectors(TEXT_SPACE)
+        assert len(by_ray.chunk_ids) == report.chunks == len(set(by_ray.chunk_ids.tolist()))
+        assert ingest(rag, files).unchanged == 12
+        with UltraFastRAG(tmp_path / "alone", **TEXT_ONLY) as alone:
+            alone.ingest(files)
+            ours = {text: vector for text, vector in _by_text(alone)}
+            assert all(np.allclose(vector, ours[text], atol=2e-3) for text, vector in _by_text(rag))
+
+
+def _by_text(rag):
+    view = rag._store.vectors(TEXT_SPACE)
+    rows = view.take(np.arange(len(view.chunk_ids)))
+    for chunk, row in zip(rag._store.chunks(view.chunk_ids.tolist()), rows):
+        yield chunk.text, row
