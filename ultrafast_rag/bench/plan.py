@@ -20,7 +20,7 @@ from ultrafast_rag.errors import ConfigError
 from ultrafast_rag.rag import UltraFastRAG
 from ultrafast_rag.types import TEXT_SPACE, Table
 
-SIZES = (10**6, 10**8, 10**10)
+SIZES = (10**6, 10**8, 10**10)  # passages: chosen, a laptop, a company, a crawl of the web
 OVERHEAD = 1.5  # memory of a vector store above its vectors: Qdrant's guide on capacity (graph, ids)
 
 
