@@ -162,3 +162,9 @@ def test_without_a_reader_the_best_row_comes_first_and_names_its_cell(rag):
     answerer = ExtractiveAnswerer(rag._models.text, rag._lexical)
     question = "What was the goodwill in 2017?"
     assert answerer.answer(question, rag.search(question)).text.startswith("Goodwill, 2017: 1090 (in millions) [1]")
+
+
+def test_what_only_asks_is_not_named_as_missing(rag):
+    text = rag.query("How many submarines moor at the quay?").text
+    assert "submarines" in text
+    assert "many" not in text

@@ -9,6 +9,7 @@ sentences are chosen so in any case.
 from __future__ import annotations
 
 import math
+import re
 import threading
 import time
 from collections import OrderedDict
@@ -49,6 +50,9 @@ LEAD_CHARACTERS = 160  # of title and headings, shown to the reader before the t
 WEIGHTS = (0.21, 5.0, 1.6, 3.6)
 CALIBRATION = (-8.2, 0.98)  # constant and slope: log odds that the best of them answers the question at all
 LEAST_SUPPORT = 0.18  # keeps nine of ten answerable questions there
+
+
+_MEASURE = re.compile(r"(?<=\bhow )(?:many|much|often|long|far|old|tall|high|deep|large|big)\b", re.I)  # asks, and names nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +248,7 @@ class ExtractiveAnswerer:
         wanted = self._words.weights(question)
         held = self._words.weights(f"{hit.title} {hit.section} {hit.text}").keys()
         lacking: dict[str, float] = {}
-        for word in words_of(question):
+        for word in words_of(_MEASURE.sub("", question)):
             if (terms := self._words.weights(word).keys() & wanted.keys()) and not terms & held:
                 lacking[f"“{word}”"] = max(wanted[term] for term in terms)
         return ", ".join(sorted(lacking, key=lambda word: -lacking[word])[:3])
