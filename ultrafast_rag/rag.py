@@ -332,7 +332,7 @@ class UltraFastRAG(Parts):
         )
 
     def _search_to_answer(self, generator: GeneratorChoice | None, question: str, **options: Any) -> Hits:
-        if self._store.counts()["chunks"] and self._generators.extractive(generator):
+        if self._generators.extractive(generator) and self._store.alive().any():
             self._models.open_reader_ahead()
         return self.search(question, **options)
 

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from ultrafast_rag.bench import COMMANDS, busy, gpu, run, write_result
+from ultrafast_rag.bench import COMMANDS, busy, coldstart, gpu, run, write_result
 from ultrafast_rag.bench.ablation import plot, row_of, steps
 from ultrafast_rag.bench.bigpdf import write_pdf
 from ultrafast_rag.bench.child import call, peak_mb
@@ -404,3 +404,8 @@ def test_a_plan_scales_what_was_measured():
     assert (small["dollars"], small["index GB"], small["nodes for 5 days"], small["nodes that serve"]) == (0.5, 3.0, 1, 1)
     assert (large["dollars"], large["days on one node"]) == (5000.0, pytest.approx(10_000 / 24))
     assert (large["nodes for 5 days"], large["int8 GB in memory"], large["nodes that serve"]) == (84, 5760.0, 90)
+
+
+def test_settings_reach_the_process_whose_start_is_measured(tmp_path):
+    with pytest.raises(UltraFastRAGError, match="no_such"):
+        coldstart.start(tmp_path / "index", "What burns?", {"quiet": True, "no_such": 1})

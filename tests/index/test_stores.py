@@ -171,6 +171,8 @@ def test_words_are_asked_where_they_are_taken_and_refused_elsewhere(opened):
     if "words" not in store.capabilities:
         with pytest.raises(ConfigError, match="capabilities"):
             store.search(rows[0], 3, words=[(7, 1.0)])
+        with pytest.raises(ConfigError, match="capabilities"):
+            store.add([Point(1, rows[0], {}, [(7, 1.0)])])
         return
     store.add([Point(number, row, {}, [(number % 5, 1.0)]) for number, row in enumerate(rows, 1)])
     alone = [near.id for near in store.search(rows[0], 20)]

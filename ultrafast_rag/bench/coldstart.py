@@ -27,7 +27,7 @@ import json, sys, time
 start = time.perf_counter()
 from ultrafast_rag import UltraFastRAG
 imported = time.perf_counter()
-rag = UltraFastRAG(sys.argv[1], quiet=True)
+rag = UltraFastRAG(sys.argv[1], **json.loads(sys.argv[4]))
 opened = time.perf_counter()
 answer = rag.query(sys.argv[2])
 answered = time.perf_counter()
@@ -40,7 +40,7 @@ print(json.dumps({
     "import_s": imported - start, "open_s": opened - imported, "answer_s": answered - opened,
     "next_search_s": searched - answered,
     "peak_mb": peak[0] if peak else rag.stats()["peak_rss_mb"], "supported": answer.supported, "text": answer.text,
-    "modules": sorted({name.split(".")[0] for name in sys.modules} & set(sys.argv[4:])),
+    "modules": sorted({name.split(".")[0] for name in sys.modules} & set(sys.argv[5:])),
 }))
 rag.close()
 """
@@ -82,7 +82,7 @@ def run(arguments: argparse.Namespace) -> Result:
             prepare_models()
             say("building the index ...")
             call("ultrafast_rag.bench.coldstart:build", {"place": str(place), "source": str(HANDBOOK), "settings": settings})
-        runs = [start(place, arguments.question) for _ in range(arguments.repeats)]
+        runs = [start(place, arguments.question, {"quiet": True, **settings}) for _ in range(arguments.repeats)]
     median = {name: statistics.median(run[name] for run in runs) for name in ("first_answer_s", "peak_mb", *_STEPS)}
     row = {
         "first answer s": median["first_answer_s"],
@@ -112,9 +112,9 @@ def build(place: str, source: str, settings: dict[str, Any]) -> None:
         rag.ingest(source)
 
 
-def start(place: Path, question: str) -> dict[str, Any]:
-    """One fresh process. Raises UltraFastRAGError with its last words when it does not answer."""
-    command = [sys.executable, "-c", _CODE, str(place), question, QUESTIONS[1], *HEAVY]
+def start(place: Path, question: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """One fresh process with these settings. Raises UltraFastRAGError with its last words when it does not answer."""
+    command = [sys.executable, "-c", _CODE, str(place), question, QUESTIONS[1], json.dumps(settings), *HEAVY]
     with tempfile.TemporaryFile("w+") as errors:
         began = time.perf_counter()
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process:

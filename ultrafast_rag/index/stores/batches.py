@@ -19,19 +19,15 @@ def send(
     points: Sequence[Point],
     put: Callable[[Sequence[Point]], object],
     *,
-    dim: int,
     size: int = BATCH,
     workers: int = 1,
     tries: int = TRIES,
     quiet: bool = True,
 ) -> None:
-    """Hand points to `put` in batches; ConfigError for one whose vector has not `dim` numbers, before anything is sent.
+    """Hand checked points to `put` in batches.
 
     size: points a batch. workers: batches at once. tries: of each; 1 where the store's client tries again by itself.
     """
-    for point in points:
-        if len(point.vector) != dim:
-            raise ConfigError(f"point {point.id} has {len(point.vector)} numbers, not {dim}")
     batches = [points[at : at + size] for at in range(0, len(points), size)]
     with (
         tqdm(total=len(points), disable=quiet, desc="upload", unit="vector") as bar,
@@ -51,6 +47,14 @@ def _again(call: Callable[[], object], tries: int) -> None:
             if not left or not error.transient:
                 raise
             time.sleep(PAUSE_S * 2 ** (tries - 1 - left))
+
+
+def check_points(points: Sequence[Point], dim: int, capabilities: frozenset[str]) -> None:
+    """ConfigError for a point whose vector has not `dim` numbers, or with words where a store takes none."""
+    check_asked(capabilities, words=any(point.words for point in points), alpha=None)
+    for point in points:
+        if len(point.vector) != dim:
+            raise ConfigError(f"point {point.id} has {len(point.vector)} numbers, not {dim}")
 
 
 def check_asked(capabilities: frozenset[str], *, words: bool, alpha: float | None) -> None:

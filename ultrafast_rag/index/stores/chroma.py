@@ -17,7 +17,7 @@ import numpy as np
 
 from ultrafast_rag.errors import ConfigError, IndexLockedError, IndexStateError, UltraFastRAGError, VectorStoreError, require
 from ultrafast_rag.index.lock import WriterLock
-from ultrafast_rag.index.stores.batches import WORKERS, check_asked, send
+from ultrafast_rag.index.stores.batches import WORKERS, check_asked, check_points, send
 from ultrafast_rag.remote.secrets import Secret
 from ultrafast_rag.types import Near, Point, Vectors
 
@@ -89,7 +89,8 @@ class ChromaStore:
     def add(self, points: Sequence[Point], *, quiet: bool = True) -> None:
         """As the port says: Chroma's own upsert keeps payload fields that are gone, so what is there goes first."""
         size, workers = min(BATCH, self._largest), WORKERS if self._server else 1
-        send(points, self._put, dim=self._dim, size=size, workers=workers, quiet=quiet)
+        check_points(points, self._dim, self.capabilities)
+        send(points, self._put, size=size, workers=workers, quiet=quiet)
 
     def _put(self, batch: Sequence[Point]) -> None:
         ids = [str(point.id) for point in batch]

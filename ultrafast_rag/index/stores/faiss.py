@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from ultrafast_rag.errors import ConfigError, IndexStateError
+from ultrafast_rag.errors import IndexStateError
 from ultrafast_rag.index.dense import DenseIndex
 from ultrafast_rag.index.store import Store
-from ultrafast_rag.index.stores.batches import check_asked
+from ultrafast_rag.index.stores.batches import check_asked, check_points
 from ultrafast_rag.types import TEXT_SPACE, Chunk, Near, PartCommit, Point, Record, Vectors
 
 AT_ONCE = 1024  # points in a transaction
@@ -38,11 +38,7 @@ class FaissStore:
 
     def add(self, points: Sequence[Point], *, quiet: bool = True) -> None:
         """As the port says; a point that is there as it is costs a look."""
-        for point in points:
-            if len(point.vector) != self._dim:
-                raise ConfigError(f"point {point.id} has {len(point.vector)} numbers, not {self._dim}")
-            if point.words:
-                raise ConfigError("words are not taken here: capabilities say so")
+        check_points(points, self._dim, self.capabilities)
         if points and self._store.get_meta(_DIM) is None:
             self._store.set_meta(_DIM, self._dim)
         for at in range(0, len(points), AT_ONCE):

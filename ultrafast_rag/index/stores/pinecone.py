@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ultrafast_rag.errors import ConfigError, IndexStateError, UltraFastRAGError, VectorStoreError, require
-from ultrafast_rag.index.stores.batches import WORKERS, check_asked, send
+from ultrafast_rag.index.stores.batches import WORKERS, check_asked, check_points, send
 from ultrafast_rag.remote.secrets import Secret
 from ultrafast_rag.types import Near, Point, Vectors
 
@@ -43,8 +43,8 @@ class PineconeStore:
 
     def add(self, points: Sequence[Point], *, quiet: bool = True) -> None:
         """As the port says."""
-        check_asked(self.capabilities, words=any(point.words for point in points), alpha=None)
-        send(points, self._put, dim=self._dim, workers=WORKERS, tries=1, quiet=quiet)  # its client tries four times
+        check_points(points, self._dim, self.capabilities)
+        send(points, self._put, workers=WORKERS, tries=1, quiet=quiet)  # its client tries four times
 
     def _put(self, batch: Sequence[Point]) -> None:
         with self._plain_errors():

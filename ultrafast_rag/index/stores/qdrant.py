@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ultrafast_rag.errors import IndexStateError, VectorStoreError, require
-from ultrafast_rag.index.stores.batches import WORKERS, check_asked, send
+from ultrafast_rag.index.stores.batches import WORKERS, check_asked, check_points, send
 from ultrafast_rag.remote.secrets import Secret
 from ultrafast_rag.types import Near, Point, Vectors
 
@@ -75,7 +75,8 @@ class QdrantStore:
 
     def add(self, points: Sequence[Point], *, quiet: bool = True) -> None:
         """Upsert in batches, several at once on a server; a batch that fails for a moment is sent again."""
-        send(points, self._put, dim=self._dim, workers=WORKERS if self._server else 1, quiet=quiet)
+        check_points(points, self._dim, self.capabilities)
+        send(points, self._put, workers=WORKERS if self._server else 1, quiet=quiet)
 
     def _put(self, batch: Sequence[Point]) -> None:
         structs = [models.PointStruct(id=point.id, vector=_vectors(point), payload=dict(point.payload)) for point in batch]

@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ultrafast_rag.errors import ConfigError, IndexStateError, UltraFastRAGError, VectorStoreError, require
-from ultrafast_rag.index.stores.batches import WORKERS, check_asked, send
+from ultrafast_rag.index.stores.batches import WORKERS, check_asked, check_points, send
 from ultrafast_rag.remote.secrets import Secret
 from ultrafast_rag.types import Near, Point, Vectors
 
@@ -88,7 +88,8 @@ class WeaviateStore:
 
     def add(self, points: Sequence[Point], *, quiet: bool = True) -> None:
         """As the port says; an object of the same id is replaced."""
-        send(points, self._put, dim=self._dim, workers=WORKERS, quiet=quiet)
+        check_points(points, self._dim, self.capabilities)
+        send(points, self._put, workers=WORKERS, quiet=quiet)
 
     def _put(self, batch: Sequence[Point]) -> None:
         rows = [
