@@ -1,8 +1,8 @@
 """Pictures and tables of one PDF page, and the words that belong to them.
 
-Everything starts from MuPDF's list of drawn boxes (1.3 ms a page of a paper); pictures are listed, and areas drawn, only
-where that list shows some. Rendering the area, instead of taking the embedded stream, keeps masks, colour spaces and
-labels drawn on top, and decodes a large JPEG at reduced scale. Pixel counts are checked before anything is decoded.
+Everything starts from the boxes of what is drawn; pictures are listed, and areas rendered, only where there are some.
+Rendering the area, instead of taking the embedded stream, keeps masks, colour spaces and labels drawn on top, and decodes
+a large JPEG at reduced scale. Pixel counts are checked before anything is decoded.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 from ultrafast_rag.config import Config
 from ultrafast_rag.errors import require
 from ultrafast_rag.extract.pdf import tables
+from ultrafast_rag.extract.pdf.drawn import DrawnPage
 from ultrafast_rag.extract.pdf.layout import Line
 from ultrafast_rag.extract.pdf.tables import inside
 from ultrafast_rag.extract.pdf.words import join_lines
@@ -41,18 +42,12 @@ _JPEG_QUALITY = 88  # by Pillow, 2 ms a picture; MuPDF takes 7, and 10 for PNG
 class PageFigures:
     """What is drawn on one page. `seen` holds digests of pictures already taken from this document."""
 
-    def __init__(self, page: Any, number: int, config: Config, seen: set[str], notes: list[str]) -> None:
-        self._page, self._number, self._config, self._seen, self._notes = page, number, config, seen, notes
+    def __init__(self, page: Any, drawn: DrawnPage, number: int, config: Config, seen: set[str], notes: list[str]) -> None:
+        self._page, self._drawn, self._number, self._config, self._seen, self._notes = page, drawn, number, config, seen, notes
         self._width, self._height = float(page.rect.width), float(page.rect.height)
-        self._paths: list[BBox] = []
-        self._has_images = False
-        for kind, box in page.get_bboxlog():
-            if "image" in kind:
-                self._has_images = True
-            elif kind in ("fill-path", "stroke-path", "fill-shade") and self._on_page(box):
-                self._paths.append(box)
+        boxes, self._has_images = drawn.boxes()
+        self._paths = [box for box in boxes if self._on_page(box)]
         self._images = _image_infos(page) if self._has_images else []
-        self._shown: Any = None  # the page interpreted once, for all of its pictures
 
     def _on_page(self, box: BBox) -> bool:
         """Whether any of it is, and it is not a path so large that only what clips it can be seen."""
@@ -78,11 +73,10 @@ class PageFigures:
 
     def render(self, box: BBox, *, max_zoom: float = _MAX_ZOOM) -> bytes:
         """JPEG of the area, longest side at most config.image_px."""
-        pymupdf, image = require("pymupdf"), require("PIL.Image", package="pillow")
+        image = require("PIL.Image", package="pillow")
         longest = max(box[2] - box[0], box[3] - box[1], 1.0)
         zoom = min((self._config.image_px - 1) / longest, max_zoom)  # rounding outwards may add a pixel
-        self._shown = self._shown or self._page.get_displaylist()
-        pixmap = self._shown.get_pixmap(matrix=pymupdf.Matrix(zoom, zoom), clip=pymupdf.Rect(box), alpha=False)
+        pixmap = self._drawn.pixels(box, zoom)
         picture = image.frombytes("RGB", (pixmap.width, pixmap.height), pixmap.samples)
         out = io.BytesIO()
         picture.save(out, "JPEG", quality=_JPEG_QUALITY)

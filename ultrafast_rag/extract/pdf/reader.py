@@ -1,8 +1,7 @@
 """PDF pages by PyMuPDF, one part a page, in flat memory.
 
-PyMuPDF is AGPL; `pdfium.py` stands in where that cannot be accepted. Costs measured per page of a paper on one core:
-text as dictionary 1.4 ms, list of drawn boxes 1.3, picture list 0.9, find_tables 180: the last runs only where
-ruled lines promise a grid.
+PyMuPDF is AGPL; `pdfium.py` stands in where that cannot be accepted. A page is interpreted once (`drawn.py`); what costs
+most beside that, PyMuPDF's table finder, runs only where ruled lines promise a grid.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from typing import Any
 from ultrafast_rag.config import Config
 from ultrafast_rag.errors import CorruptError, EncryptedError, ExtractionError, require
 from ultrafast_rag.extract import ocr
+from ultrafast_rag.extract.pdf.drawn import DrawnPage
 from ultrafast_rag.extract.pdf.figures import PageFigures
 from ultrafast_rag.extract.pdf.layout import (
     Block,
@@ -110,7 +110,7 @@ class _Reader:
         total = self._document.page_count
         for number in range(min(start, _TITLE_PAGES)):  # read before, in another run
             with contextlib.suppress(RuntimeError, ValueError, self._pymupdf.mupdf.FzErrorBase):
-                self._name(self._lines(self._document[number])[0], number + 1)
+                self._name(read_lines(DrawnPage(self._document[number]).text())[0], number + 1)
         for number in range(start, total):
             yield self._part(number, total)
             if number % _SHRINK_EVERY == _SHRINK_EVERY - 1:
@@ -158,10 +158,9 @@ class _Reader:
         return found
 
     def _elements(self, page: Any, number: int, notes: list[str]) -> list[Element]:
-        if page.rotation:
-            page.remove_rotation()  # coordinates below are then those of the page as shown
-        groups, turned = self._lines(page)
-        figures = PageFigures(page, number, self._config, self._seen, notes)
+        drawn = DrawnPage(page)
+        groups, turned = read_lines(drawn.text())
+        figures = PageFigures(page, drawn, number, self._config, self._seen, notes)
         if _is_unreadable([*groups, turned]):
             return self._scanned(page, number, figures, notes)
         if sum(map(len, groups)) * 3 < len(turned):
@@ -174,10 +173,6 @@ class _Reader:
         blocks = self._paragraphs(groups, number)
         elements = self._whole_words(_placed(blocks, found, number, self._words))
         return self._with_page(elements, page, number, figures, " ".join(e.text for e in elements))
-
-    def _lines(self, page: Any) -> tuple[list[list[Line]], list[Line]]:
-        flags = self._pymupdf.TEXTFLAGS_DICT & ~self._pymupdf.TEXT_PRESERVE_IMAGES & ~self._pymupdf.TEXT_PRESERVE_LIGATURES
-        return read_lines(page.get_text("dict", flags=flags))
 
     def _name(self, groups: list[list[Line]], number: int) -> None:
         """Take the title from the first page that has words."""
