@@ -120,6 +120,16 @@ def test_only_the_likeliest_passages_are_encoded_for_a_question(tmp_path, encode
         assert len(rag.search("ferry", k=12)) == 12  # as many as asked for
 
 
+@pytest.mark.parametrize(("wait_s", "many"), [(0.0, 5), (float("inf"), len(TEXTS))])
+def test_a_slow_machine_encodes_fewer_passages_for_a_question(tmp_path, encoded, monkeypatch, wait_s, many):
+    monkeypatch.setattr("ultrafast_rag.search.unrefined.LEAST", 5)
+    monkeypatch.setattr("ultrafast_rag.search.unrefined.WAIT_S", wait_s)
+    with opened(tmp_path / "index", "on_demand", cache_dir=fresh_cache(tmp_path / "cache")) as rag:
+        rag.add_texts(TEXTS)
+        assert "tea" in rag.search("the ferry that takes tea to Orrin", k=3)[0].text
+        assert len(encoded) == many
+
+
 def test_progressive_refines_in_the_background_and_the_report_says_both(tmp_path, book):
     with opened(tmp_path / "index", "progressive", cache_dir=fresh_cache(tmp_path / "cache")) as rag:
         report = rag.ingest(book)

@@ -28,7 +28,8 @@ from ultrafast_rag.types import MOMENTS, PAGE_HEAD, BBox, Chunk, Element, Elemen
 SPECIAL_TOKENS = 2  # begin and end, added by every encoder we load
 _MODALITY_OF: dict[ElementKind, Modality] = {"table": "table", "image": "image", "frame": "video"}
 # of the context are encoded with a passage, the innermost heading first: whole paths were 30 % of all tokens of a
-# textbook. Word search has the whole path
+# textbook, these 14 %, and they are worth it. Pages found, nDCG@10 (89 questions, 2026-11): 24 tokens .931, 12 .925, none
+# .894, none but the section's own vector added to the passage's .915. Word search has the whole path
 CONTEXT_TOKENS = 24
 CONTEXT_SHARE = 0.25  # of a chunk's budget at most
 
