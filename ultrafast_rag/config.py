@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from ultrafast_rag.errors import ConfigError, IndexStateError, did_you_mean
 
+REMOTE_TEXT = ("openai:", "gemini:")  # a text_model that begins so is a service's: passages and questions are sent there
 PACKAGED_READER = "packaged"  # the reader this package ships, on the default text model's weights
 IDENTITY = (
     *("text_model", "query_prompt", "passage_prompt", "text_dim", "image_model"),
@@ -85,6 +86,9 @@ class Config:
     query_prompt: str | None = None  # put before questions, "" for nothing; None: what the text model's folder says
     passage_prompt: str | None = None  # put before passages, likewise
     text_dim: Count | None = None  # of a vector's numbers the first so many, for models trained so; None: all
+    embeddings_base_url: Address | None = None  # of an "openai:" text model; None: OpenAI's. Never taken from an index
+    embeddings_timeout_s: Positive = 30.0  # of one request
+    text_price_usd: NotNegative | None = None  # of a million tokens of it; None: by the table of `remote/prices.py`
     image_model: Name | None = "laion/CLIP-ViT-B-32-laion2B-s34B-b79K"  # OpenAI's own has no safetensors
     speech_model: Name | None = "base"
     rerank_model: Name | None = None
@@ -176,6 +180,8 @@ class Config:
         problems = [problem for name, kind in _kinds().items() if (problem := _problem(name, getattr(self, name), kind))]
         if problems:
             raise ConfigError("; ".join(problems))
+        if is_remote(self.text_model) and self.encode != "first":
+            raise ConfigError(f"{self.text_model} is a service, for which there are no rough vectors at hand: use encode='first'")
 
     @classmethod
     def basic(cls, **changes: Any) -> Config:
@@ -246,6 +252,12 @@ class Config:
         except ConfigError as error:
             raise IndexStateError(f"the settings kept in the index cannot be used: {error}") from error
         wanted = (base or cls()).replace(**settings)
+        if is_remote(made["text_model"]) and wanted.text_model != made["text_model"]:
+            raise IndexStateError(
+                f"the index was made with text_model={made['text_model']!r}, a service that passages and questions are sent to. "
+                "That is yours to allow: open it with that setting (and embeddings_base_url, where the server is your own), "
+                "or use another folder"
+            )
         for name in IDENTITY:
             asked = base is not None or name in settings
             if not asked or getattr(wanted, name) == made[name]:
@@ -270,6 +282,11 @@ class Config:
         """From `to_json`; fields of a later version are ignored."""
         known = {f.name for f in dataclasses.fields(cls)}
         return cls(**{name: value for name, value in values.items() if name in known})
+
+
+def is_remote(text_model: str) -> bool:
+    """Whether a text model is a service that texts are sent to, rather than weights on this machine."""
+    return text_model.startswith(REMOTE_TEXT)
 
 
 _NAMES_ONLY = ("text_model", "image_model")  # where weights are found; what they are is the index's space

@@ -10,6 +10,7 @@ UltraFastRAGError
     CorruptError           broken, or over a limit of time, memory or size
   EncodingError          the encoder failed on the device
     DeviceMemoryError      out of memory even at a batch of one
+    RemoteEncoderError     the embedding service cannot be asked: unreachable, wrong key, over quota, unusable reply
   IndexStateError        the index on disk cannot serve this: other encoder, read-only, closed
     IndexLockedError       another process is writing to it
     IndexCorruptError      stored data fails its checksum
@@ -80,6 +81,10 @@ class EncodingError(UltraFastRAGError):
 
 class DeviceMemoryError(EncodingError):
     """Out of device memory even at a batch of one."""
+
+
+class RemoteEncoderError(EncodingError):
+    """The embedding service that text_model names cannot be asked, or gives what cannot be used."""
 
 
 class IndexStateError(UltraFastRAGError):

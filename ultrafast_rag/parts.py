@@ -69,9 +69,9 @@ class Parts:
             self._store.close()
             raise
         self._ephemeral = path is None
-        self._models = Models(self.config, self._store)
         self._searchers: dict[bool, Searcher] = {}
         self._key = Secret(gemini_api_key.strip(), "the argument") if gemini_api_key and gemini_api_key.strip() else None
+        self._models = Models(self.config, self._store, gemini_key=self._key)
         self.monitor = PerformanceMonitor()
         self._flights = QueryOptimizer(ttl_s=0)
         self._ingesting = threading.RLock()

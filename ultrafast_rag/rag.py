@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ultrafast_rag.config import Config
+from ultrafast_rag.config import Config, is_remote
 from ultrafast_rag.enrich import ENRICHED
 from ultrafast_rag.errors import ConfigError
 from ultrafast_rag.files import path_of
@@ -503,6 +503,7 @@ class UltraFastRAG(Parts):
             "index": dict(self._dense.info),
             "latency": self.monitor.get_summary(),
             "spent": self._generators.totals(),
+            **({"encoded_by_service": self._models.sent.as_dict()} if is_remote(self.config.text_model) else {}),
             "rss_mb": rss_mb(),
             "peak_rss_mb": peak_rss_mb(),
             "query_cache": self.query_cache.get_stats(),

@@ -7,7 +7,7 @@ import asyncio
 import pydantic
 import pytest
 
-from ultrafast_rag.answer.gemini import GeminiGenerator, estimate_tokens, gate_name, retry_after
+from ultrafast_rag.answer.gemini import GeminiGenerator, estimate_tokens, gate_name
 from ultrafast_rag.bench.gemini_server import Server
 from ultrafast_rag.errors import (
     BadResponseError,
@@ -17,6 +17,7 @@ from ultrafast_rag.errors import (
     TimedOutError,
     UnavailableError,
 )
+from ultrafast_rag.remote.google import retry_after
 from ultrafast_rag.remote.limits import CircuitBreaker, Gate, Retry, metering
 from ultrafast_rag.remote.quota import Quota, QuotaLedger
 from ultrafast_rag.remote.secrets import Secret

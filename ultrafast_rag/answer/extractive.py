@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ultrafast_rag.answer.units import Unit, cell_named, dates_shared, is_evidence, label_asked, leans_back, units_of, years_apart
-from ultrafast_rag.errors import EncodingError
+from ultrafast_rag.errors import EncodingError, RemoteEncoderError
 from ultrafast_rag.language.terms import detect, words_of
 from ultrafast_rag.ports import Reader, TextEncoder, WordWeights
 from ultrafast_rag.types import Answer, Citation, Hit, Hits, Reading, Vectors
@@ -131,7 +131,11 @@ class ExtractiveAnswerer:
             readings = self.readings(question, hits)
         except EncodingError as error:
             readings, notes = [], (f"the reader was not used: {error}",)
-        scored, candidates = self.weigh(question, hits, readings)
+        try:
+            scored, candidates = self.weigh(question, hits, readings)
+        except RemoteEncoderError as error:
+            notes = (*notes, f"sentences were chosen without their meaning: {error}")
+            scored, candidates = self.weigh(question, hits, readings, meaning=False)
         found = max(candidates, key=lambda candidate: candidate.order, default=None)
         best = max((s.score for s in scored), default=0.0)
         support = _support(found) if found else _by_sentences(best)
@@ -145,12 +149,15 @@ class ExtractiveAnswerer:
         again = Hits(ordered, query=hits.query, seconds=hits.seconds, notes=hits.notes, evidence=hits.evidence)
         return Answer(question, text, again, citations, support=support, timings_s=timings, notes=notes)
 
-    def weigh(self, question: str, hits: Sequence[Hit], readings: Sequence[Reading]) -> tuple[list[Scored], list[Candidate]]:
+    def weigh(
+        self, question: str, hits: Sequence[Hit], readings: Sequence[Reading], *, meaning: bool = True
+    ) -> tuple[list[Scored], list[Candidate]]:
         """(every sentence of the first PASSAGES hits with its two numbers, one candidate in each of the first READ).
 
         A passage's candidate is the sentence of the reader's span. Of a table it is the row that scores best, and the reader's
         verdict on it is replaced by its mean over the passages: it reads rows of figures poorly (83 questions on public
-        tables: the cell first 28 times by its own rows, 58 by these; 2026-11). No candidates without readings.
+        tables: the cell first 28 times by its own rows, 58 by these; 2026-11). No candidates without readings. meaning: False
+        leaves cosines out.
         """
         units = [[u for u in units_of(hit, rank) if is_evidence(u.shown)] for rank, hit in enumerate(hits[:READ])]
         wanted = [
@@ -159,7 +166,7 @@ class ExtractiveAnswerer:
             for unit in found
             if rank < PASSAGES or (readings and (unit.hit.modality == "table" or _holds(unit, readings[rank])))
         ]
-        scored = self.score(question, wanted)
+        scored = self.score(question, wanted, meaning=meaning)
         verdicts = [(reading.answerable + max(reading.margin, LEAST_MARGIN)) / 2 for reading in readings]
         candidates = []
         for rank, reading in enumerate(readings):
@@ -192,14 +199,15 @@ class ExtractiveAnswerer:
             return []
         return reader.read(question, [(lead_of(hit), hit.text) for hit in hits[:READ]])
 
-    def score(self, question: str, units: Sequence[Unit]) -> list[Scored]:
+    def score(self, question: str, units: Sequence[Unit], *, meaning: bool = True) -> list[Scored]:
         """Each unit with its two numbers, in order."""
         if not units:
             return []
         shown = [f"{unit.hit.section}: {unit.shown}" if unit.hit.section else unit.shown for unit in units]
-        encoder = self._encoder()
-        asked: Vectors = encoder.encode_queries([question])
-        cosines = np.clip(self._vectors(shown) @ asked[0], 0, 1)
+        cosines = np.zeros(len(units), np.float32)
+        if meaning:
+            asked: Vectors = self._encoder().encode_queries([question])
+            cosines = np.clip(self._vectors(shown) @ asked[0], 0, 1)
         return [
             Scored(
                 unit,

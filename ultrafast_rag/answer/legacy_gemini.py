@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from ultrafast_rag.answer.gemini import KEY_HELP, estimate_tokens
+from ultrafast_rag.answer.gemini import estimate_tokens
 from ultrafast_rag.answer.prompt import Prompt, build_prompt
 from ultrafast_rag.errors import (
     BadResponseError,
@@ -25,6 +25,7 @@ from ultrafast_rag.errors import (
     UnavailableError,
     require,
 )
+from ultrafast_rag.remote.google import KEY_HELP
 from ultrafast_rag.remote.limits import Gate
 from ultrafast_rag.remote.prices import cost_usd
 from ultrafast_rag.remote.secrets import Secret

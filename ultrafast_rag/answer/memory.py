@@ -14,7 +14,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ultrafast_rag.errors import ConfigError, StorageError
+from ultrafast_rag.errors import ConfigError, RemoteEncoderError, StorageError
 from ultrafast_rag.language.safetext import unstorable
 from ultrafast_rag.language.stopwords import STOP_WORDS
 from ultrafast_rag.types import Vectors
@@ -306,14 +306,20 @@ class MemoryConsolidator:
     # ---- within
 
     def _vector(self, text: str) -> bytes | None:
-        return None if self._encode is None else np.asarray(self._encode([text]), "<f4")[0].tobytes()
+        with suppress(RemoteEncoderError):  # it is encoded when next recalled
+            return None if self._encode is None else np.asarray(self._encode([text]), "<f4")[0].tobytes()
+        return None
 
     def _scores(self, words: str) -> dict[int, float]:
-        """Likeness of each memory to `words`: cosine, or the share of their telling words without an encoder."""
-        if self._encode is None:
-            telling = _telling(words)
-            return {m.id: len(telling & _telling(m.text)) / max(len(telling), 1) for m in self.memories()}
-        asked = np.asarray(self._encode([words]), np.float32)[0]
+        """Likeness of each memory to `words`: cosine, or the share of their telling words where no encoder can be asked."""
+        with suppress(RemoteEncoderError):
+            if self._encode is not None:
+                return self._cosines(words, self._encode)
+        telling = _telling(words)
+        return {m.id: len(telling & _telling(m.text)) / max(len(telling), 1) for m in self.memories()}
+
+    def _cosines(self, words: str, encode: Callable[[list[str]], Vectors]) -> dict[int, float]:
+        asked = np.asarray(encode([words]), np.float32)[0]
         with self._lock, self._plain_errors():
             rows = self._db.execute("SELECT id, space, vector FROM memories").fetchall()
         usable = [(id, vector) for id, space, vector in rows if _fits(space == self._space, vector, asked)]

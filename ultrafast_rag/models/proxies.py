@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from ultrafast_rag.models.pool import ModelPool
 from ultrafast_rag.models.text.encoder import SentenceEncoder
@@ -15,7 +15,10 @@ from ultrafast_rag.models.text.reference import Reference
 from ultrafast_rag.ports import ImageEncoder, Reader, Reranker, Transcriber
 from ultrafast_rag.types import Reading, Segment, Vectors
 
-M = TypeVar("M", SentenceEncoder, ImageEncoder, Transcriber, Reranker, Reader)
+if TYPE_CHECKING:
+    from ultrafast_rag.models.text.remote import RemoteEncoder
+
+M = TypeVar("M", "SentenceEncoder | RemoteEncoder", ImageEncoder, Transcriber, Reranker, Reader)
 
 
 class ModelProxy(Generic[M]):
@@ -38,10 +41,10 @@ class ModelProxy(Generic[M]):
         self._pool.release(self._name)
 
 
-class TextProxy(ModelProxy[SentenceEncoder]):
+class TextProxy(ModelProxy["SentenceEncoder | RemoteEncoder"]):
     """ports.TextEncoder, and what `doctor()` and a new index ask of it."""
 
-    def _copy(self, model: SentenceEncoder) -> None:
+    def _copy(self, model: SentenceEncoder | RemoteEncoder) -> None:
         self.space, self.dim, self.max_tokens = model.space, model.dim, model.max_tokens
         self.vocabulary_size = model.vocabulary_size
 

@@ -13,10 +13,10 @@ from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from ultrafast_rag.config import Config
-from ultrafast_rag.errors import IndexStateError, MissingExtraError, UltraFastRAGError, WeightsError
+from ultrafast_rag.config import Config, is_remote
+from ultrafast_rag.errors import ConfigError, IndexStateError, MissingExtraError, UltraFastRAGError, WeightsError
 from ultrafast_rag.models.device import DevicePlan, plan_device
 from ultrafast_rag.models.pool import ModelPool, ModelUse, estimate_bytes
 from ultrafast_rag.models.proxies import ImageProxy, ReaderProxy, RerankProxy, SpeechProxy, TextProxy
@@ -27,7 +27,12 @@ from ultrafast_rag.models.text.static import StaticEncoder, open_static
 from ultrafast_rag.models.text.tokens import same_space
 from ultrafast_rag.models.tune import Tuned, tune, tuned
 from ultrafast_rag.ports import Facts, ImageEncoder, Reader, Reranker, Transcriber
+from ultrafast_rag.remote.limits import Totals
+from ultrafast_rag.remote.secrets import Secret
 from ultrafast_rag.types import TEXT_SPACE, VISUAL_SPACE, Table
+
+if TYPE_CHECKING:
+    from ultrafast_rag.models.text.remote import RemoteEncoder
 
 FINGERPRINTS = "fingerprints"  # space -> what its vectors are; until version 0.2 the engine stood in it too
 REFERENCE = "reference"  # texts and float32 vectors that an engine is held to, on whatever machine
@@ -39,11 +44,13 @@ P = TypeVar("P", bound=Proxy)
 class Models:
     """Text encoder, picture encoder, transcriber and reranker, kept within the memory there is.
 
-    notes: what is missing or reduced, and why, by model.
+    notes: what is missing or reduced, and why, by model. gemini_key: the user's own argument. sent: requests, tokens and
+    dollars of texts that a service encoded.
     """
 
-    def __init__(self, config: Config, facts: Facts) -> None:
-        self._config, self._facts = config, facts
+    def __init__(self, config: Config, facts: Facts, *, gemini_key: Secret | None = None) -> None:
+        self._config, self._facts, self._gemini_key = config, facts, gemini_key
+        self.sent = Totals()
         self._lock = threading.RLock()  # short, and asked for last: a model is loaded under the lock of its name alone
         self._opening: dict[str, threading.RLock] = {}
         self._ahead: threading.Thread | None = None
@@ -160,7 +167,10 @@ class Models:
         with self._opened_once(name):
             known = self._ports.get(name)
             if not isinstance(known, kind):
-                self.pool.register(name, load, size_bytes=estimate_bytes(model, self.plan), devices=self._devices(name))
+                size_bytes, devices = estimate_bytes(model, self.plan), self._devices(name)
+                if name == TEXT_SPACE and is_remote(model):
+                    size_bytes, devices = 1, devices[:1]
+                self.pool.register(name, load, size_bytes=size_bytes, devices=devices)
                 with self.pool.lease(name) as opened:
                     for note in getattr(opened, "notes", ()):
                         self.notes[name] = note
@@ -191,6 +201,8 @@ class Models:
 
     def tune(self, limit_s: float) -> Table:
         """Find and remember the text encoder's fastest engine, batch budget and threads here, for the next batch on."""
+        if is_remote(self._config.text_model):
+            raise ConfigError(f"{self._config.text_model} is a service: there is no engine here to tune")
         config, text, busy, notes = self._config, self.text(), is_busy(self.plan), list[str]()
 
         def opened(settings: Tuned) -> SentenceEncoder:
@@ -218,13 +230,17 @@ class Models:
         config, found = self._config, tuned(self._config.cache_dir, self._tuned_name())
         return config.replace(batch_tokens=config.batch_tokens or found.batch_tokens, threads=config.threads or found.threads)
 
-    def _open_text(self) -> SentenceEncoder:
+    def _open_text(self) -> SentenceEncoder | RemoteEncoder:
         recorded = self._recorded(TEXT_SPACE)
         stored = self._facts.get_meta(REFERENCE) if recorded is not None else None
         try:
             reference = None if stored is None else Reference.from_json(stored)
         except ValueError as error:
             raise IndexStateError(f"{error}: restore the index from an archive, or ingest again") from error
+        if is_remote(self._config.text_model):
+            from ultrafast_rag.models.text.remote import open_remote  # its HTTP is for those who send
+
+            return open_remote(self._config, space=recorded, reference=reference, gemini_key=self._gemini_key, totals=self.sent)
         options: dict[str, Any] = {"space": recorded, "reference": reference, "progress": self._announce}
         try:
             return open_text_encoder(self._text_config(), self.plan, **options)

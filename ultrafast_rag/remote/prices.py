@@ -27,6 +27,12 @@ PRICES: dict[str, tuple[Price, ...]] = {
     "gemini-2.5-pro": (Price(1.25, 10.00),),
     "gemini-2.5-flash": (Price(0.30, 2.50),),
     "gemini-2.5-flash-lite": (Price(0.10, 0.40),),
+    # that give vectors: vercel.com/ai-gateway/models/gemini-embedding-001, and OpenAI's as docs.praison.ai/docs/embeddings
+    # has them; both read on 2026-11-22
+    "gemini-embedding-001": (Price(0.15, 0.0),),
+    "text-embedding-3-small": (Price(0.02, 0.0),),
+    "text-embedding-3-large": (Price(0.13, 0.0),),
+    "text-embedding-ada-002": (Price(0.10, 0.0),),
 }
 
 

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from ultrafast_rag.errors import RemoteEncoderError
 from ultrafast_rag.search.query_cache import QueryCache, frozen, normalised, writer_key
 from ultrafast_rag.search.searcher import check_query
 from ultrafast_rag.types import Answer, EvidenceSource, Hits
@@ -63,7 +65,10 @@ class Asked:
 
     def _known_alike(self, cache: SemanticCache) -> Answer | None:
         """The answer to a question that means the same; a note says which, and how often that was wrong so far."""
-        found = cache.get(self._question, self._scope)
+        try:
+            found = cache.get(self._question, self._scope)
+        except RemoteEncoderError:  # the search meets it again, and says it
+            return None
         if found is None:
             return None
         kept: Answer = found.value
@@ -84,9 +89,10 @@ class Asked:
         """The answer with the search's time and notes, remembered."""
         notes = (*self._notes, *answer.notes, *(() if answer.supported else self._unread()))
         answer = replace(answer, timings_s={"search": self._took, **answer.timings_s}, notes=notes)
-        if self._exact is None or answer.fallback:  # a passing failure must not outlive its cause
+        if self._exact is None or answer.fallback or self._notes:  # a passing failure must not outlive its cause
             return answer
         self._exact.put(self._key, answer, shared=self._shared)
         if self._shared and self._alike is not None and answer.supported:
-            self._alike.put(self._question, self._scope, answer)
+            with suppress(RemoteEncoderError):
+                self._alike.put(self._question, self._scope, answer)
         return answer

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ultrafast_rag.config import Config
-from ultrafast_rag.errors import ConfigError, did_you_mean
+from ultrafast_rag.errors import ConfigError, RemoteEncoderError, did_you_mean
 from ultrafast_rag.language.safetext import unstorable
 from ultrafast_rag.language.sentences import closest
 from ultrafast_rag.monitor import PerformanceMonitor
@@ -94,23 +94,28 @@ class Searcher:
         """The k best chunks for a question, or for a picture given as encoded bytes.
 
         alpha: 0 words only, 1 meaning only. modality and filters narrow what may be returned. also: further words for the
-        lexical leg, half as heavy as the question's own.
+        lexical leg, half as heavy as the question's own. Where a text model that is a service cannot be asked, words alone
+        find, and `notes` say so.
         Raises ConfigError for an empty query, k < 1, alpha outside 0..1 or an unknown modality.
         """
         start = time.perf_counter()
         check_query(query, k=k, alpha=alpha, modality=modality)
         allowed = self._allowed(modality, filters)
-        pool = max(CANDIDATES, 4 * k)
+        pool, notes = max(CANDIDATES, 4 * k), tuple[str, ...]()
         if isinstance(query, bytes):
             ids, scores, dense, lexical = self._by_picture(query, pool, allowed)
         else:
-            ids, scores, dense, lexical = self._by_text(query, k, pool, alpha, allowed, also)
+            try:
+                ids, scores, dense, lexical = self._by_text(query, k, pool, alpha, allowed, also)
+            except RemoteEncoderError as error:  # the words are here, whatever has become of the service
+                notes = (f"found by words alone: {error}",)
+                ids, scores, dense, lexical = self._by_text(query, k, pool, 0.0, allowed, also)
         asked = frozenset(_WORD.findall(query.lower())) if isinstance(query, str) else frozenset()
         hits = self._hits(ids, scores, dense, lexical, 3 * k if rerank else k, asked=asked, neighbours=neighbours)
         if rerank and isinstance(query, str):
             hits = self.rerank(query, hits)[:k]
         shown = query if isinstance(query, str) else "(picture)"
-        return Hits(hits, query=shown, seconds=time.perf_counter() - start)
+        return Hits(hits, query=shown, seconds=time.perf_counter() - start, notes=notes)
 
     def _allowed(self, modality: str | Sequence[str] | None, filters: Mapping[str, Any] | None) -> Mask | None:
         wanted = dict(filters or {})
