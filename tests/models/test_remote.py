@@ -179,5 +179,5 @@ def test_no_index_makes_this_process_send_anything(server, settings, tmp_path):
     with UltraFastRAG(tmp_path / "index", **settings) as rag:
         assert rag.search("salt", k=1)[0].text == TEXTS[0]
         assert len(server.seen) == 2  # held to the index's vectors, then asked
-    with pytest.raises(IndexStateError, match="gives others"), UltraFastRAG(tmp_path / "index", text_dim=32, **settings):
+    with pytest.raises(IndexStateError, match="text_dim=None, not 32"), UltraFastRAG(tmp_path / "index", text_dim=32, **settings):
         pass
