@@ -58,7 +58,9 @@ def _from_status(error: Any, key: Secret) -> GenerationError:
     if code in (401, 403) or "API_KEY_INVALID" in body or "API key" in message:
         return UnavailableError(f"Gemini rejected the key from {key.origin} ({code}): {KEY_HELP}", transient=False)
     if code == 404:
-        return UnavailableError(f"Gemini does not know this model ({message}): choose another", transient=False)
+        return UnavailableError(
+            f"Gemini does not know this model ({message}): choose another gemini_model or text_model", transient=False
+        )
     return GenerationError(f"Gemini did not accept the request ({code}): {message}")
 
 
