@@ -31,11 +31,11 @@ from ultrafast_rag.types import Usage, Vectors
 MAX_TOKENS = 2048  # gemini-embedding-001's limit, the smallest of those named in `remote/prices.py`; by our count, which is high
 BATCH = 100  # texts a request: Gemini's limit; OpenAI takes 2 048
 BATCH_TOKENS = 60_000  # by our count; OpenAI takes 300 000 a request
-AT_ONCE = 4  # requests under way
+AT_ONCE = 4  # requests under way; chosen
 PATIENT, QUICK = Retry(), Retry(attempts=2, base_s=0.2, patience_s=2.0)  # passages wait for a service; a question does not
-SAME = 0.99  # least cosine to a reference vector; services round, another model is below 0.2
-_REFERENCE_TEXTS = 4
-_START, _WIDE = 1 << 28, 1 << 29
+SAME = 0.99  # least cosine to a reference vector, chosen: services round, and another model's vectors point anywhere
+_REFERENCE_TEXTS = 4  # chosen: one request of some hundred tokens, once a session
+_START, _WIDE = 1 << 28, 1 << 29  # above the 28 bits that letters take: begins a word; is of bytes
 
 
 def to_tokens(text: str) -> list[int]:
