@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import platform
 import threading
 from collections.abc import Callable, Mapping
@@ -303,7 +304,7 @@ class Parts:
         """Where vectors come first, passages that an earlier session left without get theirs before any new one does."""
         if self.config.encode != "first" or not self._refiner.first():
             return True
-        return self._refiner.run(stopping, patient=False)
+        return self._refiner.run(stopping, hold_s=math.inf)
 
     def _refine_on(self) -> None:
         """Go on in the background with the vectors that are still to come, where that is wanted."""

@@ -175,6 +175,7 @@ class UltraFastRAG(Parts):
         meanwhile. Raises StorageError, EncodingError, and IndexLockedError when another process is writing.
         """
         from ultrafast_rag.ingest.progress import refine_bar
+        from ultrafast_rag.ingest.refine import FOREGROUND_HOLD_S
 
         until = Until(time_budget_s)
         if not wait:
@@ -184,7 +185,7 @@ class UltraFastRAG(Parts):
         with self._ingesting:
             self._stop = until.stop
             with refine_bar(self._store.count_without(TEXT_SPACE), quiet=self.config.quiet) as on_batch:
-                whole = self._refiner.run(until, on_batch=on_batch)
+                whole = self._refiner.run(until, on_batch=on_batch, hold_s=FOREGROUND_HOLD_S)
             if whole:
                 self._index_refined()
         return self._refined()

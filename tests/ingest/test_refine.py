@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
 import os
 import random
@@ -23,7 +24,7 @@ from ultrafast_rag.index.embedding_cache import NullCache
 from ultrafast_rag.index.store import Store
 from ultrafast_rag.ingest import refine
 from ultrafast_rag.ingest.chunk import Chunker
-from ultrafast_rag.ingest.embed import Embedder
+from ultrafast_rag.ingest.embed import Embedded, Embedder
 from ultrafast_rag.ingest.refine import Refiner
 from ultrafast_rag.models.text.encoder import SentenceEncoder
 from ultrafast_rag.monitor import StageClock
@@ -170,14 +171,14 @@ def test_a_half_refined_document_can_be_deleted_read_again_and_changed(tmp_path,
     monkeypatch.setattr(refine, "BATCH", 2)
     with opened(tmp_path / "index", "on_demand") as rag:
         rag.ingest(book)
-        rag._refiner.run(stops_after(1), patient=False)
+        rag._refiner.run(stops_after(1), hold_s=math.inf)
         assert 0 < rag.stats()["refined"] < 1
         half = found(rag)
         assert all(half)
         book.write_text(BOOK.replace("Odo", "Wilhelmina"))
         rag.ingest(book)
         assert "Wilhelmina" in rag.search("Who trims the lamp at Brenn?")[0].text
-        rag._refiner.run(stops_after(1), patient=False)
+        rag._refiner.run(stops_after(1), hold_s=math.inf)
         assert rag.delete(book)
         assert rag.stats()["refined"] == 1  # of what is there
         assert rag.search("lamp") == []
@@ -192,7 +193,7 @@ def test_a_half_refined_index_travels(tmp_path, book, monkeypatch):
     with opened(tmp_path / "index", "on_demand") as rag:
         rag.ingest(book)
         rag.add_texts(TEXTS)
-        rag._refiner.run(stops_after(2), patient=False)
+        rag._refiner.run(stops_after(2), hold_s=math.inf)
         share, answers = rag.stats()["refined"], found(rag)
         rag.export(tmp_path / "half.tar")
     with UltraFastRAG.restore(tmp_path / "half.tar", tmp_path / "other", encode="on_demand", **TEXT_ONLY) as rag:
@@ -229,7 +230,7 @@ def test_a_reader_asks_while_another_process_writes_and_leaves_the_lock_alone(tm
     with opened(tmp_path / "more", "on_demand") as made:
         made.add_texts(TEXTS)
     with opened(tmp_path / "more", "on_demand") as asker, opened(tmp_path / "more", "first") as other:
-        asker._refiner.run(lambda: False, patient=False)  # refined, and gave the lock back
+        asker._refiner.run(lambda: False, hold_s=math.inf)  # refined, and gave the lock back
         assert other.add_texts(["A text more."]).documents == 1
 
 
@@ -310,7 +311,7 @@ def refiner_of(store, log, lives=None):
 def refine_until_killed(folder, log, lives):
     refine.BATCH = 16
     with Store.open(folder) as store:
-        refiner_of(store, log, lives).run(lambda: False, patient=False)
+        refiner_of(store, log, lives).run(lambda: False, hold_s=math.inf)
     os._exit(0)
 
 
@@ -372,3 +373,13 @@ def test_the_background_waits_for_questions_but_not_for_ever(tmp_path, monkeypat
         assert refiner.first() == 0
         leave.set()
         question.join()
+
+
+def test_as_many_passages_at_once_as_a_question_may_wait_for():
+    def after(size, took_s, fresh):
+        vectors = np.zeros((fresh, 2), np.float32)
+        return refine._next_size(size, Embedded(fresh=[("encoder", [b"key"] * fresh, vectors)]), took_s, 0.1)
+
+    assert after(8, 0.01, 8) == 16 and after(256, 0.01, 256) == 256  # quick: twice as many, up to a commit
+    assert after(64, 0.07, 64) == 64 and after(64, 0.2, 64) == 32 and after(8, 0.9, 8) == 8
+    assert after(64, 0.001, 3) == 64  # the cache was quick, not the encoder
