@@ -380,6 +380,6 @@ def test_as_many_passages_at_once_as_a_question_may_wait_for():
         vectors = np.zeros((fresh, 2), np.float32)
         return refine._next_size(size, Embedded(fresh=[("encoder", [b"key"] * fresh, vectors)]), took_s, 0.1)
 
-    assert after(8, 0.01, 8) == 16 and after(256, 0.01, 256) == 256  # quick: twice as many, up to a commit
-    assert after(64, 0.07, 64) == 64 and after(64, 0.2, 64) == 32 and after(8, 0.9, 8) == 8
+    assert [after(8, 0.01, 8), after(256, 0.01, 256)] == [16, 256]  # quick: twice as many, up to a commit
+    assert [after(64, 0.07, 64), after(64, 0.2, 64), after(8, 0.9, 8)] == [64, 32, 8]
     assert after(64, 0.001, 3) == 64  # the cache was quick, not the encoder
