@@ -37,3 +37,6 @@ policy_kept = {"kept after a change": False, "bearing 9 by bearing 7": False, "f
 
 # 08_evaluation: (1.96 * 0.3 / 0.05) ** 2 = 138.3
 questions = 140
+
+# 09_outgrowing: 1e9 * 3.7 ms is 42.8 days; 1e9 * 384 bytes * 1.5 is 576 GB
+machines = {"that read": 7, "that serve": 9}

@@ -25,6 +25,7 @@ BUDGET = {"chunks": 3000, "usd_per_chunk": 0.0007, "limit_usd": 1.0, "limit_days
 DIFFERENCE = {"difference": 0.05, "deviation": 0.3}
 ANSWERED = {"garden": True, "airline": False, "tower": True}
 KEPT = {"kept after a change": False, "bearing 9 by bearing 7": False, "false hits in a thousand that still pay": 1}
+MACHINES = {"that read": 7, "that serve": 9}
 CACHED = {"documents read": 1, "unchanged": 2, "vectors computed": 1}
 
 
@@ -50,6 +51,7 @@ def test_the_solutions_solve():
     assert check_prediction(SOLUTIONS["answered"], ANSWERED, why="x").solved
     assert check_prediction(SOLUTIONS["cached"], CACHED, why="x").solved
     assert check_prediction(SOLUTIONS["policy_kept"], KEPT, why="x").solved
+    assert check_prediction(SOLUTIONS["machines"], MACHINES, why="x").solved
     for verdict in (
         check_guard(SOLUTIONS["guard"]),
         check_batches(SOLUTIONS["batches"]),

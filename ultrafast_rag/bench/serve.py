@@ -41,7 +41,7 @@ _LAG = re.compile(rb'operation_seconds\{operation="http loop lag",quantile="1"\}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """How many clients and requests."""
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 64], help="clients at once (default: 1 8 64)")
-    parser.add_argument("--uncached", type=int, default=400, help="different questions each number of clients asks")
+    parser.add_argument("--uncached", type=int, default=80, help="different questions each number of clients asks")
     parser.add_argument("--cached", type=int, default=6000, help="requests for answers that are known")
     parser.add_argument("--samples", type=Path, default=SAMPLES, help="what the index is made of")
     add_settings(parser)
