@@ -118,7 +118,7 @@ def test_a_report_of_which_a_part_failed_succeeds(place, tmp_path, capsys):
     assert main(["ingest", *sources, "--index", str(tmp_path / "ix"), "--json", *TEXT_ONLY]) == 0
     assert json.loads(capsys.readouterr().out)["documents"] == 1
     assert main(["ingest", *sources, "--index", str(tmp_path / "ix"), *TEXT_ONLY]) == 0
-    assert "1 documents unchanged" in capsys.readouterr().out
+    assert "1 document unchanged" in capsys.readouterr().out
 
 
 def test_filters_narrow_a_search(place, capsys):

@@ -199,6 +199,8 @@ def test_models_are_kept_in_a_folder_that_can_be_one(tmp_path):
         (lambda rag: rag.add_texts(["a", "b"], ids=["1", "1"]), "unique"),
         (lambda rag: rag.search("x", rerank=True), "rerank_model"),
         (lambda rag: rag.feedback("x", 1, 7), "a vote is"),
+        (lambda rag: rag.feedback("x", 10_000, 1), "no passage 10000, so the vote was not stored"),
+        (lambda rag: rag.feedback("x", "1", 1), "no passage '1'"),
         (lambda rag: rag.search("x", modality=3), "modality is one or several of"),
         (lambda rag: rag.ingest(["a.pdf", "b.pdf"]), r"rag.ingest\(\*files\)"),
         (lambda rag: rag.ingest(""), "a source is a file, a folder"),  # else the folder one is in

@@ -39,7 +39,7 @@ from ultrafast_rag.remote.address import is_address, stored_name
 from ultrafast_rag.search.asked import Asked
 from ultrafast_rag.search.query_cache import QueryCache, frozen, normalised, writer_key
 from ultrafast_rag.search.searcher import check_query, read_query
-from ultrafast_rag.types import TEXT_SPACE, Answer, Documents, Facts, Hit, Hits, IngestReport, Leaf, ProgressState, Table
+from ultrafast_rag.types import TEXT_SPACE, Answer, Documents, Facts, Hit, Hits, IngestReport, Leaf, ProgressState, Table, counted
 
 if TYPE_CHECKING:  # imported where they are used: a question needs none of them
     from ultrafast_rag.answer.chat import Chat
@@ -479,11 +479,15 @@ class UltraFastRAG(Parts):
         return False
 
     def feedback(self, question: str, chunk_id: int | None, vote: int) -> None:
-        """Store a thumbs up (+1) or down (-1) for an answer, or for one of its passages."""
+        """Store a thumbs up (+1) or down (-1) for an answer, or for one of its passages (`hit.chunk_id`)."""
         if vote not in (-1, 1):
             raise ConfigError(f"a vote is 1 or -1, not {vote}")
         if why := unstorable(question):
             raise ConfigError(f"the question {why}")
+        if chunk_id is not None and not (isinstance(chunk_id, int) and self._store.chunks([chunk_id])):
+            raise ConfigError(
+                f"no passage {chunk_id!r}, so the vote was not stored; give the chunk_id of a hit, or None for the whole answer"
+            )
         self._store.add_feedback(question, chunk_id, vote)
         if chunk_id is None:
             self.semantic_cache.feedback(question, vote > 0)
@@ -681,4 +685,5 @@ class UltraFastRAG(Parts):
         if self._store.closed:
             return f"UltraFastRAG({str(self._store.folder)!r}: closed)"
         counts = self._store.counts()
-        return f"UltraFastRAG({str(self._store.folder)!r}: {counts['documents']} documents, {counts['chunks']} chunks)"
+        held = f"{counted(counts['documents'], 'document')}, {counted(counts['chunks'], 'chunk')}"
+        return f"UltraFastRAG({str(self._store.folder)!r}: {held})"

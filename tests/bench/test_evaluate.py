@@ -74,7 +74,7 @@ def test_thumbs_are_judgements_kept_in_the_index(tmp_path):
         hit = rag.search("Who painted the door?", k=1)[0]
         rag.feedback("Who painted the door?", hit.chunk_id, 1)
         rag.feedback("Who painted the tower?", hit.chunk_id, -1)
-        rag.feedback("Who painted it?", 10_000, 1)  # a passage that is gone
+        rag._store.add_feedback("Who painted it?", 10_000, 1)  # for a passage that is gone since
     with UltraFastRAG(tmp_path / "index", **SETTINGS) as rag:
         (question,) = voted(rag._store)
         assert (question.question, question.source) == ("Who painted the door?", hit.source)

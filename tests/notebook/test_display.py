@@ -14,7 +14,7 @@ from PIL import Image
 
 from ultrafast_rag.errors import StorageError
 from ultrafast_rag.notebook import display, markup
-from ultrafast_rag.types import Answer, Citation, Evidence, Hit, Hits, IngestReport, Table
+from ultrafast_rag.types import Answer, Citation, Evidence, Facts, Hit, Hits, IngestReport, Table
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -253,6 +253,25 @@ def test_same_objects_read_well_as_plain_text():
     assert str(Table([{"a": 1, "b": 0.12345}, {"a": 20_000}], "T")).splitlines() == [
         "T", "     a      b", "------  -----", "     1  0.123", "20,000",
     ]  # fmt: skip
+
+
+def test_a_table_breaks_long_cells_in_a_narrow_terminal_and_nowhere_else(monkeypatch):
+    table = Table([{"n": 7, "reason": "the quick brown fox jumps over the lazy dog", "to do": "nothing"}])
+    assert str(table).splitlines()[2] == "7  the quick brown fox jumps over the lazy dog  nothing"
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "40")
+    assert str(table).splitlines() == [
+        "n  reason                        to do",
+        "-  ----------------------------  -------",
+        "7  the quick brown fox jumps     nothing",
+        "   over the lazy dog",
+    ]
+
+
+def test_what_stats_tells_takes_a_row_for_each_part_where_it_is_long():
+    facts = Facts(documents=1, spent={}, latency={f"stage {n}": {"count": n, "p50_ms": 1.5, "of": None} for n in range(6)})
+    assert [row["what"] for row in facts.table()] == ["documents", *(f"latency: stage {n}" for n in range(6))]
+    assert facts.table()[-1]["value"] == "count 5, p50 ms 1.5"
 
 
 def test_import_brings_in_nothing_heavy():

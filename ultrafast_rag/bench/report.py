@@ -19,7 +19,7 @@ import numpy as np
 from ultrafast_rag.bench.testset import passages
 from ultrafast_rag.index.store import Store
 from ultrafast_rag.language.terms import detect, words_of
-from ultrafast_rag.types import TEXT_SPACE, Document, Table, Vectors
+from ultrafast_rag.types import TEXT_SPACE, Document, Table, Vectors, counted
 
 SHOWN = 20  # page numbers, or names, listed in a row
 SAME = 0.5  # of the smaller document's passages stand in the other word for word: said to be a duplicate
@@ -41,7 +41,8 @@ def data_report(store: Store, before: Store | None = None) -> Table:
         rows += _of_document(document, store.failures(document.id), texts.get(document.id, {}))
     rows += _duplicates({document.id: document for document in documents}, texts)
     counts = Counter(str(row["finding"]) for row in rows)
-    notes = (f"{len(documents)} documents; " + ", ".join(f"{count} {finding}" for finding, count in counts.items()),)
+    found = ", ".join(f"{finding} {count}" for finding, count in counts.items())
+    notes = (f"{counted(len(documents), 'document')}; findings: {found or 'none'}",)
     return Table(rows, "The data", notes=notes)
 
 

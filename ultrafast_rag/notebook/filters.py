@@ -12,7 +12,7 @@ from ultrafast_rag.types import MODALITIES
 
 _SOURCES = 500  # chosen: a longer list is not scrolled, and slows the page
 _PAGES = re.compile(r"\s*(\d{1,6})\s*(?:(?:-|–|to)\s*(\d{1,6})\s*)?")
-_FITS = {"width": "auto", "max_width": "100%"}
+_FITS = {"width": "auto", "max_width": "calc(100% - 4px)"}  # without its margins
 
 
 class Filters:

@@ -22,7 +22,7 @@ STYLE = """<style>
 .ufr-panel .ufr-cite{font-size:11px;font-weight:700;padding:0 5px;border-radius:8px;vertical-align:super;line-height:1.4;
 cursor:pointer;color:inherit;background:rgba(76,141,214,.22);border:1px solid rgba(76,141,214,.6)}
 .ufr-stale .widget-html-content{opacity:.5}
-.ufr-panel .widget-html-content{line-height:normal;overflow:visible}
+.ufr-panel .widget-html-content{line-height:normal;overflow:visible;min-width:0}
 .ufr-panel .widget-html{height:auto;max-width:100%}
 </style>"""  # the one style sheet; where a front end drops it, everything still works
 WIDE = {"max_width": "980px", "width": "100%"}

@@ -30,7 +30,7 @@ from ultrafast_rag.notebook.picture_question import PictureQuestion, thumbnail
 from ultrafast_rag.notebook.platform import detect
 from ultrafast_rag.notebook.talk import REMEMBERED, Talk, Turn
 from ultrafast_rag.notebook.watch import MonitorWidget
-from ultrafast_rag.types import Answer, Hits
+from ultrafast_rag.types import Answer, Hits, counted
 
 __all__ = ["IngestWidget", "MonitorWidget", "SearchWidget", "show"]
 
@@ -318,7 +318,7 @@ class SearchWidget(Panel):
         self.shown.vote(value)
 
     def __repr__(self) -> str:
-        return f"SearchWidget({len(self.answers)} questions asked; without a notebook front end use rag.query(...))"
+        return f"SearchWidget({counted(len(self.answers), 'question')} asked; without a notebook front end use rag.query(...))"
 
 
 def _takes(function: Callable[..., Any], name: str) -> bool:

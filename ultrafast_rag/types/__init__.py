@@ -44,12 +44,12 @@ from ultrafast_rag.types.elements import (
     Vectors,
     moments_of,
 )
-from ultrafast_rag.types.shown import HTML_REPRS, Documents, Facts, Table, cell_text, visible
+from ultrafast_rag.types.shown import HTML_REPRS, Documents, Facts, Table, cell_text, counted, visible
 
 __all__ = [
     "DESCRIBES", "HTML_REPRS", "MODALITIES", "MOMENTS", "PAGE_HEAD", "TEXT_SPACE", "VISUAL_SPACE", "Answer", "BBox",
     "Chunk", "ChunkIds", "Citation", "Completion", "Document", "Documents", "Element", "ElementKind", "Evidence",
     "EvidenceSource", "Facts", "Hit", "Hits", "IngestReport", "Leaf", "Mask", "Modality", "Near", "Part", "PartCommit", "Passage",
     "Point", "Progress", "ProgressState", "Ranking", "Reading", "Record", "Segment", "Stat", "Table", "Unencoded", "Usage",
-    "Vectors", "Words", "cell_text", "moments_of", "visible",
+    "Vectors", "Words", "cell_text", "counted", "moments_of", "visible",
 ]  # fmt: skip

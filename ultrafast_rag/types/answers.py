@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ultrafast_rag.types.elements import BBox, ChunkIds, Modality, moments_of
-from ultrafast_rag.types.shown import html_of, visible
+from ultrafast_rag.types.shown import counted, html_of, visible
 
 _BY_CONTENT = re.compile(r"[0-9a-f]{16}")  # how `add_texts` names a text that was given no id
 
@@ -246,9 +246,10 @@ class IngestReport:
 
     def __str__(self) -> str:
         head = (
-            f"{self.documents} documents, {self.pages} pages, {self.chunks} chunks in {self.seconds:.2f} s "
+            f"{counted(self.documents, 'document')}, {counted(self.pages, 'page')}, "
+            f"{counted(self.chunks, 'chunk')} in {self.seconds:.2f} s "
             f"({self.pages_per_minute:.0f} pages/min); {self.embedded} embedded, "
-            f"{self.cache_hits} from the cache, {self.unchanged} documents unchanged"
+            f"{self.cache_hits} from the cache, {counted(self.unchanged, 'document')} unchanged"
         )
         state = [] if self.complete else ["not complete: run the same ingest again to go on"]
         if self.refined < 1:
