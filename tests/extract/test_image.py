@@ -177,6 +177,16 @@ def test_ocr_reads_a_page_that_lies_on_its_side_or_upside_down(tmp_path: Path, t
 
 
 @needs_tesseract
+def test_ocr_leaves_out_a_drawing_taken_for_letters_and_keeps_a_page_that_is_faint() -> None:
+    def table(sure: float) -> str:
+        lines = [("ARE CLOSED to visitors", sure), ("an ha", 40), ("Keep 15 metres", sure)]
+        words = [(n, word, p) for n, (line, p) in enumerate(lines) for word in line.split()]
+        return "\n".join(["head", *(f"5\t1\t1\t1\t{n}\t1\t0\t0\t9\t9\t{p}\t{word}" for n, word, p in words)])
+
+    assert ocr._from_table(table(96)).text == "ARE CLOSED to visitors\nKeep 15 metres"
+    assert "an ha" in ocr._from_table(table(45)).text
+
+
 def test_ocr_makes_no_words_of_texture() -> None:
     buffer = io.BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 2, (300, 400), dtype=np.uint8) * 255).save(buffer, "PNG")

@@ -8,7 +8,7 @@ import pytest
 from ultrafast_rag.config import Config
 from ultrafast_rag.errors import CorruptError, EncryptedError, ExtractionError
 from ultrafast_rag.extract import ocr
-from ultrafast_rag.extract.pdf.figures import _CELL, _clusters
+from ultrafast_rag.extract.pdf.figures import _CELL, _begun, _clusters
 from ultrafast_rag.extract.pdf.reader import PdfExtractor, page_head, render_page
 from ultrafast_rag.extract.pdf.words import Vocabulary, join_lines, readable
 from ultrafast_rag.types import Element
@@ -416,6 +416,11 @@ def test_pdf_page_head_names_what_runs_over_every_page_and_what_opens_this_one(t
         assert head.startswith(f"Tide Company, consolidated statements\nPart {number} of the report\nThe valve")
         assert 200 < len(head) <= 260
         assert head.split()[-1] in PROSE.split()
+
+
+def test_what_stands_around_a_figure_ends_with_a_whole_word():
+    assert _begun("The keeper climbs. " * 20).endswith("The keeper climbs. The keeper …")
+    assert _begun("灯" * 400) == "灯" * 300 + " …"
 
 
 def test_pdf_page_head_takes_a_tables_heads_and_no_row_of_figures():

@@ -16,12 +16,14 @@ import os
 import shutil
 import subprocess
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ultrafast_rag.errors import CorruptError, ExtractionError
 
 _SURE = 60.0  # percent; below, the picture may be turned
 _LEAST = 35.0  # below, what was read are not words
+_DOUBTED = 50.0  # a line below is a drawing taken for letters ("an ha", 40, of a bird), where the rest is read well
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +106,19 @@ def _read(image_bytes: bytes, language: str, timeout_s: float) -> Reading:
 
 def _from_table(table: str) -> Reading:
     """From tesseract's tsv: level, page, block, paragraph, line, word, four of its box, confidence, text."""
-    paragraphs: dict[tuple[str, ...], dict[str, list[str]]] = {}
-    letters, weighed = 0, 0.0
+    paragraphs: dict[tuple[str, ...], dict[str, list[tuple[str, float]]]] = {}
     for row in table.splitlines()[1:]:
         cells = row.split("\t", 11)
         if len(cells) == 12 and cells[0] == "5" and (word := cells[11].strip()):
-            paragraphs.setdefault(tuple(cells[1:4]), {}).setdefault(cells[4], []).append(word)
-            letters, weighed = letters + len(word), weighed + len(word) * float(cells[10])
-    text = "\n\n".join("\n".join(" ".join(words) for words in lines.values()) for lines in paragraphs.values())
-    return Reading(text, weighed / max(letters, 1))
+            paragraphs.setdefault(tuple(cells[1:4]), {}).setdefault(cells[4], []).append((word, float(cells[10])))
+    confidence = _confidence(word for lines in paragraphs.values() for line in lines.values() for word in line)
+    least = _DOUBTED if confidence >= _SURE else 0.0
+    kept = [[line for line in lines.values() if _confidence(line) >= least] for lines in paragraphs.values()]
+    text = "\n\n".join("\n".join(" ".join(word for word, _ in line) for line in lines) for lines in kept if lines)
+    return Reading(text, confidence)
+
+
+def _confidence(words: Iterable[tuple[str, float]]) -> float:
+    """The mean over the letters of (word, percent)."""
+    letters = [(len(word), sure) for word, sure in words]
+    return sum(count * sure for count, sure in letters) / max(1, sum(count for count, _ in letters))

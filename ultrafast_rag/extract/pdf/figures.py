@@ -304,7 +304,7 @@ def _surrounding(box: BBox, caption: str, groups: Sequence[Sequence[Line]], take
             if found := mention.search(text):
                 start = max(text.rfind(". ", 0, found.start()) + 1, found.start() - 150, 0)
                 start = start and text.find(" ", start) + 1
-                return text[start : start + 300].strip()
+                return _begun(text[start:].strip())
     near = [
         (min(abs(group[-1].y1 - box[1]), abs(group[0].y0 - box[3])), group)
         for group in left
@@ -312,4 +312,12 @@ def _surrounding(box: BBox, caption: str, groups: Sequence[Sequence[Line]], take
     ]
     if not near or min(near, key=lambda pair: pair[0])[0] > 80:
         return ""
-    return join_lines([line.text for line in min(near, key=lambda pair: pair[0])[1]])[:300]
+    return _begun(join_lines([line.text for line in min(near, key=lambda pair: pair[0])[1]]))
+
+
+def _begun(text: str) -> str:
+    """The first 300 characters, in whole words where it has any."""
+    if len(text) <= 300:
+        return text
+    words = text[:300].rpartition(" ")[0]
+    return f"{words if len(words) > 200 else text[:300]} …"
