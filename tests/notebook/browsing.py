@@ -125,7 +125,7 @@ def until(happens, seconds=WAIT_S, say=lambda: ""):
         try:
             if found := happens():
                 return found
-        except WebDriverException:
+        except (WebDriverException, OSError):
             pass
         time.sleep(0.2)
     pytest.fail(f"did not happen within {seconds} s. {say()}")
@@ -168,8 +168,16 @@ class Page:
     def open(self, address, token, path):
         self.driver.get(f"{address}/doc/tree/{path}?token={token}&reset")
         until(lambda: self.find(".jp-NotebookPanel .jp-CodeCell"), WAIT_S)
-        # run before its kernel is there, a notebook asks which kernel to take
+        # run before its kernel is there, a notebook asks which kernel to take; the mark alone says idle without one, too
+        until(lambda: self.has_kernel(f"{address}/api/kernels?token={token}"), 90, self.kernel)
         until(lambda: self.find(".jp-Notebook-ExecutionIndicator[data-status='idle']"), 90, self.kernel)
+
+    def has_kernel(self, url):
+        """Whether a kernel waits for work; a page that was open before it knew any asks for one, and gets the one it offers."""
+        for button in self.find(".jp-Dialog .jp-mod-accept"):
+            button.click()
+        with urllib.request.urlopen(url, timeout=5) as reply:
+            return any(kernel["execution_state"] == "idle" for kernel in json.load(reply))
 
     def kernel(self):
         """What the notebook says of its kernel."""
