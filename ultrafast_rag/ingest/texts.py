@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -53,7 +54,8 @@ def _check(texts: Sequence[str], ids: Sequence[str] | None, metadata: Sequence[M
                 if why := unstorable(name) or unstorable(part):
                     raise ConfigError(f"{what}[{n}]{f'[{name!r}]' if name else ''} {why}")
     if ids is not None and len(set(ids)) < len(ids):
-        raise ConfigError("ids must be unique; some are given twice")
+        ((twice, _),) = Counter(ids).most_common(1)
+        raise ConfigError(f"ids must be unique; {twice!r:.80} is given twice")
 
 
 def commit_passages(

@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 from ultrafast_rag.errors import ExtractionError
 
 PORT = 443  # of https; no other is spoken to
+BY_HAND = "download the file and ingest that"  # what to do where an address is not fetched from
 MOST_CHARACTERS = 2000  # of an address; chosen: old browsers stop at 2 083
 _UNUSABLE = re.compile(r"[\x00-\x20\x7f-\x9f\\<>\"{}|^`\ud800-\udfff]|%(?![0-9a-fA-F]{2})")
 _HOST = re.compile(r"(?=.{1,253}$)(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9])?\.)*[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", re.I)
@@ -49,13 +50,13 @@ def parse_address(url: str, *, ports: frozenset[int] = frozenset({PORT})) -> Add
     except ValueError as error:
         raise ExtractionError(f"this is not an address: {error}") from error
     if parts.scheme.lower() != "https":
-        raise ExtractionError(f"only https addresses are fetched, not {parts.scheme.lower()}; download the file and ingest that")
+        raise ExtractionError(f"only https addresses are fetched, not {parts.scheme.lower()}; {BY_HAND}")
     if "@" in parts.netloc:
-        raise ExtractionError("the address holds a user name or password; download the file and ingest that")
+        raise ExtractionError(f"the address holds a user name or password; {BY_HAND}")
     if port is None and parts.netloc.endswith(":"):
         raise ExtractionError("the address ends its host with a colon and no port")
     if (port := PORT if port is None else port) not in ports:
-        raise ExtractionError(f"only port {PORT} is fetched from, not {port}; download the file and ingest that")
+        raise ExtractionError(f"only port {PORT} is fetched from, not {port}; {BY_HAND}")
     path = parts.path or "/"
     target = urlunsplit(("", "", path, parts.query, ""))
     host = _host(parts.hostname or "")
@@ -79,7 +80,7 @@ def _host(host: str) -> str:
         pass
     else:
         if "%" in host or not public(literal):
-            raise ExtractionError(f"{host} is not a public address")
+            raise ExtractionError(f"{host} is not a public address; {BY_HAND}")
         return f"[{address}]" if address.version == 6 else str(address)
     try:
         name = unicodedata.normalize("NFKC", host).encode("idna").decode("ascii").lower().rstrip(".")
@@ -91,7 +92,7 @@ def _host(host: str) -> str:
     if last.isdigit() or re.fullmatch(r"0x[0-9a-f]*", last):
         raise ExtractionError(f"{host} is a number in disguise, not the name of a host")
     if "." not in name or f".{name}".endswith(_LOCAL_NAMES):
-        raise ExtractionError(f"{host} is a name of this network alone; download the file and ingest that")
+        raise ExtractionError(f"{host} is a name of this network alone; {BY_HAND}")
     return name
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from urllib.parse import urljoin
 
 from ultrafast_rag.errors import ExtractionError, StorageError
-from ultrafast_rag.remote.address import PORT, Address, file_name, kept_at, parse_address, public, stored_name
+from ultrafast_rag.remote.address import BY_HAND, PORT, Address, file_name, kept_at, parse_address, public, stored_name
 
 MOST_BYTES = 300_000_000  # twice the largest PDF of the public sets we read
 MOST_REDIRECTS = 5  # chosen: shorteners and mirrors take two or three
@@ -90,7 +90,7 @@ class Fetcher:
                 raise ExtractionError(f"{address.host} could not be read: {error or type(error).__name__}") from error
             finally:
                 connection.close()
-        raise ExtractionError(f"the address leads on more than {MOST_REDIRECTS} times")
+        raise ExtractionError(f"the address leads on more than {MOST_REDIRECTS} times; {BY_HAND}")
 
     def _connect(self, address: Address, deadline: float) -> _Pinned:
         """A connection to the first address of the host, once all of them were looked at."""
@@ -99,18 +99,21 @@ class Fetcher:
         except (OSError, UnicodeError) as error:
             raise ExtractionError(f"the host {address.host} is not known here: {error}; is there a network?") from error
         if not found or not all(self._reachable(ip) for ip in found):
-            raise ExtractionError(f"{address.host} does not lead to public addresses only, so it is not asked")
+            raise ExtractionError(f"{address.host} does not lead to public addresses only, so it is not asked; {BY_HAND}")
         left = min(SILENT_S, max(0.1, deadline - time.monotonic()))
         return _Pinned(address, found[0], timeout_s=left, tls=self._tls or ssl.create_default_context())
 
     def _check(self, reply: http.client.HTTPResponse, address: Address) -> None:
         if reply.status != 200:
-            raise ExtractionError(f"{address.host} answers {reply.status} {reply.reason}: the file is not to be had there")
+            raise ExtractionError(
+                f"{address.host} answers {reply.status} {reply.reason}; open the address in a browser to see what is there"
+            )
         if (reply.getheader("Content-Encoding") or "identity").lower() != "identity":
-            raise ExtractionError(f"{address.host} sends the file compressed although it was asked not to")
+            raise ExtractionError(f"{address.host} sends the file compressed although it was asked not to; {BY_HAND}")
         length = reply.getheader("Content-Length") or ""
         if length.isdigit() and int(length) > self._most_bytes:
-            raise ExtractionError(f"the file has {int(length) / 1e6:.0f} MB; {self._most_bytes / 1e6:.0f} MB are fetched at most")
+            most_mb = self._most_bytes / 1e6
+            raise ExtractionError(f"the file has {int(length) / 1e6:.0f} MB, and {most_mb:.0f} MB are fetched at most; {BY_HAND}")
 
     def _keep(
         self, reply: http.client.HTTPResponse, url: str, folder: Path, deadline: float, stopping: Callable[[], bool]
@@ -128,9 +131,11 @@ class Fetcher:
                 while piece := reply.read1(_PIECE):
                     read += len(piece)
                     if read > self._most_bytes:
-                        raise ExtractionError(f"the file has more than {self._most_bytes / 1e6:.0f} MB, the most that is fetched")
+                        most_mb = self._most_bytes / 1e6
+                        raise ExtractionError(f"the file has more than {most_mb:.0f} MB, the most that is fetched; {BY_HAND}")
                     if time.monotonic() > deadline or stopping():
-                        raise ExtractionError(f"the file did not come within {self._most_seconds:.0f} s, or its time was up")
+                        seconds = self._most_seconds
+                        raise ExtractionError(f"the file did not come within {seconds:.0f} s, or its time was up; {BY_HAND}")
                     _write(file, piece, folder)
             length = reply.getheader("Content-Length") or ""
             if length.isdigit() and int(length) != read:

@@ -364,7 +364,9 @@ def serve(rag: UltraFastRAG, serving: Serving, *, index: Path, say: Callable[[st
         # asyncio does so for its own sockets alone; without it each answer waits 40 ms for the caller's acknowledgement
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     except OSError as error:
-        raise ConfigError(f"cannot listen on {serving.host}, port {serving.port}: {error.strerror or error}") from error
+        raise ConfigError(
+            f"cannot listen on {serving.host}, port {serving.port}: {error.strerror or error}; name another (0: any free one)"
+        ) from error
     say(f"serving on http://{serving.host}:{listening.getsockname()[1]}")
     with listening, _signals_end_here():
         server.run(sockets=[listening])

@@ -27,7 +27,7 @@ class Readable:
     def __init__(self, roots: Sequence[Path], uploads: Path) -> None:
         for root in roots:
             if not root.expanduser().is_dir():
-                raise ConfigError(f"--root {root} is no folder")
+                raise ConfigError(f"--root {root} is no folder; name one that is there")
         self._roots = [os.path.realpath(root.expanduser()) for root in roots]
         self._uploads = Path(os.path.realpath(uploads.expanduser()))
         self._prefixes = [root.rstrip(os.sep) + os.sep for root in (*self._roots, str(self._uploads))]

@@ -12,6 +12,7 @@ from ultrafast_rag.errors import ConfigError, VectorStoreError
 from ultrafast_rag.types import Point
 
 BATCH, WORKERS = 64, 4  # qdrant-client's own default batch, and as many at once as a small server has cores
+OTHER_SIZE = "name another, or use the model that this one was filled with"  # what to do about vectors of another size
 TRIES, PAUSE_S = 4, 0.25  # of one batch; the pause doubles: 0.25, 0.5 and 1 s
 
 

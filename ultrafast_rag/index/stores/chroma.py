@@ -17,7 +17,7 @@ import numpy as np
 
 from ultrafast_rag.errors import ConfigError, IndexLockedError, IndexStateError, UltraFastRAGError, VectorStoreError, require
 from ultrafast_rag.index.lock import WriterLock
-from ultrafast_rag.index.stores.batches import WORKERS, check_asked, check_points, send
+from ultrafast_rag.index.stores.batches import OTHER_SIZE, WORKERS, check_asked, check_points, send
 from ultrafast_rag.remote.secrets import Secret
 from ultrafast_rag.types import Near, Point, Vectors
 
@@ -50,7 +50,9 @@ class ChromaStore:
                 self._largest = self._client.get_max_batch_size()
             held = (self._points.metadata or {}).get(_DIM)
             if held != dim:
-                raise IndexStateError(f"Chroma's collection {collection} holds vectors of {held} numbers, not {dim}")
+                raise IndexStateError(
+                    f"Chroma's collection {collection} holds vectors of {held} numbers, not {dim}; {OTHER_SIZE}"
+                )
             undo.pop_all()
 
     def _open(self, folder: Path | None) -> Any:

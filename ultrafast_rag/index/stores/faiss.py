@@ -16,7 +16,7 @@ import numpy as np
 from ultrafast_rag.errors import IndexStateError
 from ultrafast_rag.index.dense import DenseIndex
 from ultrafast_rag.index.store import Store
-from ultrafast_rag.index.stores.batches import check_asked, check_points
+from ultrafast_rag.index.stores.batches import OTHER_SIZE, check_asked, check_points
 from ultrafast_rag.types import TEXT_SPACE, Chunk, Near, PartCommit, Point, Record, Vectors
 
 AT_ONCE = 1024  # points in a transaction
@@ -33,7 +33,7 @@ class FaissStore:
         held = self._store.get_meta(_DIM)
         if held not in (None, dim):
             self._store.close()
-            raise IndexStateError(f"{folder} holds vectors of {held} numbers, not {dim}")
+            raise IndexStateError(f"{folder} holds vectors of {held} numbers, not {dim}; {OTHER_SIZE}")
         self._dense = DenseIndex(self._store, TEXT_SPACE, folder=folder)
 
     def add(self, points: Sequence[Point], *, quiet: bool = True) -> None:

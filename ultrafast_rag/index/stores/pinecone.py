@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ultrafast_rag.errors import ConfigError, IndexStateError, UltraFastRAGError, VectorStoreError, require
-from ultrafast_rag.index.stores.batches import WORKERS, check_asked, check_points, send
+from ultrafast_rag.index.stores.batches import OTHER_SIZE, WORKERS, check_asked, check_points, send
 from ultrafast_rag.remote.secrets import Secret
 from ultrafast_rag.types import Near, Point, Vectors
 
@@ -37,7 +37,7 @@ class PineconeStore:
             undo.pop_all()
         if about.dimension != dim:
             self.close()
-            raise IndexStateError(f"Pinecone's index holds vectors of {about.dimension} numbers, not {dim}")
+            raise IndexStateError(f"Pinecone's index holds vectors of {about.dimension} numbers, not {dim}; {OTHER_SIZE}")
         hybrid = ("words", "alpha") if about.metric == "dotproduct" else ()
         self.capabilities = frozenset({"filter", "persistent", "parallel", *hybrid})
 

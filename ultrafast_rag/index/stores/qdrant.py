@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ultrafast_rag.errors import IndexStateError, VectorStoreError, require
-from ultrafast_rag.index.stores.batches import WORKERS, check_asked, check_points, send
+from ultrafast_rag.index.stores.batches import OTHER_SIZE, WORKERS, check_asked, check_points, send
 from ultrafast_rag.remote.secrets import Secret
 from ultrafast_rag.types import Near, Point, Vectors
 
@@ -61,7 +61,9 @@ class QdrantStore:
             held = self._client.get_collection(self._name).config.params.vectors
             size = held[_DENSE].size if isinstance(held, dict) and _DENSE in held else None
             if size != self._dim:
-                raise IndexStateError(f"Qdrant's collection {self._name} holds vectors of {size} numbers, not {self._dim}")
+                raise IndexStateError(
+                    f"Qdrant's collection {self._name} holds vectors of {size} numbers, not {self._dim}; {OTHER_SIZE}"
+                )
             return
         int8 = models.ScalarQuantizationConfig(type=models.ScalarType.INT8, quantile=QUANTILE, always_ram=True)
         self._client.create_collection(

@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ultrafast_rag.errors import ConfigError, IndexStateError, UltraFastRAGError, VectorStoreError, require
-from ultrafast_rag.index.stores.batches import WORKERS, check_asked, check_points, send
+from ultrafast_rag.index.stores.batches import OTHER_SIZE, WORKERS, check_asked, check_points, send
 from ultrafast_rag.remote.secrets import Secret
 from ultrafast_rag.types import Near, Point, Vectors
 
@@ -54,7 +54,7 @@ class WeaviateStore:
             self._known |= {each.name for each in config.properties}
             if config.description != f"{_DIM}{dim}":
                 held = str(config.description).removeprefix(_DIM)
-                raise IndexStateError(f"Weaviate's collection {name} holds vectors of {held} numbers, not {dim}")
+                raise IndexStateError(f"Weaviate's collection {name} holds vectors of {held} numbers, not {dim}; {OTHER_SIZE}")
             undo.pop_all()
 
     def _connect(self, url: str, grpc_url: str | None, timeout_s: float) -> Any:

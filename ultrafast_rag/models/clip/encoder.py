@@ -184,7 +184,9 @@ def open_image_encoder(config: Config, plan: DevicePlan | None = None, *, progre
     back to the plan's type in torch, with a note. Raises WeightsError, ConfigError, EncodingError.
     """
     if config.image_model is None:
-        raise ConfigError("image_model is None: pictures are switched off")
+        raise ConfigError(
+            "image_model is None: pictures are switched off; set Config(image_model=...) to a CLIP model or its folder"
+        )
     plan = plan or plan_device(config)
     name, load, converts = _loader(config, plan, progress)
     notes = _card_notes(config)

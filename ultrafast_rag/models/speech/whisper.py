@@ -244,7 +244,7 @@ def open_transcriber(config: Config, plan: DevicePlan | None = None) -> Transcri
     be had falls back to the plan's type, with a note. Raises WeightsError, MissingExtraError, ConfigError.
     """
     if config.speech_model is None:
-        raise ConfigError("speech_model is None: transcription is switched off")
+        raise ConfigError("speech_model is None: transcription is switched off; set Config(speech_model='base') or a folder")
     plan = plan or plan_device(config)
     device = plan.devices[-1]
     precisions = [plan.dtype] if plan.quantization == "none" else [plan.quantization, plan.dtype]
