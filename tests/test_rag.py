@@ -210,6 +210,7 @@ def test_models_are_kept_in_a_folder_that_can_be_one(tmp_path):
         (lambda rag: rag.export(Path.cwd()), "is a folder; name the .tar"),
         (lambda rag: rag.page(3), "page takes a hit"),
         (lambda rag: UltraFastRAG(3), "an index's folder is a path"),
+        (lambda rag: UltraFastRAG(use_quantization="no"), "use_quantization is True or False, not 'no'"),
         (lambda rag: UltraFastRAG(config={"k": 3}), "config takes a Config"),
     ],
 )

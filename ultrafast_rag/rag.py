@@ -88,6 +88,8 @@ class UltraFastRAG(Parts):
         gemini_api_key: str | None = None,
         **settings: Any,
     ) -> None:
+        if not isinstance(use_quantization, bool | None):
+            raise ConfigError(f"use_quantization is True or False, not {use_quantization!r:.80}; quantization= takes a kind")
         if use_quantization is not None:
             settings.setdefault("quantization", "8bit" if use_quantization else "none")
         if not isinstance(config, Config | None):

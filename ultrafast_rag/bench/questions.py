@@ -92,7 +92,8 @@ def load_questions(path: Path | str) -> list[Question]:
             raise ConfigError(f'{path}: expected a list of objects with a "question" each')
         return [_question(row) for row in rows]
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{path} cannot be read as a list of questions: {error}") from error
+        why = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{path} cannot be read as a list of questions: {why}") from error
 
 
 def _rows_of(path: Path) -> Any:

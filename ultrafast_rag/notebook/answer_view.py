@@ -47,7 +47,7 @@ class AnswerView(Panel):
         self.card.value = above + drawn
         hits = found if isinstance(found, Hits) else found.hits
         whole = "these passages" if isinstance(found, Hits) else "the whole answer"
-        listed = [(f"{n}. {markup.clip(hit.where, 60)}", hit.chunk_id) for n, hit in enumerate(hits, 1)]
+        listed = [(f"{n}. {markup.clip(hit.where, 60)}", hit.chunk_id) for n, hit in enumerate(hits, 1) if hit.chunk_id > 0]
         self.about.options = [(whole, 0), *listed]
         self.about.value = 0
         cited: list[tuple[int, Citation | Hit]] = [] if isinstance(found, Hits) else [(c.number, c) for c in found.citations]

@@ -261,7 +261,8 @@ def read_query(query: str | bytes | os.PathLike[str], *, media_type: Callable[[P
     try:
         return Path(query).read_bytes()
     except (OSError, ValueError) as error:
-        raise ConfigError(f"the picture {query!s} cannot be read: {error}") from error
+        why = getattr(error, "strerror", None) or error
+        raise ConfigError(f"the picture {query!s} cannot be read: {why}; give its path, or its bytes") from error
 
 
 def check_query(

@@ -75,7 +75,7 @@ def decode(image: bytes, spec: PixelSpec, *, max_pixels: int) -> Pixels:
 
     MissingExtraError for HEIC without its extra: a question's picture comes as it is, an index holds JPEG and PNG.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
         with warnings.catch_warnings():
@@ -86,6 +86,8 @@ def decode(image: bytes, spec: PixelSpec, *, max_pixels: int) -> Pixels:
                     raise CorruptError(f"the picture has {size} pixels, over the limit of {max_pixels}")
                 picture.draft("RGB", (2 * spec.edge, 2 * spec.edge))
                 rgb = ImageOps.exif_transpose(_on_white(picture))  # a query may come straight from a phone
+    except UnidentifiedImageError as error:
+        raise CorruptError("the bytes are no picture; give one as jpg, png, webp, tiff, bmp, gif, avif or heic") from error
     except (*_BROKEN, Image.DecompressionBombError) as error:
         raise CorruptError(f"the picture cannot be decoded: {error}") from error
     return _fitted(rgb, spec)
