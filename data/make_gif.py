@@ -18,6 +18,7 @@ HERE = Path(__file__).resolve().parent
 TARGET = HERE / "images" / "panel.gif"
 STEPS = {"1_opened": 4, "2_answer": 7, "3_followed": 7, "4_page": 8, "5_picture": 6, "6_saved": 4, "7_ingested": 4}  # seconds
 SHOWN = (80, 80, 1130, 1330)  # of a screenshot: the notebook without the browser's surroundings
+ELSEWHERE = {"4_page": (80, 580, 1130, 1830), "6_saved": (0, 0, 1050, 1250)}  # where a step is to be seen instead
 SIZE, COLOURS = (756, 900), 64  # colours enough for a page of text; twice as many make the file half as large again
 MOST_BYTES = 1_000_000
 
@@ -35,7 +36,7 @@ def join(folder: Path, target: Path) -> None:
         if (path := folder / f"{name}.png").exists():
             with Image.open(path) as picture:
                 shown = picture.convert("RGB")
-            shown = shown.crop(SHOWN).resize(SIZE, Image.Resampling.LANCZOS)
+            shown = shown.crop(ELSEWHERE.get(name, SHOWN)).resize(SIZE, Image.Resampling.LANCZOS)
             frames.append(shown.quantize(COLOURS, dither=Image.Dither.NONE))
             times.append(seconds * 1000)
     if not frames:

@@ -119,7 +119,7 @@ def test_sample_questions_of_the_index_are_offered_and_asked(panel):
 def test_follow_ups_are_answered_from_evidence_and_the_history_is_shown(panel):
     panel.press("New conversation")
     panel.ask(FOUNDED)
-    panel.see("Agnes Thorvald")
+    until(lambda: FOUNDED in panel.card() and "Agnes Thorvald" in panel.card() and panel.button("Ask").is_enabled(), 60)
     keep(panel.page, "2_answer")
     panel.ask("more")
     panel.see("from the last answer's evidence")
@@ -151,6 +151,7 @@ def test_a_click_on_a_citation_opens_the_whole_page_marked_and_pages_turn(panel)
     )
     assert high > wide > 600  # a whole page, not a strip of it
     assert 0.01 < yellow < 0.3
+    panel.page.driver.execute_script("arguments[0].scrollIntoView({block: 'end'})", picture)
     keep(panel.page, "4_page")
     panel.press("Next page")
     until(lambda: panel.find("img[alt='larkholm_handbook.pdf, page 5']"), 60)
