@@ -36,7 +36,7 @@ def test_what_the_person_said_is_a_source_and_is_cited_as_that(rag):
     assert reply.answer["sources"][0] == "what you told me"
     assert reply.answer.citations[0].hit.chunk_id < 0
     assert reply.answer._repr_html_()  # evidence of what is no chunk is none
-    assert repr(chat) == "Chat('default': 2 turns; ask with chat.ask(...))"
+    assert repr(chat) == "Chat('default'; ask it by chat.ask(...))"
     assert chat.ask("What does the lamp of Kellow Point burn?").answer["sources"][0] != "what you told me"
 
 

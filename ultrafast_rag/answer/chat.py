@@ -16,7 +16,7 @@ from typing import Any, cast
 
 from ultrafast_rag.answer.conversation import follow_up
 from ultrafast_rag.answer.memory import Memory, MemoryConsolidator
-from ultrafast_rag.types import Answer, Hit, Hits, counted
+from ultrafast_rag.types import Answer, Hit, Hits
 
 TOLD, FOUND = "what you told me", "what was answered earlier"
 NOTE_IMPORTANCE, ANSWER_IMPORTANCE, REFUSAL_IMPORTANCE = 0.9, 0.5, 0.2  # chosen: notes stay longest, refusals go first
@@ -87,7 +87,7 @@ class Chat:
         self._kept: Memory | None = None
 
     def __repr__(self) -> str:
-        return f"Chat({self.session!r}: {counted(len(self.history), 'turn')}; ask with chat.ask(...))"
+        return f"Chat({self.session!r}; ask it by chat.ask(...))"
 
     def ask(self, question: str, **options: Any) -> Reply:
         """Answer one turn; options as in `rag.query`. "Remember that ..." and "forget ..." are done, not searched.
