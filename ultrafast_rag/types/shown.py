@@ -85,7 +85,7 @@ class Table(list[Mapping[str, Any]]):
         widths = _fitted(widths, numeric, shutil.get_terminal_size().columns if sys.stdout.isatty() else 0)
 
         def line(row: list[str]) -> str:
-            broken = [textwrap.wrap(c, w) or [""] for c, w in zip(row, widths)]
+            broken = [textwrap.wrap(c, max(1, w)) or [""] for c, w in zip(row, widths)]
             lines = [[c[at] if at < len(c) else "" for c in broken] for at in range(max(map(len, broken)))]
             padded = (((c.rjust(w) if n else c.ljust(w)) for c, w, n in zip(cut, widths, numeric)) for cut in lines)
             return "\n".join("  ".join(cut).rstrip() for cut in padded)
