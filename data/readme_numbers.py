@@ -58,6 +58,8 @@ SPEED: list[tuple[str, str, list[Get]]] = [
     ("one textbook of 117 pages, pages per minute", "ingest", rows_of("pages/min", "pages", 117)),
     ("peak memory of 2 000 pages above that of 200, MB", "ingest", [lambda d: d["memory"]["difference_mb"]]),
     ("ten public PDFs, pages per minute: LangChain, LlamaIndex, txtai, this", "peers", rows_of("pages/min", "system", *SYSTEMS)),
+    ('the same, seconds until a question finds its passage: LangChain, this, this with `encode="progressive"`', "peers",
+     rows_of("right passage s", "system", "langchain", "ultrafast_rag", "ultrafast_rag, progressive")),
     ("the same, ms per query", "peers", rows_of("query ms", "system", *SYSTEMS)),
     ("basic settings, default settings, pages per minute", "ablation",
      rows_of("pages/min", "settings", "basic", "+ index choice (default)")),
@@ -108,14 +110,22 @@ def shown(value: float) -> str:
     return str(int(float(text))) if "e" in text else text
 
 
+def cell(record: dict[str, Any], places: list[Get]) -> str:
+    """The numbers of one place in the table; none where the record is older than one of them."""
+    try:
+        return ", ".join(shown(get(record)) for get in places)
+    except (KeyError, ValueError):
+        return ""
+
+
 def tables() -> str:
     """Both tables as Markdown."""
     known = [machine for machine in MACHINES if any(machine in records(stem) for _, stem, _ in SPEED)]
     lines = [f"| what | {' | '.join(MACHINES[machine] for machine in known)} | from |", f"|---|{'---|' * len(known)}---|"]
     for what, stem, places in SPEED:
         if there := records(stem):
-            cells = [", ".join(shown(get(there[m][1])) for get in places) if m in there else "" for m in known]
-            names = ", ".join(f"`{there[m][0]}`" for m in known if m in there)
+            cells = [cell(there[m][1], places) if m in there else "" for m in known]
+            names = ", ".join(f"`{there[m][0]}`" for m, numbers in zip(known, cells) if numbers)
             lines.append(f"| {what} | {' | '.join(cells)} | {names} |")
     lines += ["", "| how right, on any machine | | from |", "|---|---|---|"]
     for what, stem, places in RIGHT:

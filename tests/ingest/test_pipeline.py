@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ultrafast_rag.config import Config
-from ultrafast_rag.ingest.pipeline import PARTS_AHEAD, Pipeline, Ports, _End, _Open
+from ultrafast_rag.ingest.pipeline import PARTS_AHEAD, SOONER, IngestStats, Pipeline, Ports, _End, _Open
 from ultrafast_rag.ingest.sources import Source
 from ultrafast_rag.models.device import GpuFacts, plan_device
 from ultrafast_rag.monitor import StageClock
@@ -96,3 +96,11 @@ def test_a_group_ends_at_the_devices_count_of_pictures(monkeypatch):
     monkeypatch.setattr(run, "_report", lambda *_: None)
     assert [len(group.parts) for group in run._grouped(iter([(document, part(n)) for n in range(5)]))] == [2, 2, 1]
     assert np.sum([len(group.parts) for group in run._grouped(iter([]))]) == 0
+
+
+def test_a_long_run_that_mostly_encoded_says_what_need_not_be_waited_for():
+    def notes(encode_s, seconds):
+        return IngestStats(notes={"a.pdf: page 2 is blank": None}).report({"extract": 9.0, "encode": encode_s}, seconds).notes
+
+    assert notes(30.0, 40.0) == ("a.pdf: page 2 is blank", SOONER)
+    assert notes(30.0, 70.0) == notes(8.0, 10.0) == ("a.pdf: page 2 is blank",)

@@ -29,6 +29,8 @@ from ultrafast_rag.types import Chunk, Element, IngestReport, Part, PartCommit, 
 PARTS_AHEAD = 24  # parts read but not yet encoded
 GROUPS_AHEAD = 2  # groups encoded but not yet committed
 NOTES_SHOWN = 20  # a screenful
+LONG_S = 20.0  # chosen: a shorter wait is not worth a word
+SOONER = 'most of the time went into encoding: with encode="progressive" documents can be searched while that goes on'
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,8 @@ class IngestStats:
     notes: dict[str, None] = field(default_factory=dict)
 
     def report(self, stage_seconds: Mapping[str, float], seconds: float) -> IngestReport:
-        """What the run did, for the user."""
+        """What the run did, for the user; of a long one that mostly encoded, what would not have to be waited for."""
+        waited = seconds > LONG_S and stage_seconds.get("encode", 0.0) > seconds / 2
         return IngestReport(
             documents=self.documents,
             pages=self.parts,
@@ -73,7 +76,7 @@ class IngestStats:
             cache_hits=self.cache_hits,
             unchanged=self.unchanged,
             failed=tuple(self.failed),
-            notes=self.shown_notes(),
+            notes=(*self.shown_notes(), *([SOONER] if waited else [])),
             seconds=seconds,
             stage_seconds=stage_seconds,
             complete=self.complete,
