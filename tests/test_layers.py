@@ -17,7 +17,8 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"cli", "__init__"}),  # the package root hangs what notebooks see onto what `rag` gives
     frozenset({"bench", "notebook", "serve"}),
     frozenset({"rag"}),
-    frozenset({"parts", "doctor"}),  # makes what the stages offer; looks at what they made
+    # makes what the stages offer; looks at what they made; moves it to another model
+    frozenset({"parts", "doctor", "migration"}),
     STAGES,
     frozenset({"remote"}),  # what every paid call obeys, whichever stage makes it
     frozenset({"ports", "config", "files", "language", "monitor"}),

@@ -1,4 +1,4 @@
-"""Command line: demo, doctor, ingest, search, query, serve, mcp, bench, export, restore, completion.
+"""Command line: demo, doctor, ingest, migrate, search, query, serve, mcp, bench, export, restore, completion.
 
 Each command prints for people, or with --json for programs. Errors end in one line on stderr that says
 what to do. Exit code 2: asked wrongly (unknown option, impossible setting or filter). 1: it failed, or
@@ -26,7 +26,7 @@ from ultrafast_rag.config import Config
 from ultrafast_rag.errors import ConfigError, ExtractionError, IndexStateError, StorageError, UltraFastRAGError
 from ultrafast_rag.index.repair import Repair
 from ultrafast_rag.rag import UltraFastRAG
-from ultrafast_rag.types import MODALITIES, Answer, Hits, IngestReport, Table, visible
+from ultrafast_rag.types import MODALITIES, Answer, Facts, Hits, IngestReport, Table, visible
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -73,6 +73,11 @@ def _parser() -> argparse.ArgumentParser:
     ingest.add_argument("sources", nargs="+", help="files, folders and https addresses")
     ingest.add_argument("--time-budget", type=float, metavar="SECONDS", help="stop in good order; run again to go on")
     ingest.add_argument("--no-wait", action="store_true", help="with --set encode=progressive: do not wait until all is refined")
+
+    migrate = _command(commands, "migrate", _migrate, "move the index to another text model; run again to go on")
+    migrate.add_argument("text_model", help="a hub id, a folder, or a service's: openai:MODEL, gemini:MODEL")
+    migrate.add_argument("--to", action="append", default=[], metavar="NAME=VALUE", help="more of it, e.g. --to text_dim=256")
+    migrate.add_argument("--time-budget", type=float, metavar="SECONDS", help="stop in good order; run again to go on")
 
     for name, run, text in (("search", _search, "the best passages"), ("query", _query, "an answer with citations")):
         ask = _command(commands, name, run, f"{text} for a question")
@@ -163,6 +168,13 @@ def _ingest(arguments: argparse.Namespace) -> IngestReport:
             return report
         left = None if arguments.time_budget is None else max(0.0, arguments.time_budget - (time.monotonic() - start))
         return dataclasses.replace(report, refined=rag.refine(time_budget_s=left))
+
+
+def _migrate(arguments: argparse.Namespace) -> Facts:
+    with _open(arguments) as rag:
+        settings = {"text_model": arguments.text_model, **_settings(arguments.to)}
+        moved = rag.migrate(time_budget_s=arguments.time_budget, **settings)
+        return Facts({"moved": moved, "text model": rag.config.text_model})
 
 
 def _asked(arguments: argparse.Namespace) -> dict[str, Any]:

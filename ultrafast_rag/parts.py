@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ultrafast_rag.config import Config
-from ultrafast_rag.errors import ConfigError, ExtractionError, IndexStateError, did_you_mean
+from ultrafast_rag.errors import ConfigError, ExtractionError, IndexStateError, UltraFastRAGError, did_you_mean
 from ultrafast_rag.extract.sandbox.pool import Sandbox
 from ultrafast_rag.files import path_of
 from ultrafast_rag.index.dense import DenseIndex
@@ -39,7 +39,7 @@ from ultrafast_rag.search.evidence import EvidenceFinder
 from ultrafast_rag.search.optimizer import QueryOptimizer
 from ultrafast_rag.search.searcher import Searcher
 from ultrafast_rag.search.unrefined import Unrefined
-from ultrafast_rag.types import TEXT_SPACE, VISUAL_SPACE, Chunk, Hit
+from ultrafast_rag.types import TEXT_SPACE, VISUAL_SPACE, Chunk, Hit, Hits
 
 if TYPE_CHECKING:  # imported where they are used: opening an index needs none of them
     from ultrafast_rag.answer.extractive import ExtractiveAnswerer
@@ -78,6 +78,8 @@ class Parts:
         self._ingesting = threading.RLock()
         self._stop: threading.Event | None = None
         self._unindexed = False
+        self._retired: list[Models | Searcher] = []  # of the text model before a migration: a question may still use them
+        self._checked = -1
 
     def _settle(self, base: Config | None, settings: dict[str, Any]) -> Config:
         """The session's settings, and of the index's only those that say what its vectors and chunks are."""
@@ -316,6 +318,40 @@ class Parts:
             self._unindexed = True
             self._index()
 
+    def _adopt(self, config: Config) -> None:
+        """Make anew what asks for the text model, which is another from now on; the caller keeps ingests away."""
+        self._refiner.stop()
+        self._retired += [self._models, *self._searchers.values()]
+        self.config = config
+        self._models, self._searchers = Models(config, self._store, gemini_key=self._key), {}
+        for name in ("_dense", "_sketches", "_unrefined", "_refiner", "_extractive", "semantic_cache"):
+            self.__dict__.pop(name, None)
+        if "memory" in self.__dict__:
+            self.__dict__["memory"].space = config.text_model
+        self._unindexed = True
+        self._index()
+
+    def _while_it_stays(self, search: Callable[[], Hits]) -> Hits:
+        """What a search finds; made again where the index was moved to another text model meanwhile."""
+        while True:
+            models, generation = self._models, self._store.generation
+            hits, failure = None, None
+            try:
+                hits = search()
+            except (ValueError, AssertionError, UltraFastRAGError) as error:  # vectors of two models have other lengths
+                failure = error
+            if generation != self._checked or self._store.generation != generation:
+                if moved := models.moved():
+                    with self._ingesting:  # until who moves it has done so
+                        if self._models is not models:
+                            continue
+                    raise IndexStateError(f"another process has moved this index to {moved}. Open it again") from failure
+                self._checked = generation
+            if hits is None:
+                assert failure is not None
+                raise failure
+            return hits
+
     def _refined(self) -> float:
         """Share of the passages that have their vectors, 0 to 1."""
         left = self._store.count_without(TEXT_SPACE)
@@ -333,6 +369,8 @@ class Parts:
         self._unindexed = False
 
     def _remember_config(self) -> None:
+        if moved := self._models.moved():
+            raise IndexStateError(f"another process has moved this index to {moved}. Open it again")
         settle(self._store, self.config.cache_dir)
         if self._store.get_meta(CONFIG) is None:
             self._store.set_meta(CONFIG, self.config.identity())

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import asdict, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -31,8 +31,9 @@ from ultrafast_rag.index.store import Store
 from ultrafast_rag.index.stores.elsewhere import ElsewhereIndex
 from ultrafast_rag.ingest.stages import Until
 from ultrafast_rag.language.safetext import unstorable
+from ultrafast_rag.models.registry import FINGERPRINTS
 from ultrafast_rag.monitor import StageClock, peak_rss_mb, rss_mb
-from ultrafast_rag.parts import Parts
+from ultrafast_rag.parts import CONFIG, Parts
 from ultrafast_rag.ports import ResultTier
 from ultrafast_rag.remote import event_loop
 from ultrafast_rag.remote.address import is_address, stored_name
@@ -48,7 +49,9 @@ if TYPE_CHECKING:  # imported where they are used: a question needs none of them
     from ultrafast_rag.enrich.enricher import EnrichPlan, EnrichReport
     from ultrafast_rag.index.repair import Repair
     from ultrafast_rag.ingest.pipeline import IngestStats
+    from ultrafast_rag.ingest.plan import EncodePlan
     from ultrafast_rag.ingest.sources import PathLike, Source
+    from ultrafast_rag.migration import Migration
     from ultrafast_rag.models.batch_embedder import BatchEmbedder
     from ultrafast_rag.search.semantic_cache import SemanticCache
 
@@ -96,6 +99,7 @@ class UltraFastRAG(Parts):
             raise ConfigError(f"config takes a Config, e.g. config=Config(k=3), not {type(config).__name__}")
         base = config or (Config.extreme() if extreme_mode else None)
         super().__init__(path, config=base, gemini_api_key=gemini_api_key, settings=settings)
+        self._moving: Migration | None = None
 
     # ---- the way in
 
@@ -192,6 +196,98 @@ class UltraFastRAG(Parts):
                 self._index_refined()
         return self._refined()
 
+    def encode_plan(self, *sources: PathLike, text_model: str | None = None) -> EncodePlan:
+        """What encoding would take in passages, tokens and dollars: of files that are new, or, without any, of every passage.
+
+        text_model: another than the index's, e.g. the one to migrate to. Files are read and cut; nothing is encoded or sent.
+        """
+        from ultrafast_rag.extract.detect import media_type
+        from ultrafast_rag.extract.discover import discover
+        from ultrafast_rag.ingest import plan
+        from ultrafast_rag.ingest.chunk import Chunker
+        from ultrafast_rag.ingest.sources import find_sources
+        from ultrafast_rag.models.text.remote import Spelling, price_of
+
+        config = self.config if text_model is None else self.config.replace(text_model=text_model)
+        served = is_remote(config.text_model)
+        chunker = Chunker(config, Spelling() if served else self._models.text())
+        failed: tuple[tuple[str, str], ...] = ()
+        if sources:
+            found = find_sources(self._store, sources, discover=discover, media_type=media_type, fetch=self._fetch)
+            passages, tokens, failed = plan.of_files(found.todo, self._ports().extract, chunker)
+            failed = (*found.failed, *failed)
+        else:
+            passages, tokens = plan.of_passages(self._store.iter_texts(), chunker)
+        usd = price_of(config.text_model, tokens, config.text_price_usd) if served else 0.0
+        return plan.EncodePlan(config.text_model, passages, tokens, usd, failed)
+
+    def migrate(self, *, wait: bool = True, time_budget_s: float | None = None, **settings: Any) -> float:
+        """Move the index to another text model; returns the share of the passages that it has encoded, 0 to 1.
+
+            rag.migrate(text_model="intfloat/multilingual-e5-small")
+
+        settings: text_model, and where wanted query_prompt, passage_prompt, text_dim; of a service also embeddings_base_url.
+        The present model answers until every passage has its new vector; then all switch in one transaction. What was encoded
+        is kept when the process is killed or time_budget_s is over: the same call goes on. wait: False works in the background.
+        Passages stay as they were cut. Other processes that have the index open must open it again afterwards, with these
+        settings. Raises ConfigError, WeightsError, EncodingError, StorageError, IndexLockedError.
+        """
+        from ultrafast_rag.ingest.progress import refine_bar
+        from ultrafast_rag.migration import Migration, target_of
+
+        target, until = target_of(self.config, settings), Until(time_budget_s)
+        if self._moving is None or self._moving.target != target:
+            self._stop_moving()
+            moving = Migration(
+                self._store,
+                target,
+                key=self._key,
+                embedder=lambda text: self._embedder_of(text, StageClock(self.monitor, prefix="migrate: ")),
+                on_whole=self._move_in,
+            )
+            try:
+                moving.begin(self._store.get_meta(FINGERPRINTS, {}).get(TEXT_SPACE))
+            except BaseException:  # nobody else knows it yet
+                moving.close()
+                raise
+            self._moving = moving
+        moving = self._moving
+        moving.pause()
+        if self._moving is None:  # the thread has just brought it to its end
+            return 1.0
+        share = self._moved_share(moving)
+        if not wait:
+            moving.start()
+            return share
+        with self._ingesting:
+            self._stop = until.stop
+            with refine_bar(moving.left(), quiet=self.config.quiet) as on_batch:
+                whole = moving.run(until, on_batch=on_batch)
+            share = self._moved_share(moving)
+            if whole:
+                self._move_in()
+        return 1.0 if whole else share
+
+    def _move_in(self) -> None:
+        """The new text model's vectors are all there: they take the old ones' place, and so does what asks for them."""
+        with self._ingesting:
+            moving = self._moving
+            if moving is None:
+                return
+            moving.switch({CONFIG: moving.target.identity()})
+            self._moving = None
+            self._adopt(moving.target)
+            moving.close()
+
+    def _moved_share(self, moving: Migration) -> float:
+        left = moving.left()
+        return 1 - left / max(self._store.counts()["chunks"], 1)
+
+    def _stop_moving(self) -> None:
+        moving, self._moving = self._moving, None
+        if moving is not None:
+            moving.close()
+
     def add_texts(
         self, texts: Sequence[str], *, ids: Sequence[str] | None = None, metadata: Sequence[Mapping[str, Any]] | None = None
     ) -> IngestReport:
@@ -256,10 +352,10 @@ class UltraFastRAG(Parts):
         key = ("search", self._store.generation, asked, k, alpha, frozen(modality), frozen(filters), again, neighbours)
         if self.config.query_cache and (known := self.query_cache.get(key)) is not None:
             return Hits(known, query=known.query, notes=known.notes, evidence=self._evidence)
-        with self.monitor.measure("search"), self._refiner.asking():
-            hits = self._asks().search(
-                query, k=k, alpha=alpha, modality=modality, filters=filters, rerank=again, neighbours=neighbours
-            )
+        moving = self._moving
+        with self.monitor.measure("search"), self._refiner.asking(), moving.asking() if moving else nullcontext():
+            options: dict[str, Any] = {"k": k, "alpha": alpha, "modality": modality, "filters": filters}
+            hits = self._while_it_stays(lambda: self._asks().search(query, rerank=again, neighbours=neighbours, **options))
         hits.evidence = self._evidence
         if not hits and not self._store.counts()["chunks"]:
             hits.notes = ("the index is empty; ingest something first",)
@@ -504,6 +600,7 @@ class UltraFastRAG(Parts):
         facts: dict[str, Any] = {
             **self._store.counts(),
             "refined": self._refined(),
+            **({"moved": self._moved_share(moving)} if (moving := self._moving) else {}),
             "size_mb": self._store.size_bytes() / 1e6,
             "models": self._models.loaded(),
             "memory": [asdict(use) for use in self._models.use()],
@@ -660,6 +757,7 @@ class UltraFastRAG(Parts):
         if "_refiner" in self.__dict__:
             self._refiner.stop()
             self._say_what_is_left()
+        self._stop_moving()
         with self._ingesting, ExitStack() as closing:
             closing.callback(self._store.close)  # called last
             closing.callback(self._models.close)
@@ -669,6 +767,8 @@ class UltraFastRAG(Parts):
             for leg in (self.__dict__.get("_dense"), self.__dict__.get("_visual")):
                 if isinstance(leg, ElsewhereIndex):
                     closing.callback(leg.close)
+            for part in self._retired:
+                closing.callback(part.close)
             while self._searchers:
                 closing.callback(self._searchers.popitem()[1].close)
             self._index()

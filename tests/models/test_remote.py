@@ -181,3 +181,20 @@ def test_no_index_makes_this_process_send_anything(server, settings, tmp_path):
         assert len(server.seen) == 2  # held to the index's vectors, then asked
     with pytest.raises(IndexStateError, match="text_dim=None, not 32"), UltraFastRAG(tmp_path / "index", text_dim=32, **settings):
         pass
+
+
+def test_what_encoding_would_cost_is_told_before_anything_is_sent(server, settings, tmp_path):
+    file = tmp_path / "harbour.md"
+    file.write_text("# The harbour\n\n" + " ".join(TEXTS))
+    with UltraFastRAG(tmp_path / "index", text_price_usd=0.5, **settings) as rag:
+        plan = rag.encode_plan(file, tmp_path / "missing.md")
+        assert not server.seen
+        assert (plan.passages, len(plan.failed)) == (1, 1)
+        assert plan.usd == pytest.approx(plan.tokens * 0.5 / 1e6)
+        rag.ingest(file)
+        sent = [text for text in server.texts() if "Marlin" in text]
+        assert plan.tokens == len(to_tokens(sent[0]))
+        assert rag.encode_plan(file).passages == 0  # it is here already
+        assert rag.encode_plan().tokens >= plan.tokens
+        assert rag.encode_plan(text_model="openai:text-embedding-3-small").usd > 0
+        assert rag.stats()["encoded_by_service"]["cost_usd"] > 0

@@ -135,7 +135,7 @@ class MemoryConsolidator:
         space: str = "",
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._encode, self._space, self._clock = encode, space, clock
+        self._encode, self.space, self._clock = encode, space, clock
         self._lock = threading.RLock()
         self._stop: threading.Event | None = None
         self._thread: threading.Thread | None = None
@@ -168,7 +168,7 @@ class MemoryConsolidator:
             raise ConfigError(f"importance lies between 0 and 1, not {importance}")
         text, now, about = text.strip()[:_TEXT_CHARACTERS], self._clock(), dict(metadata or {})
         vector = self._vector(text)
-        row = (text, kind, Tier(tier), importance, now, now, 0, session, json.dumps(about, default=str), self._space, vector)
+        row = (text, kind, Tier(tier), importance, now, now, 0, session, json.dumps(about, default=str), self.space, vector)
         with self._writing() as db:
             done = db.execute(f"INSERT INTO memories VALUES (NULL{', ?' * len(row)})", row)
         return Memory(int(done.lastrowid or 0), text, kind, Tier(tier), importance, now, now, 0, session, about)
@@ -322,7 +322,7 @@ class MemoryConsolidator:
         asked = np.asarray(encode([words]), np.float32)[0]
         with self._lock, self._plain_errors():
             rows = self._db.execute("SELECT id, space, vector FROM memories").fetchall()
-        usable = [(id, vector) for id, space, vector in rows if _fits(space == self._space, vector, asked)]
+        usable = [(id, vector) for id, space, vector in rows if _fits(space == self.space, vector, asked)]
         scores = {}
         if usable:
             cosines = np.stack([np.frombuffer(vector, "<f4") for _, vector in usable]) @ asked
@@ -338,7 +338,7 @@ class MemoryConsolidator:
             return {}
         vectors = np.asarray(self._encode(list(texts.values())), "<f4")
         with self._writing() as db:
-            rows = [(self._space, vector.tobytes(), id) for id, vector in zip(texts, vectors)]
+            rows = [(self.space, vector.tobytes(), id) for id, vector in zip(texts, vectors)]
             db.executemany("UPDATE memories SET space = ?, vector = ? WHERE id = ?", rows)
         return {id: float(cosine) for id, cosine in zip(texts, vectors @ asked)}
 

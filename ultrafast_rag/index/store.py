@@ -218,6 +218,29 @@ class Store(Reading):
         with self._transaction(brief=True, sweeps=True) as writer:
             upkeep.compact_space(writer, self.folder, space, after=up_to)
 
+    def drop_space(self, space: str) -> None:
+        """Forget a space and all its vectors."""
+        if space in self.spaces():
+            with self._transaction(brief=True, sweeps=True) as writer:
+                for table, column in (("blocks", "space"), ("spaces", "name")):
+                    writer.execute(f"DELETE FROM {table} WHERE {column} = ?", (space,))
+                totals.seal_spaces(writer)
+
+    def replace_space(self, space: str, by: str, facts: Mapping[str, Any]) -> bool:
+        """Let the vectors of one space take another's place, and keep facts about it, in one durable transaction.
+
+        False, with nothing changed, while a chunk with words has no vector in the new one.
+        """
+        left = "SELECT 1 FROM chunks WHERE trim(text, ?) <> '' AND id > ? LIMIT 1"
+        with self._transaction(sweeps=True) as writer:
+            if writer.execute(left, (rows.SPACES, rows.last_owner(writer, by))).fetchone():
+                return False
+            if writer.execute("SELECT 1 FROM spaces WHERE name = ?", (by,)).fetchone():  # an index without passages has none
+                upkeep.compact_space(writer, self.folder, by, to=space)
+            for name, value in facts.items():
+                records.set_meta(writer, name, json.dumps(value))
+        return True
+
     def _append(self, writer: sqlite3.Connection, name: str, vectors: HalfVectors, owners: RowChunks) -> None:
         dim = vectors.shape[1]
         row = writer.execute("SELECT name, dim, rows, file FROM spaces WHERE name = ?", (name,)).fetchone()

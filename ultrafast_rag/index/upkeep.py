@@ -171,15 +171,22 @@ def dead_share(reader: sqlite3.Connection, chunk_ids: RowChunks) -> float:
     return 1 - float(_exists(reader, chunk_ids).mean()) if len(chunk_ids) else 0.0
 
 
-def compact_space(writer: sqlite3.Connection, folder: Path, name: str, *, after: int = 0) -> None:
-    """Write the living rows, of chunks after this one, to a new file and describe it; the old one goes with `sweep`."""
+def compact_space(writer: sqlite3.Connection, folder: Path, name: str, *, after: int = 0, to: str = "") -> None:
+    """Write the living rows, of chunks after this one, to a new file and describe it; the old one goes with `sweep`.
+
+    to: the space that they are from then on, in place of what it held.
+    """
+    to = to or name
     space = rows.to_space(writer.execute(f"{_SPACES} WHERE name = ?", (name,)).fetchone())
     found = rows.to_blocks(writer.execute(rows.select_blocks(2), (name, 0)).fetchall(), 0, space.rows)
     ids = np.concatenate([np.empty(0, "<i4"), *(block.chunk_ids for block in found)])
     sums = np.concatenate([np.empty(0, "<u4"), *(block.sums for block in found if block.sums is not None)])
     keep = np.flatnonzero(_exists(writer, ids) & (ids > after))
-    source, target = open_map(folder, space), rows.file_name(name, rows.file_version(name, space.file) + 1)
-    writer.execute("DELETE FROM blocks WHERE space = ?", (name,))
+    old = writer.execute("SELECT file FROM spaces WHERE name = ?", (to,)).fetchone()
+    source, target = open_map(folder, space), rows.file_name(to, rows.file_version(to, old[0]) + 1 if old else 0)
+    for gone in {name, to}:
+        writer.execute("DELETE FROM blocks WHERE space = ?", (gone,))
+        writer.execute("DELETE FROM spaces WHERE name = ?", (gone,))
     fd = open_inside(folder, target, os.O_WRONLY | os.O_CREAT)
     try:
         os.ftruncate(fd, 0)
@@ -190,12 +197,12 @@ def compact_space(writer: sqlite3.Connection, folder: Path, name: str, *, after:
                 raise IndexCorruptError(f"{space.file} holds vectors that fail their checksum; it was not compacted. {ADVICE}")
             write_all(fd, vectors.data)
             block = (start, len(some), checksum(vectors.data), ids[some].tobytes(), sums[some].tobytes())
-            writer.execute(rows.INSERT_BLOCK, (name, *block, rows.block_sum(*block)))
+            writer.execute(rows.INSERT_BLOCK, (to, *block, rows.block_sum(*block)))
         os.fsync(fd)
     finally:
         os.close(fd)
     sync(folder)
-    writer.execute("UPDATE spaces SET rows = ?, file = ? WHERE name = ?", (len(keep), target, name))
+    writer.execute("INSERT INTO spaces VALUES(?, ?, ?, ?)", (to, space.dim, len(keep), target))
     totals.seal_spaces(writer)
 
 

@@ -43,6 +43,7 @@ class Refiner:
 
     chunker: knows what tokens a stored passage was made of. asking, writing: make what encodes for questions, and for the
     index. background: whether `resume` does anything. on_end: called in the thread that has refined all there was.
+    space: that the vectors are kept in; another than the sentence encoder's is filled beside it, by another model.
     """
 
     def __init__(
@@ -54,7 +55,9 @@ class Refiner:
         writing: Callable[[], Embedder],
         background: bool = True,
         on_end: Callable[[], None] = lambda: None,
+        space: str = TEXT_SPACE,
     ) -> None:
+        self._space = space
         self._store, self._chunker, self._make_asking, self._writing = store, chunker, asking, writing
         self._background, self._on_end = background, on_end
         self._asking: Embedder | None = None
@@ -69,7 +72,7 @@ class Refiner:
 
     def first(self) -> int:
         """As the port says."""
-        return self._store.first_without(TEXT_SPACE)
+        return self._store.first_without(self._space)
 
     @contextmanager
     def asking(self) -> Iterator[None]:
@@ -163,7 +166,7 @@ class Refiner:
         Raises StorageError, EncodingError, IndexLockedError; what was committed stays.
         """
         embedder, size = self._writing(), SLICE
-        while not stopping() and (passages := self._store.passages_without(TEXT_SPACE, BATCH)):
+        while not stopping() and (passages := self._store.passages_without(self._space, BATCH)):
             done: list[tuple[list[int], Embedded]] = []
             left = passages
             while left:
@@ -177,13 +180,13 @@ class Refiner:
             if not done:
                 break
             ids = [number for some, _ in done for number in some]
-            self._store.add_vectors(TEXT_SPACE, ids, np.concatenate([embedded.vectors[TEXT_SPACE] for _, embedded in done]))
+            self._store.add_vectors(self._space, ids, np.concatenate([embedded.vectors[TEXT_SPACE] for _, embedded in done]))
             for _, embedded in done:
                 embedder.remember(embedded)
             if on_batch is not None:
                 on_batch(len(ids))
         first = self.first()
-        if not first:
+        if not first and self._space == TEXT_SPACE:
             self._forget_static()
         return not first
 

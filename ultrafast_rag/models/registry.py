@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import asdict
 from functools import cached_property
@@ -135,6 +135,18 @@ class Models:
         if space == TEXT_SPACE and self._facts.get_meta(REFERENCE) is None:
             self._keep_reference()
         self._bound.add((space, made_by))
+
+    def moved(self) -> str:
+        """The space of the index's text vectors, where it is another than the encoder's that was opened here; "" where not."""
+        port, recorded = self._ports.get(TEXT_SPACE), self._recorded(TEXT_SPACE)
+        elsewhere = isinstance(port, TextProxy) and recorded is not None and not same_space(recorded, port.space)
+        return str(recorded) if elsewhere else ""
+
+    def facts(self, known: Mapping[str, str]) -> dict[str, Any]:
+        """What an index keeps whose text vectors are this encoder's: `bind`'s facts. known: its spaces so far."""
+        reference = self.text().reference()
+        made = {**known, TEXT_SPACE: self.text().space}
+        return {FINGERPRINTS: made, REFERENCE: None if reference is None else reference.to_json()}
 
     def _keep_reference(self) -> None:
         reference = self.text().reference()

@@ -25,6 +25,7 @@ from ultrafast_rag.types import ChunkIds, Mask, Point, Ranking, Vectors
 
 ROWS_EACH = 256  # vectors a chunk may have; a point's id is its chunk's times this, and which of its vectors it is
 AT_ONCE = 8192  # points made and handed over at once
+MOVED = "moved"  # fact of an index: how often its passages were given another text model's vectors
 DEEPEST = 10_000  # candidates asked for before a strict filter is answered by our own scan
 _log = logging.getLogger("ultrafast_rag")
 
@@ -119,6 +120,8 @@ class ElsewhereIndex(DenseIndex):
     def _collection(self) -> str:
         """Of this index in this place: a copy of it elsewhere, from an archive, has another and takes nothing from this one."""
         place = f"{self.store.uid}\0{self.store.folder}\0{platform.node()}"
+        if moved := self.store.get_meta(MOVED, 0):  # the same ids have other vectors since
+            place += f"\0{moved}"
         return f"ufr-{hashlib.sha256(place.encode()).hexdigest()[:24]}-{self.space}"
 
     def _points(self, ids: ChunkIds, owners: ChunkIds, vectors: Vectors) -> list[Point]:

@@ -72,7 +72,17 @@ def to_text(tokens: Sequence[int]) -> str:
     return " ".join(word.decode("utf-8", "ignore") for word in words)
 
 
-class RemoteEncoder:
+class Spelling:
+    """`ports.Tokenizer` of every service, which asks none."""
+
+    max_tokens = MAX_TOKENS
+
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        """As the port says; see `to_tokens`."""
+        return [to_tokens(text) for text in texts]
+
+
+class RemoteEncoder(Spelling):
     """`ports.TextEncoder` over a service; safe to call from several threads.
 
     known_dim: of the index's vectors; None asks the service. held_to: vectors that the service must give again.
@@ -96,7 +106,7 @@ class RemoteEncoder:
         self._prompts = (config.passage_prompt or "", config.query_prompt or "")
         self._retry = {False: patient, True: quick}
         self._breaker, self.totals, self._checking = CircuitBreaker(failures=2), totals or Totals(), threading.Lock()
-        self._held_to, self.max_tokens = held_to, MAX_TOKENS
+        self._held_to = held_to
         self._reference: Reference | None = held_to
         self.dim = known_dim or config.text_dim or 0
         self.notes = (f"passages and questions are sent to {service.host}, for {self.model}",)
@@ -106,10 +116,6 @@ class RemoteEncoder:
             self._reference = Reference(texts, self.encode(texts))
         self.space = space_of(self.model, self.dim, self._prompts)
         self.fingerprint = f"{self.space}|{service.host}"
-
-    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
-        """As the port says; see `to_tokens`."""
-        return [to_tokens(text) for text in texts]
 
     def encode(self, texts: Sequence[str]) -> Vectors:
         """As the port says."""
