@@ -198,3 +198,13 @@ def test_what_encoding_would_cost_is_told_before_anything_is_sent(server, settin
         assert rag.encode_plan().tokens >= plan.tokens
         assert rag.encode_plan(text_model="openai:text-embedding-3-small").usd > 0
         assert rag.stats()["encoded_by_service"]["cost_usd"] > 0
+
+
+def test_a_first_question_does_not_wait_long_for_a_service_that_is_down(server, settings, tmp_path):
+    with UltraFastRAG(tmp_path / "index", **settings) as rag:
+        rag.add_texts(TEXTS)
+    server.down = True
+    with UltraFastRAG(tmp_path / "index", **settings) as rag:
+        asked = len(server.seen)
+        assert "found by words alone" in rag.search("salt", k=1).notes[0]
+        assert len(server.seen) - asked == 2  # where a passage's request would have been sent five times

@@ -18,7 +18,7 @@ from functools import partial
 import numpy as np
 
 from ultrafast_rag.config import Config
-from ultrafast_rag.errors import GenerationError, IndexStateError, RemoteEncoderError
+from ultrafast_rag.errors import GenerationError, IndexStateError, RemoteEncoderError, TimedOutError
 from ultrafast_rag.models.text.calibration import calibration_texts
 from ultrafast_rag.models.text.reference import Reference
 from ultrafast_rag.models.text.tokens import same_space
@@ -145,7 +145,7 @@ class RemoteEncoder(Spelling):
         """Nothing is held."""
 
     def _encode(self, texts: Sequence[str], *, question: bool) -> Vectors:
-        self._hold()
+        self._hold(question=question)
         asked = [self._prompts[question] + _cut(text) for text in texts]
         batches = list(_batches(asked))
         ask = partial(self._asked, question=question)
@@ -157,15 +157,15 @@ class RemoteEncoder(Spelling):
         vectors = np.concatenate([np.empty((0, self.dim), np.float32), *blocks])
         return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
 
-    def _hold(self) -> None:
-        """Compare the service's vectors with the index's, once."""
+    def _hold(self, *, question: bool) -> None:
+        """Compare the service's vectors with the index's, once; a question waits no longer for it than for its own."""
         with self._checking:
             reference, self._held_to = self._held_to, None
             if reference is None:
                 return
             try:
                 texts = [self._prompts[0] + _cut(text) for text in reference.texts[:_REFERENCE_TEXTS]]
-                vectors = self._asked(texts, question=False)
+                vectors = self._asked(texts, question=False, retry=self._retry[question])
             except RemoteEncoderError:
                 self._held_to = reference
                 raise
@@ -177,9 +177,9 @@ class RemoteEncoder(Spelling):
                     f"{float(cosines.min()):.2f}): it is another model. Set embeddings_base_url to where the index was made"
                 )
 
-    def _asked(self, texts: Sequence[str], *, question: bool) -> Vectors:
+    def _asked(self, texts: Sequence[str], *, question: bool, retry: Retry | None = None) -> Vectors:
         """One request, again where that can help; (n, dim), not yet of unit length."""
-        retry, failures = self._retry[question], 0
+        retry, failures = retry or self._retry[question], 0
         try:
             self._breaker.check()
             while True:
@@ -189,7 +189,8 @@ class RemoteEncoder(Spelling):
                     break
                 except GenerationError as error:
                     failures += 1
-                    if failures >= retry.attempts or not retry.is_retryable(error):
+                    in_vain = question and isinstance(error, TimedOutError)  # somebody has waited long enough
+                    if failures >= retry.attempts or in_vain or not retry.is_retryable(error):
                         self._breaker.failed(str(error))
                         raise
                     self.totals.count("retries")
@@ -239,7 +240,7 @@ def open_remote(
     space, reference: of an index made before. gemini_key: the user's own argument.
     Raises RemoteEncoderError without a key or a network, IndexStateError for an index of another model.
     """
-    known_dim = _dim_of(space) if space is not None else None
+    known_dim = _dim_of(space) if space is not None else None if reference is None else reference.vectors.shape[1]
     prompts = (config.passage_prompt or "", config.query_prompt or "")
     if space is not None and not same_space(space, space_of(config.text_model, config.text_dim or known_dim or 0, prompts)):
         raise IndexStateError(
