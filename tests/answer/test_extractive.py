@@ -8,7 +8,7 @@ from PIL import Image
 from ultrafast_rag import UltraFastRAG
 from ultrafast_rag.answer.extractive import ExtractiveAnswerer
 from ultrafast_rag.errors import EncodingError
-from ultrafast_rag.types import Hit, Hits
+from ultrafast_rag.types import PAGE_HEAD, Hit, Hits
 
 TABLE = "in millions,2018,2017\nNet sales,32765,31657\nInterest expense,310,287\nGoodwill,1120,1090\n"
 STORY = """The lamp house of Skerry Rock was built by Ada Holm. It was finished in 1874 after three summers of work.
@@ -144,6 +144,14 @@ def test_of_rows_alike_the_one_whose_label_is_asked_for_is_it(rag):
     assert [s.named for s in scored] == [False, True, False]
     scored, _ = answerer.weigh("Which type is the USER_NAME column of FUNCTION_USAGE?", hits, [])
     assert [s.named for s in scored] == [False, False, True]
+
+
+def test_whose_a_row_is_counts_for_the_row_that_is_asked_for_alone(rag):
+    rows = " | 2018 | 2017\nInventories | 395 | 380\nPrepaid rent | 61 | 58"
+    hit = Hit(1, "d", "/x/HARBORLANE_2018.pdf", "table", rows, 0.9, metadata={PAGE_HEAD: "Foods, Incorporated\nBalance sheets"})
+    answerer = ExtractiveAnswerer(rag._models.text, rag._lexical)
+    scored, _ = answerer.weigh("What were the inventories of Harbor Lane Foods?", [hit], [])
+    assert [s.coverage for s in scored] == [1.0, 0.0]
 
 
 def test_a_year_that_no_column_has_is_refused(rag):

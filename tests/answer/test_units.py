@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from ultrafast_rag.answer.units import cell_named, dates_shared, is_evidence, label_asked, leans_back, units_of, years_apart
+from ultrafast_rag.answer.units import (
+    caption_of,
+    cell_named,
+    dates_shared,
+    is_evidence,
+    label_asked,
+    leans_back,
+    named_otherwise,
+    units_of,
+    years_apart,
+)
 from ultrafast_rag.types import PAGE_HEAD, Hit
 
 TABLE = "in millions | 2018 | 2017\nNet sales | 32,765 | 31,657\nCost of sales | (1,200) | 980"
@@ -81,6 +91,56 @@ def test_a_date_is_the_same_however_it_is_written(asked):
     assert dates_shared(f"What was sold on {asked}?", "Widget C: 2024-01-17 (Date), 7 (Quantity)") == ""
 
 
+@pytest.mark.parametrize(
+    ("head", "question", "said"),
+    [
+        (" | Germany | France", "Which continent does Germany belong to?", "Continent, Germany: Europe"),
+        ("Name | Data type | Values", "Of which type is the continent?", "Continent, Data type: Europe"),
+        ("Name | People (millions) | Values", "How many people are on the continent?", "Continent, People (millions): Europe"),
+        ("Name | Improvement | Values", "By what was the continent improved?", "Continent, Improvement: Europe"),
+        ("Name | Freshwater ducks | Ducks", "Fresh water ducks of the continent", "Continent, Freshwater ducks: Europe"),
+        ("Name | Net sales | Gross sales", "What were sales of the continent?", ""),
+        ("Name | December 31, 2018 | Change", "Of the continent in December 2016", ""),
+    ],
+)  # fmt: skip
+def test_a_column_is_named_by_forms_of_its_words_or_by_most_of_them(head, question, said):
+    text = f"{head}\nContinent | Europe | Africa"
+    assert cell_named(units_of(hit(text, "table"))[-1], question) == said
+
+
+def test_a_row_that_ends_in_empty_cells_keeps_its_columns():
+    units = units_of(hit(" | Germany | France | Vatican\nContinent | Europe |  |\nCapital | Berlin | Paris | Rome", "table"))
+    assert units[0].shown == "Continent: Europe (Germany)"
+
+
+def test_heads_of_two_rows_name_columns_together_and_are_no_rows():
+    units = units_of(hit(" | Compress | Decompress\nFlag | usage | usage\n-1 | 1200k | 500k\n-5 | 4400k | 2100k", "table"))
+    assert [unit.shown for unit in units] == [
+        "-1: 1200k (Compress usage), 500k (Decompress usage)",
+        "-5: 4400k (Compress usage), 2100k (Decompress usage)",
+    ]
+
+
+def test_a_row_of_words_under_the_heads_of_a_mixed_table_is_a_row():
+    units = units_of(
+        hit(" | Germany | France\nCapital | Berlin | Paris\nPeople | 83 | 67\nArea | 357 | 633\nMoney | Euro | Euro", "table")
+    )
+    assert units[0].shown == "Capital: Berlin (Germany), Paris (France)"
+
+
+def test_a_line_of_accounts_is_known_by_its_other_names():
+    rows = units_of(hit(" | 2018\nPurchases of property, plant and equipment | (152)\nDividends paid | (58)", "table"))
+    assert [named_otherwise(row, "What was capex in 2018?") for row in rows] == ["capex", ""]
+
+
+def test_the_caption_of_a_row_stands_above_its_table():
+    assert (
+        caption_of(units_of(hit("Table 1: EU countries\nCountry | Population\nDenmark | 5.8", "table"))[0])
+        == "Table 1: EU countries"
+    )
+    assert caption_of(units_of(hit("In Denmark live 5.8 million people. It is flat."))[1]) == ""
+
+
 def test_a_cell_of_nothing_but_a_colon_is_left_out():
     (unit,) = units_of(hit("Location | : | Indoor", "table"))
     assert unit.shown == "Location: Indoor"
@@ -107,6 +167,7 @@ def test_rows_read_without_bars():
         "12.4 31.7 88",
         "Results",
         "7 2.9. AUTHOR …",
+        "0 0.5 1 1.5 2 2.5 3 Slicing Blockword Multiword Number of processor cycles a byte.",
         "1 Definition of CRC … 2 2 Related work … 3",
     ],
 )
@@ -123,6 +184,8 @@ def test_contents_lines_references_and_bare_figures_are_no_evidence(text):
         "In 2014 the committee met twice.",
         "Pages in total … 38",
         "He waited and waited …",
+        "Total net sales 2,874 2,741 2,655 2,512",
+        "Lottery numbers drawn 3 8 12 31",
     ],
 )
 def test_sentences_that_say_something_are_evidence(text):
@@ -159,6 +222,14 @@ def test_rows_of_one_label_say_which_they_are_and_lines_over_rows_are_no_rows():
         ("Accounts receivable, net of allowances", "What were accounts receivable in 2019?", 1.0),
         ("Inventories", "How large was the inventory?", 1.0),
         ("Total assets", "What were total current liabilities?", 0.25),
+        ("Dividends paid", "How much did they pay in dividends?", 1.0),
+        ("Purchases of property, plant and equipment (PP&E)", "What is the FY2018 capital expenditure amount?", 1.0),
+        ("Property, plant and equipment, net", "What is the FY2018 capital expenditure amount?", 0.0),
+        ("Cost of products sold", "How high was COGS in 2018?", 1.0),
+        ("Cost of products sold", "How high was revenue in 2018?", 0.0),
+        ("Net sales", "What were total revenues of 2018?", 1.0),
+        ("Net sales", "What was the deferred revenue of 2018?", 0.0),
+        ("Prepaid rent and taxes", "What were prepaid rent & taxes?", 1.0),
         ("-5", "How much memory does flag -5 use?", 1.0),
         ("-5", "How much memory do flags 1-5 use?", 0.0),
         ("2019", "How many ducks were there in 2019?", 1.0),

@@ -218,6 +218,19 @@ def test_a_grid_takes_the_row_of_heads_above_it(tmp_path):
     assert tables_of(read(tmp_path, document)) == [shown([["Channel", "Used for", "Hours"], *rows])]
 
 
+def test_a_raised_mark_in_a_grid_is_no_digit_of_its_figure(tmp_path):
+    document, page = page_with_prose()
+    rows = [["Country", "People"], ["Austria", "8,935,112"], ["France", "67,413,000"]]
+    for row, cells in enumerate(rows):
+        for column, cell in enumerate(cells):
+            put(page, 78 + column * 110, 215 + row * 22, cell)
+            if row == column == 1:
+                page.insert_text((188 + pymupdf.get_text_length(cell, fontsize=9), 234), "3,7", fontsize=6)
+            page.draw_rect((72 + column * 110, 200 + row * 22, 182 + column * 110, 222 + row * 22))
+    (text,) = tables_of(read(tmp_path, document))
+    assert text == shown([rows[0], ["Austria", "8,935,112(3,7)"], rows[2]])
+
+
 class Words:
     """One token a word."""
 

@@ -15,14 +15,28 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
-from ultrafast_rag.answer.units import Unit, cell_named, dates_shared, is_evidence, label_asked, leans_back, units_of, years_apart
+from ultrafast_rag.answer.units import (
+    Unit,
+    caption_of,
+    cell_named,
+    dates_shared,
+    is_evidence,
+    label_asked,
+    leans_back,
+    named_otherwise,
+    units_of,
+    years_apart,
+)
 from ultrafast_rag.errors import EncodingError, RemoteEncoderError
+from ultrafast_rag.language.names import said_by_name
+from ultrafast_rag.language.sameness import stem_english
 from ultrafast_rag.language.terms import detect, words_of
 from ultrafast_rag.ports import Reader, TextEncoder, WordWeights
-from ultrafast_rag.types import Answer, Citation, Hit, Hits, Reading, Vectors
+from ultrafast_rag.types import PAGE_HEAD, Answer, Citation, Hit, Hits, Reading, Vectors
 
 NOT_FOUND = "Not found in these documents."
 # Measured by `bench support` (300 questions of each kind, squad2, half of its articles indexed; data/benchmarks/support.json)
@@ -208,15 +222,10 @@ class ExtractiveAnswerer:
         if meaning:
             asked: Vectors = self._encoder().encode_queries([question])
             cosines = np.clip(self._vectors(shown) @ asked[0], 0, 1)
+        named = [label_asked(unit, question) for unit in units]
         return [
-            Scored(
-                unit,
-                float(cosine),
-                self._coverage(question, unit),
-                label_asked(unit, question),
-                years_apart(unit.shown, question),
-            )
-            for unit, cosine in zip(units, cosines)
+            Scored(unit, float(cosine), self._coverage(question, unit, asked_for), asked_for, years_apart(unit.shown, question))
+            for unit, cosine, asked_for in zip(units, cosines, named)
         ]
 
     def _vectors(self, texts: Sequence[str]) -> Vectors:
@@ -240,7 +249,7 @@ class ExtractiveAnswerer:
         nearest = found.unit.hit if found else hits[0]
         quoted = f": “{_clipped(found.unit.shown)}”" if found else "."
         told = f"{NOT_FOUND} The nearest is in {nearest.where}"
-        asked, written = (detect(words_of(text), {}) for text in (question, " ".join(hit.text for hit in hits[:PASSAGES])))
+        asked, written = (detect(words_of(text), {}) for text in (question, nearest.text))
         if asked and written and asked != written:
             told += (
                 ", in another language than the question. Ask in theirs; across languages only a multilingual text_model finds"
@@ -261,11 +270,19 @@ class ExtractiveAnswerer:
                 lacking[f"“{word}”"] = max(wanted[term] for term in terms)
         return ", ".join(sorted(lacking, key=lambda word: -lacking[word])[:3])
 
-    def _coverage(self, question: str, unit: Unit) -> float:
-        wanted = self._words.weights(question)
-        held = self._words.weights(f"{unit.hit.title} {unit.hit.section} {unit.shown} {dates_shared(question, unit.shown)}")
+    def _coverage(self, question: str, unit: Unit, named: float) -> float:
+        """Share of the question's idf that the unit says, or its headings or caption do.
+
+        Of a row whose whole label is asked for also what says whose it is: the file's name and the page's head. Of other rows
+        not, or every row of the right report would look like an answer to what the report does not say.
+        """
+        wanted, hit = self._words.weights(question), unit.hit
+        above = f"{hit.title} {hit.section} {caption_of(unit)} {named_otherwise(unit, question)}"
+        if named == 1:
+            above += f" {said_by_name(question, Path(hit.source).stem)} {hit.metadata.get(PAGE_HEAD, '')}"
+        held = set(map(stem_english, self._words.weights(f"{above} {unit.shown} {dates_shared(question, unit.shown)}")))
         total = sum(wanted.values())
-        return sum(weight for term, weight in wanted.items() if term in held) / total if total else 0.0
+        return sum(weight for term, weight in wanted.items() if stem_english(term) in held) / total if total else 0.0
 
 
 def _holds(unit: Unit, reading: Reading) -> bool:

@@ -9,8 +9,12 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise, takewhile
 
-from ultrafast_rag.language.rows import CELL, is_data, is_period
+from ultrafast_rag.language.accounts import concepts
+from ultrafast_rag.language.rows import CELL, cells_of, head_lines, is_data, is_figure, is_period
+from ultrafast_rag.language.sameness import stem_english
 from ultrafast_rag.language.sentences import split_sentences
 from ultrafast_rag.types import PAGE_HEAD, Hit
 
@@ -53,6 +57,8 @@ _DATE = re.compile(
     rf"|(?P<name2>{_MONTH})\.?\s+(?P<day2>\d{{1,2}})(?:st|nd|rd|th)?,?\s+(?P<year2>\d{{4}}))\b",
     re.I,
 )
+_FIGURES = re.compile(r"(?<!\S)-?\d{1,9}(?:\.\d{1,9})?(?:\s+-?\d{1,9}(?:\.\d{1,9})?){3,}(?!\S)")
+_LITTLE = frozenset("a and by for from in of on or the to".split())
 _MIN_WORDS = 3  # chosen: subject, verb, object
 _LINE = 100  # characters: a line of a table that has one cell, and is no longer, names rows or the whole table
 # what is written behind a row's label and is not asked for: "Accounts receivable, net of allowances", "Interest expense, net"
@@ -93,10 +99,20 @@ def units_of(hit: Hit, rank: int = 0) -> list[Unit]:
 
 
 def is_evidence(text: str) -> bool:
-    """Whether a line says something: no contents line, no reference, no bare figures or heading of a word or two."""
-    if _DOT_LEADERS.search(text) or _REFERENCE.search(text):
+    """Whether a line says something: no contents line, reference, axis of a chart, bare figures or heading of a word or two."""
+    if _DOT_LEADERS.search(text) or _REFERENCE.search(text) or _has_axis(text):
         return False
     return len(_WORD.findall(text)) >= _MIN_WORDS or not text.isascii() or (":" in text and any(map(str.isdigit, text)))
+
+
+def _has_axis(text: str) -> bool:
+    """Whether figures stand side by side in equal steps, as what is written along an axis does: "0 0.5 1 1.5 2"."""
+    for found in _FIGURES.finditer(text):
+        ticks = [float(figure) for figure in found[0].split()]
+        steps = [round(b - a, 6) for a, b in pairwise(ticks)]
+        if any(a == b == c != 0 for a, b, c in zip(steps, steps[1:], steps[2:])):
+            return True
+    return False
 
 
 def leans_back(text: str) -> bool:
@@ -109,9 +125,10 @@ def cell_named(unit: Unit, question: str) -> str:
 
     Columns are named as in `_header`; the unit of money is what the table, its headings or its page's head say.
     """
-    row = [cell.strip() for cell in unit.hit.text[unit.start : unit.end].split(CELL)]
+    row = cells_of(unit.hit.text[unit.start : unit.end])
     above = unit.hit.text[: unit.start].split("\n")
-    header = _header(above, len(row)) if unit.hit.modality == "table" and len(row) > 1 else []
+    head = _heads(unit.hit.text.split("\n"))
+    header = _header(above, len(row), head) if unit.hit.modality == "table" and len(row) > 1 else []
     named = _columns_named(header, question)
     if len(named) != 1 or not row[named[0]]:
         return ""
@@ -122,35 +139,49 @@ def cell_named(unit: Unit, question: str) -> str:
 
 
 def _columns_named(header: list[str], question: str) -> list[int]:
-    """Columns of the one year that is asked for, those of them that the question's other words fit best; else by all their words.
+    """Columns of the one year that is asked for, those of them that the question's other words fit best.
 
-    A year is the same as "2018", "FY2018", "FY18" and "December 31, 2018".
+    Else those of which it says every word in some form, else the most, and half: "type" for "Data type". A year is the same
+    as "2018", "FY2018", "FY18" and "December 31, 2018".
     """
-    asked = set(_TERM.findall(_with_joined(question)))
+    asked = _stems(question)
     if len(years := _years(question)) == 1:
-        fits = {
-            n: len(asked & set(_TERM.findall(name.casefold()))) for n, name in enumerate(header) if n and _years(name) == years
-        }
+        fits = {n: len(asked & _stems(name)) for n, name in enumerate(header) if n and _years(name) == years}
         if fits:
             return [n for n, shared in fits.items() if shared == max(fits.values())]
-    return [n for n, name in enumerate(header) if n and (words := set(_TERM.findall(name.casefold()))) and words <= asked]
+    asked |= {stem_english("".join(pair)) for pair in pairwise(_TERM.findall(question.casefold()))}  # "fresh water"
+    words = {n: found for n, name in enumerate(header) if n and (found := _stems(name))}
+    named = [n for n in words if words[n] <= asked]
+    fullest = [n for n in named if all(words[n] >= words[other] for other in named)]  # not "Ducks" but "Saltwater ducks"
+    shares = {n: len(words[n] & asked) / len(words[n]) for n in words if not _years(header[n])}
+    return fullest or named or [n for n, share in shares.items() if share >= 0.5 and share == max(shares.values())]
 
 
 def label_asked(unit: Unit, question: str) -> float:
     """Share of a row's label that the question says, in words of their own: USAGE is not asked for by FUNCTION_USAGE.
 
-    One or many is the same, and what the label adds behind a comma or bracket need not be said. A part of a label
-    counts for half of that part. A label without words (a year, "-5", "B") is asked for as it is written.
+    Forms of a word are the same ("Dividends paid": "pay in dividends"), so are names of one line of accounts ("Purchases of
+    property, plant and equipment": "capital expenditure"), and what the label adds behind a comma or bracket need not be said.
+    A part of a label counts for half of that part. A label without words (a year, "-5", "B") is asked for as it is written.
     """
     if unit.hit.modality != "table":
         return 0.0
-    label = unit.hit.text[unit.start : unit.end].split(CELL)[0].strip(" :")
+    label = cells_of(unit.hit.text[unit.start : unit.end])[0].strip(" :")
     if not _WORD.search(label):
         plain = any(map(str.isdigit, label)) or (len(label) == 1 and label.isupper())
         return float(plain and re.search(rf"(?<=\s){re.escape(label)}(?![\w-])", question) is not None)
-    words, asked = _folded(f"{unit.group} {_LABEL_END.split(label)[0]}"), _folded(question)
+    label = f"{unit.group} {_LABEL_END.split(label)[0]}"
+    lines, said = concepts(label), concepts(question)
+    asked = _stems(" ".join([question, *(lines[name] for name in lines.keys() & said.keys())]))
+    words = _stems(label) - _LITTLE or _stems(label)
     share = sum(word in asked or ("_" in word and asked.issuperset(word.split("_"))) for word in words) / max(len(words), 1)
     return share if share == 1 else share / 2
+
+
+def named_otherwise(unit: Unit, question: str) -> str:
+    """The question's words for lines of accounts that a row's label names too, in whichever words."""
+    lines = concepts(cells_of(unit.hit.text[unit.start : unit.end])[0]) if unit.hit.modality == "table" else {}
+    return " ".join(said for name, said in concepts(question).items() if name in lines)
 
 
 def years_apart(text: str, question: str) -> bool:
@@ -159,9 +190,10 @@ def years_apart(text: str, question: str) -> bool:
     return bool(asked and said) and all(year < said[0] or year > said[-1] for year in asked)
 
 
-def _folded(text: str) -> set[str]:
-    """Its words in lower case, those in the plural as in the singular, "e-mail" as "email" too."""
-    return {_singular(word) for word in _TERM.findall(_with_joined(text))}
+@lru_cache(maxsize=4096)
+def _stems(text: str) -> frozenset[str]:
+    """English stems of its words, "e-mail" as "email" too."""
+    return frozenset(map(stem_english, _TERM.findall(_with_joined(text))))
 
 
 def _with_joined(text: str) -> str:
@@ -170,10 +202,10 @@ def _with_joined(text: str) -> str:
     return f"{text} {' '.join(found.replace('-', '') for found in _HYPHENED.findall(text))}"
 
 
-def _singular(word: str) -> str:
-    if len(word) > 4 and word.endswith("ies"):
-        return f"{word[:-3]}y"
-    return word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")) else word
+def caption_of(unit: Unit) -> str:
+    """What stands above a table's first row of cells; of other text nothing."""
+    above = unit.hit.text[: unit.start].split("\n") if unit.hit.modality == "table" else []
+    return " ".join(takewhile(lambda line: CELL.strip() not in line, above))
 
 
 def dates_shared(question: str, text: str) -> str:
@@ -210,18 +242,18 @@ def _paragraphs(text: str) -> Iterator[tuple[int, int]]:
 def _rows(hit: Hit, rank: int) -> list[Unit]:
     """Rows with their header in words; a table of one row is that row. Captions and lines that head rows are none."""
     lines = hit.text.split("\n")
-    cut = [line.split(CELL) for line in lines]
-    labels = Counter(cells[0].strip().casefold() for cells in cut if any(cells[1:]))
-    units, at, group = list[Unit](), 0, ""
+    cut = [cells_of(line) for line in lines]
+    labels = Counter(cells[0].casefold() for cells in cut if any(cells[1:]))
+    units, at, group, head = list[Unit](), 0, "", _heads(lines)
     for n, (line, cells) in enumerate(zip(lines, cut)):
-        alone = bool(labels) and not any(cell.strip() for cell in cells[1:])
-        heads = n < len(lines) - 1 and len(cells) > 1 and _header(lines[: n + 1], len(cells)) == [c.strip() for c in cells]
+        alone = bool(labels) and not any(cells[1:])
+        heads = n < len(lines) - 1 and len(cells) > 1 and (n < head or _header(lines[: n + 1], len(cells), head) == cells)
         if alone and len(line) <= _LINE and not _ENDED.search(line.rstrip(" :|")):
             group = line.strip(" :|") if any(CELL in above for above in lines[:n]) else ""
         elif line.strip() and not heads:
-            own = group if labels[cells[0].strip().casefold()] > 1 else ""
-            words = [f"{own}, {cells[0].strip()}" if own else cells[0], *cells[1:]]
-            shown = _row_in_words(words, _header(lines[:n], len(cells)))
+            own = group if labels[cells[0].casefold()] > 1 else ""
+            words = [f"{own}, {cells[0]}" if own else cells[0], *cells[1:]]
+            shown = _row_in_words(words, _header(lines[:n], len(cells), head))
             units.append(Unit(hit, shown, at, at + len(line), (rank, len(units)), own))
         at += len(line) + 1
     return units
@@ -229,26 +261,37 @@ def _rows(hit: Hit, rank: int) -> list[Unit]:
 
 def _row_in_words(cells: list[str], header: list[str]) -> str:
     """Reads as "Net sales: 32,765 (2018), 25,938 (2017)"; no pasted bars, no cell of nothing but a colon."""
-    row = [cell.strip(" :") and cell.strip() for cell in cells]
+    row = [cell if cell.strip(":") else "" for cell in cells]
     if len(row) < 2:
         return row[0]
     cells = [f"{cell} ({name})" if name and name != cell else cell for cell, name in zip(row[1:], header[1:]) if cell]
     return f"{row[0].strip(' :')}: {', '.join(cells)}" if row[0] and cells else ", ".join(filter(None, [row[0], *cells]))
 
 
-def _header(above: list[str], width: int) -> list[str]:
-    """Names of `width` columns: the nearest row above of years, else the topmost without figures, else blanks.
+def _heads(lines: list[str]) -> int:
+    """`head_lines`; but one row of heads where words stand in later rows, for then a row of words among the first may be data."""
+    later = map(cells_of, lines[head_lines(lines) :])
+    if any(not is_data(row) and not all(is_figure(cell) for cell in row[1:] if cell) for row in later):
+        return min(head_lines(lines), 1 + sum(1 for _ in takewhile(lambda line: CELL.strip() not in line, lines)))
+    return head_lines(lines)
 
-    Where a year comes twice ("2018 | 2017 | 2018 | 2017"), what stands over it says which: "Three months ended, 2018".
+
+def _header(above: list[str], width: int, head: int) -> list[str]:
+    """Names of `width` columns: the nearest row above of years, else the table's `head` lines, else the topmost, else blanks.
+
+    Heads of several rows are read downwards: "Compress usage". Where a year comes twice ("2018 | 2017 | 2018 | 2017"), what
+    stands over it says which: "Three months ended, 2018".
     """
-    rows = [row for line in above if len(row := [cell.strip() for cell in line.split(CELL)]) == width > 1]
+    rows = [row for line in above if len(row := cells_of(line)) == width > 1]
     for at in reversed(range(len(rows))):
         if _names_periods(rows[at]):
             names = rows[at][1:]
             twice = at > 0 and len(set(names)) < len(names) and not is_data(rows[at - 1])
             return [rows[at][0], *(_under(rows[at - 1][1:], names) if twice else names)]
-    blank = [""] * width
-    return rows[0] if rows and not any(cell[:1].isdigit() or cell[:1] in "($€£-–" for cell in rows[0][1:] if cell) else blank
+    if not rows or any(cell[:1].isdigit() or cell[:1] in "($€£-–" for cell in rows[0][1:] if cell):
+        return [""] * width
+    heads = [row for line in above[:head] if len(row := cells_of(line)) == width]
+    return [" ".join(dict.fromkeys(filter(None, column))) for column in zip(*(heads or rows[:1]))]
 
 
 def _names_periods(row: list[str]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 from ultrafast_rag.language.stopwords import STOP_WORDS
 from ultrafast_rag.language.terms import without_accents, words_of
@@ -39,3 +40,13 @@ def grams(pieces: Sequence[str]) -> Iterator[tuple[str, int, int]]:
 def question_grams(question: str) -> set[str]:
     """The runs of a question's pieces that a name may hold; words that are in every question only inside a run."""
     return {gram for gram, _, count in grams(name_pieces(question)) if count > 1 or gram not in COMMON}
+
+
+@lru_cache(maxsize=256)
+def said_by_name(question: str, name: str) -> str:
+    """The question's words that a file's name holds: "Best Buy" for BESTBUY_2018_10K.pdf; "" where it holds none."""
+    held, pieces = {gram for gram, _, _ in grams(name_pieces(name))}, name_pieces(question)
+    said = {
+        at + n for gram, at, count in grams(pieces) if gram in held and (count > 1 or gram not in COMMON) for n in range(count)
+    }
+    return " ".join(pieces[at] for at in sorted(said))

@@ -15,7 +15,8 @@ MOST_HEAD_ROWS = 5  # chosen: title, unit, years, quarter, and one more
 _FIGURE = re.compile(
     r"^[(\[<>~≈±+−–-]*\s*(?:[A-Z]{2,3}\s?)?[$€£¥₹%]?\s*[(−–+-]*\s*"  # sign and currency
     r"(?:\d{1,3}(?:[,.'’ \u202f]\d{3})+|\d+)?(?:[.,]\d+)?"
-    r"\s*(?:[%‰x×]|bps?|pts?\.?|[€$£¥])?\s*[)\]]*\s*%?\s*(?:\*{1,3}|†|‡|\(\w{1,2}\))?$"  # brackets, per cent, a footnote's mark
+    r"\s*(?:[%‰x×]|bps?|pts?\.?|[€$£¥])?\s*[)\]]*\s*%?\s*"  # unit, brackets, per cent
+    r"(?:\*{1,3}|†|‡|\(\w{1,2}(?:[,;]\s?\w{1,2})*\))?$"  # footnotes' marks
 )
 _BLANK = re.compile(r"^(?:[-–—−_.…*]+|n/?[am]\.?|nm|nil|\$|€|£|%|\)|\$\s?[-–—])$", re.I)
 _MONTH = r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec|mär|mai|okt|dez)\w*\.?"
@@ -25,6 +26,11 @@ _DATE = re.compile(
 _YEAR = re.compile(
     r"\b(?:fy\s?|cy\s?)?['’]?(?:19|20)\d\d(?:[/–-]\d{2,4})?[ea]?(?!\w|[.,]\d)(?:\s?\(\w{1,2}\))?|\bfy\s?['’]?\d\d\b", re.I
 )
+
+
+def cells_of(line: str) -> list[str]:
+    """A row's cells without the blanks around them; the last ones may be empty, and the blank behind them lost."""
+    return [cell.strip() for cell in f"{line} ".split(CELL)]
 
 
 @functools.lru_cache(maxsize=4096)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import cache
+from functools import lru_cache
 
 import Stemmer
 
@@ -112,7 +112,7 @@ _PHRASAL = (
 _stemmer = Stemmer.Stemmer("english")
 
 
-@cache
+@lru_cache(maxsize=1 << 16)
 def stem_english(word: str) -> str:
     """The Snowball stem of a word, of an irregular verb that of its base."""
     stem: str = _stemmer.stemWord(_BASE.get(word, word))

@@ -19,7 +19,7 @@ _LEADING_CONTROL = re.compile(r"^\s*\w?(?:[\x00-\x1f\x7f-\x9f]\s*)+")
 _LEADER = re.compile(r"(?:\s?\.){4,}\s*")
 _WORD = re.compile(r"[^\W\d_]+(?:[-‐'’][^\W\d_]+)*")
 _HYPHENS = "-‐"
-_SUPERSCRIPT = 1  # MuPDF's TEXT_FONT_SUPERSCRIPT in a span's flags
+SUPERSCRIPT = 1  # MuPDF's TEXT_FONT_SUPERSCRIPT in a span's flags
 _MARK = re.compile(r"^\s*(?:\d{1,2}(?:[,;]\s?\d{1,2})*|[*†‡§¶]{1,3}|\([a-z\d]{1,2}\))\s*$")
 # after shorter words, which are symbols and units, and after functions the mark is an exponent
 _MARKED_WORD = re.compile(r"(?<!cos)(?<!sin)(?<!tan)(?<!log)(?<=[^\W\d_]{3})[.,;:)\]”’\"]*$")
@@ -89,14 +89,18 @@ def line_text(spans: Sequence[Mapping[str, Any]]) -> str:
         return readable(spans[0]["text"])
     text = ""
     for span in spans:
-        said = span["text"]
-        if span["flags"] & _SUPERSCRIPT and text and _MARK.match(said):
-            if _MARKED_NUMBER.search(text):
-                said = f"({said.strip().strip('()')})"
-            elif _MARKED_WORD.search(text):
-                said = f" {said}"
-        text += said
+        text += marked(text, span["text"]) if span["flags"] & SUPERSCRIPT else span["text"]
     return readable(text)
+
+
+def marked(text: str, raised: str) -> str:
+    """How to write what is raised behind a text: a footnote's mark in brackets behind a figure, apart behind a word."""
+    if text and _MARK.match(raised):
+        if _MARKED_NUMBER.search(text):
+            return f"({raised.strip().strip('()')})"
+        if _MARKED_WORD.search(text):
+            return f" {raised}"
+    return raised
 
 
 def readable(text: str) -> str:
