@@ -85,7 +85,7 @@ def _score(hit: Hit) -> str:
     legs = [f"meaning {hit.dense_score:.2f}"] if hit.dense_score == hit.dense_score else []
     legs += [f"words {hit.lexical_score:.1f}"] if hit.lexical_score >= 0.05 else []  # NaN too says nothing
     words = f"score {hit.score:.2f}" + (f" ({', '.join(legs)})" if legs else "")
-    return f'<span style="{MUTED};white-space:nowrap">{words}</span>'
+    return f'<span style="{MUTED}">{words}</span>'
 
 
 def _support(support: float | None) -> str:
