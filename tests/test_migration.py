@@ -148,7 +148,7 @@ def test_it_goes_on_in_the_background_and_another_model_begins_anew(settings, tm
         rag.add_texts(TEXTS)
         rag.migrate(text_model="openai:other", time_budget_s=1e-9)
         assert rag.migrate(**NEW, wait=False) == 0.0
-        rag._moving._refiner._thread.join(30)
+        rag._mover.under_way._refiner._thread.join(30)
         assert rag.config.text_model == "openai:new"
         assert tell(rag)[1][0] == "The brig Tern carries wool to Kellow."
         with pytest.raises(ConfigError, match="already"):
@@ -178,7 +178,7 @@ def test_a_model_that_cannot_be_asked_leaves_everything_as_it_was(server, settin
         server.faults += ["401"]
         with pytest.raises(RemoteEncoderError, match="rejected"):
             rag.migrate(**NEW)
-        assert rag._moving is None
+        assert rag._mover.under_way is None
         assert tell(rag) == told
 
 

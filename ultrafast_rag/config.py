@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from ultrafast_rag.errors import ConfigError, IndexStateError, did_you_mean
 
+CONFIG_FACT = "config"  # the fact of an index that holds `Config.identity()`
 REMOTE_TEXT = ("openai:", "gemini:")  # a text_model that begins so is a service's: passages and questions are sent there
 PACKAGED_READER = "packaged"  # the reader this package ships, on the default text model's weights
 IDENTITY = (

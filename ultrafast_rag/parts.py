@@ -10,12 +10,13 @@ import json
 import math
 import platform
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ultrafast_rag.config import Config
+from ultrafast_rag.config import CONFIG_FACT, Config
 from ultrafast_rag.errors import ConfigError, ExtractionError, IndexStateError, UltraFastRAGError, did_you_mean
 from ultrafast_rag.extract.sandbox.pool import Sandbox
 from ultrafast_rag.files import path_of
@@ -49,10 +50,10 @@ if TYPE_CHECKING:  # imported where they are used: opening an index needs none o
     from ultrafast_rag.ingest.embed import Embedder
     from ultrafast_rag.ingest.pipeline import Ports
     from ultrafast_rag.ingest.sources import PathLike
+    from ultrafast_rag.ingest.stages import Until
     from ultrafast_rag.remote.fetch import Fetcher
     from ultrafast_rag.search.expansion import Expander
 
-CONFIG = "config"
 FETCHED = "fetched"
 _NOT_ASKED = ("cache_dir", "cache_size_gb", "max_workers", "query_cache_disk", "query_cache_ttl_s", "quiet", "redis_url")
 
@@ -83,7 +84,7 @@ class Parts:
 
     def _settle(self, base: Config | None, settings: dict[str, Any]) -> Config:
         """The session's settings, and of the index's only those that say what its vectors and chunks are."""
-        kept = self._store.get_meta(CONFIG)
+        kept = self._store.get_meta(CONFIG_FACT)
         if kept is None:
             return (base or Config()).replace(**settings)
         try:
@@ -318,6 +319,13 @@ class Parts:
             self._unindexed = True
             self._index()
 
+    @contextmanager
+    def _writing(self, until: Until | None = None) -> Iterator[None]:
+        """One writer at a time; `close` ends what is under way by `until`."""
+        with self._ingesting:
+            self._stop = self._stop if until is None else until.stop
+            yield
+
     def _adopt(self, config: Config) -> None:
         """Make anew what asks for the text model, which is another from now on; the caller keeps ingests away."""
         self._refiner.stop()
@@ -372,8 +380,8 @@ class Parts:
         if moved := self._models.moved():
             raise IndexStateError(f"another process has moved this index to {moved}. Open it again")
         settle(self._store, self.config.cache_dir)
-        if self._store.get_meta(CONFIG) is None:
-            self._store.set_meta(CONFIG, self.config.identity())
+        if self._store.get_meta(CONFIG_FACT) is None:
+            self._store.set_meta(CONFIG_FACT, self.config.identity())
 
     def _check_fields(self, filters: Mapping[str, Any]) -> None:
         """ConfigError for a filter on a field that nothing in the index has; looked up only when nothing was found."""

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, nullcontext
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import asdict, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -31,9 +31,8 @@ from ultrafast_rag.index.store import Store
 from ultrafast_rag.index.stores.elsewhere import ElsewhereIndex
 from ultrafast_rag.ingest.stages import Until
 from ultrafast_rag.language.safetext import unstorable
-from ultrafast_rag.models.registry import FINGERPRINTS
 from ultrafast_rag.monitor import StageClock, peak_rss_mb, rss_mb
-from ultrafast_rag.parts import CONFIG, Parts
+from ultrafast_rag.parts import Parts
 from ultrafast_rag.ports import ResultTier
 from ultrafast_rag.remote import event_loop
 from ultrafast_rag.remote.address import is_address, stored_name
@@ -51,7 +50,7 @@ if TYPE_CHECKING:  # imported where they are used: a question needs none of them
     from ultrafast_rag.ingest.pipeline import IngestStats
     from ultrafast_rag.ingest.plan import EncodePlan
     from ultrafast_rag.ingest.sources import PathLike, Source
-    from ultrafast_rag.migration import Migration
+    from ultrafast_rag.migration import Mover
     from ultrafast_rag.models.batch_embedder import BatchEmbedder
     from ultrafast_rag.search.semantic_cache import SemanticCache
 
@@ -99,7 +98,6 @@ class UltraFastRAG(Parts):
             raise ConfigError(f"config takes a Config, e.g. config=Config(k=3), not {type(config).__name__}")
         base = config or (Config.extreme() if extreme_mode else None)
         super().__init__(path, config=base, gemini_api_key=gemini_api_key, settings=settings)
-        self._moving: Migration | None = None
 
     # ---- the way in
 
@@ -137,8 +135,7 @@ class UltraFastRAG(Parts):
                 hint = "; of a list: rag.ingest(*files)" if isinstance(source, list | tuple | set) else ""
                 raise ConfigError(f"a source is a file, a folder or an https address, not {source!r:.80}{hint}")
         start, clock, until = time.perf_counter(), StageClock(self.monitor, prefix="ingest: "), Until(time_budget_s, stop)
-        with self._ingesting:
-            self._stop = until.stop
+        with self._writing(until):
             self._remember_config()
             if not self._catch_up(until):
                 return IngestReport(complete=False, refined=self._refined(), seconds=time.perf_counter() - start)
@@ -188,8 +185,7 @@ class UltraFastRAG(Parts):
             self._refiner.start()
             return self._refined()
         self._refiner.stop()
-        with self._ingesting:
-            self._stop = until.stop
+        with self._writing(until):
             with refine_bar(self._store.count_without(TEXT_SPACE), quiet=self.config.quiet) as on_batch:
                 whole = self._refiner.run(until, on_batch=on_batch, hold_s=FOREGROUND_HOLD_S)
             if whole:
@@ -232,61 +228,26 @@ class UltraFastRAG(Parts):
         Passages stay as they were cut. Other processes that have the index open must open it again afterwards, with these
         settings. Raises ConfigError, WeightsError, EncodingError, StorageError, IndexLockedError.
         """
-        from ultrafast_rag.ingest.progress import refine_bar
-        from ultrafast_rag.migration import Migration, target_of
+        from ultrafast_rag.migration import target_of
 
-        target, until = target_of(self.config, settings), Until(time_budget_s)
-        if self._moving is None or self._moving.target != target:
-            self._stop_moving()
-            moving = Migration(
-                self._store,
-                target,
-                key=self._key,
-                embedder=lambda text: self._embedder_of(text, StageClock(self.monitor, prefix="migrate: ")),
-                on_whole=self._move_in,
-            )
-            try:
-                moving.begin(self._store.get_meta(FINGERPRINTS, {}).get(TEXT_SPACE))
-            except BaseException:  # nobody else knows it yet
-                moving.close()
-                raise
-            self._moving = moving
-        moving = self._moving
-        moving.pause()
-        if self._moving is None:  # the thread has just brought it to its end
-            return 1.0
-        share = self._moved_share(moving)
-        if not wait:
-            moving.start()
-            return share
-        with self._ingesting:
-            self._stop = until.stop
-            with refine_bar(moving.left(), quiet=self.config.quiet) as on_batch:
-                whole = moving.run(until, on_batch=on_batch)
-            share = self._moved_share(moving)
-            if whole:
-                self._move_in()
-        return 1.0 if whole else share
+        return self._mover.migrate(target_of(self.config, settings), Until(time_budget_s), wait=wait)
 
-    def _move_in(self) -> None:
-        """The new text model's vectors are all there: they take the old ones' place, and so does what asks for them."""
-        with self._ingesting:
-            moving = self._moving
-            if moving is None:
-                return
-            moving.switch({CONFIG: moving.target.identity()})
-            self._moving = None
-            self._adopt(moving.target)
-            moving.close()
+    @cached_property
+    def _mover(self) -> Mover:
+        from ultrafast_rag.migration import Mover
 
-    def _moved_share(self, moving: Migration) -> float:
-        left = moving.left()
-        return 1 - left / max(self._store.counts()["chunks"], 1)
+        return Mover(
+            self._store,
+            self._writing,
+            key=self._key,
+            embedder=lambda text: self._embedder_of(text, StageClock(self.monitor, prefix="migrate: ")),
+            adopt=self._adopt,
+            quiet=self.config.quiet,
+        )
 
-    def _stop_moving(self) -> None:
-        moving, self._moving = self._moving, None
-        if moving is not None:
-            moving.close()
+    def _moving(self) -> AbstractContextManager[None]:
+        """A question is being answered: a migration in the background waits."""
+        return self._mover.asking() if "_mover" in self.__dict__ else nullcontext()
 
     def add_texts(
         self, texts: Sequence[str], *, ids: Sequence[str] | None = None, metadata: Sequence[Mapping[str, Any]] | None = None
@@ -352,8 +313,7 @@ class UltraFastRAG(Parts):
         key = ("search", self._store.generation, asked, k, alpha, frozen(modality), frozen(filters), again, neighbours)
         if self.config.query_cache and (known := self.query_cache.get(key)) is not None:
             return Hits(known, query=known.query, notes=known.notes, evidence=self._evidence)
-        moving = self._moving
-        with self.monitor.measure("search"), self._refiner.asking(), moving.asking() if moving else nullcontext():
+        with self.monitor.measure("search"), self._refiner.asking(), self._moving():
             options: dict[str, Any] = {"k": k, "alpha": alpha, "modality": modality, "filters": filters}
             hits = self._while_it_stays(lambda: self._asks().search(query, rerank=again, neighbours=neighbours, **options))
         hits.evidence = self._evidence
@@ -600,7 +560,7 @@ class UltraFastRAG(Parts):
         facts: dict[str, Any] = {
             **self._store.counts(),
             "refined": self._refined(),
-            **({"moved": self._moved_share(moving)} if (moving := self._moving) else {}),
+            **({"moved": share} if "_mover" in self.__dict__ and (share := self._mover.share()) is not None else {}),
             "size_mb": self._store.size_bytes() / 1e6,
             "models": self._models.loaded(),
             "memory": [asdict(use) for use in self._models.use()],
@@ -757,7 +717,8 @@ class UltraFastRAG(Parts):
         if "_refiner" in self.__dict__:
             self._refiner.stop()
             self._say_what_is_left()
-        self._stop_moving()
+        if "_mover" in self.__dict__:
+            self._mover.stop()
         with self._ingesting, ExitStack() as closing:
             closing.callback(self._store.close)  # called last
             closing.callback(self._models.close)

@@ -11,6 +11,7 @@ import numpy as np
 
 from ultrafast_rag.bench.publicsets import FILES, load
 from ultrafast_rag.bench.settings import HANDBOOK, config_of
+from ultrafast_rag.config import CONFIG_FACT
 from ultrafast_rag.errors import ConfigError, require
 from ultrafast_rag.index.dense import DenseIndex
 from ultrafast_rag.index.embedding_cache import open_embedding_cache
@@ -21,7 +22,6 @@ from ultrafast_rag.language.sentences import split_sentences
 from ultrafast_rag.models.registry import FINGERPRINTS
 from ultrafast_rag.models.text.encoder import open_text_encoder
 from ultrafast_rag.monitor import StageClock
-from ultrafast_rag.parts import CONFIG
 from ultrafast_rag.types import TEXT_SPACE, Chunk, PartCommit, Record, Vectors
 
 BUILT = "bench"
@@ -71,7 +71,7 @@ def build(place: Path, texts: Sequence[str], count: int, settings: dict[str, Any
     cache.close()
     partial = place.with_name(f"{place.name}.partial")
     with Store.open(partial) as store:
-        store.set_meta(CONFIG, config.identity())
+        store.set_meta(CONFIG_FACT, config.identity())
         store.set_meta(FINGERPRINTS, {TEXT_SPACE: encoder.space})
         start = time.perf_counter()
         _commit(store, base, vectors, count)
