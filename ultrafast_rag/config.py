@@ -21,6 +21,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 from ultrafast_rag.errors import ConfigError, IndexStateError, did_you_mean
 
 CONFIG_FACT = "config"  # the fact of an index that holds `Config.identity()`
+JOINED = " + "  # between the text models of an ensemble
 REMOTE_TEXT = ("openai:", "gemini:")  # a text_model that begins so is a service's: passages and questions are sent there
 PACKAGED_READER = "packaged"  # the reader this package ships, on the default text model's weights
 IDENTITY = (
@@ -181,8 +182,11 @@ class Config:
         problems = [problem for name, kind in _kinds().items() if (problem := _problem(name, getattr(self, name), kind))]
         if problems:
             raise ConfigError("; ".join(problems))
-        if is_remote(self.text_model) and self.encode != "first":
-            raise ConfigError(f"{self.text_model} is a service, for which there are no rough vectors at hand: use encode='first'")
+        joined = len(members(self.text_model)) > 1
+        if (joined or is_remote(self.text_model)) and self.encode != "first":
+            raise ConfigError(f"for {self.text_model} there are no rough vectors at hand: use encode='first'")
+        if joined and (self.query_prompt, self.passage_prompt, self.text_dim) != (None, None, None):
+            raise ConfigError(f"{self.text_model} is several models: leave query_prompt, passage_prompt and text_dim out")
 
     @classmethod
     def basic(cls, **changes: Any) -> Config:
@@ -287,7 +291,12 @@ class Config:
 
 def is_remote(text_model: str) -> bool:
     """Whether a text model is a service that texts are sent to, rather than weights on this machine."""
-    return text_model.startswith(REMOTE_TEXT)
+    return any(member.startswith(REMOTE_TEXT) for member in members(text_model))
+
+
+def members(text_model: str) -> list[str]:
+    """The models of an ensemble ("MODEL + MODEL"), or the one that it is."""
+    return [member.strip() for member in text_model.split(JOINED)]
 
 
 _NAMES_ONLY = ("text_model", "image_model")  # where weights are found; what they are is the index's space
@@ -301,7 +310,7 @@ def _trusted(kept: Any) -> dict[str, Any]:
         raise ConfigError("they are no mapping")
     fields = {name: kept[name] for name in IDENTITY if name in kept}
     for name, value in fields.items():
-        if isinstance(value, str) and _REMOTE.match(value):
+        if isinstance(value, str) and any(map(_REMOTE.match, members(value))):
             raise ConfigError(f"the index names {value!r} as its {name}, which is neither a hub id nor a folder of this machine")
     return fields
 

@@ -75,6 +75,8 @@ class TextEncoder(Tokenizer, Protocol):
     fingerprint: str
     space: str
     dim: int
+    takes_tokens: bool
+    """Whether `tokenize`'s output says all that is encoded; else passages are given as text."""
 
     def encode(self, texts: Sequence[str]) -> Vectors:
         """float32 (n, dim), unit rows; texts over the limit are truncated to it."""

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ultrafast_rag.config import Config, is_remote
+from ultrafast_rag.config import Config, is_remote, members
 from ultrafast_rag.enrich import ENRICHED
 from ultrafast_rag.errors import ConfigError
 from ultrafast_rag.files import path_of
@@ -205,7 +205,7 @@ class UltraFastRAG(Parts):
         from ultrafast_rag.models.text.remote import Spelling, price_of
 
         config = self.config if text_model is None else self.config.replace(text_model=text_model)
-        served = is_remote(config.text_model)
+        served = [model for model in members(config.text_model) if is_remote(model)]
         chunker = Chunker(config, Spelling() if served else self._models.text())
         failed: tuple[tuple[str, str], ...] = ()
         if sources:
@@ -214,7 +214,8 @@ class UltraFastRAG(Parts):
             failed = (*found.failed, *failed)
         else:
             passages, tokens = plan.of_passages(self._store.iter_texts(), chunker)
-        usd = price_of(config.text_model, tokens, config.text_price_usd) if served else 0.0
+        prices = [price_of(model, tokens, config.text_price_usd) for model in served]
+        usd = None if None in prices else sum(filter(None, prices))
         return plan.EncodePlan(config.text_model, passages, tokens, usd, failed)
 
     def migrate(self, *, wait: bool = True, time_budget_s: float | None = None, **settings: Any) -> float:

@@ -277,7 +277,7 @@ def test_unrefined_search_is_as_good_as_refined_on_public_questions(tmp_path, pu
 class Words:
     """A sentence encoder that needs no weights: a vector follows from the tokens; each passage encoded is a line in a file."""
 
-    fingerprint, space, dim, max_tokens = "words", "words", 8, 256
+    fingerprint, space, dim, max_tokens, takes_tokens = "words", "words", 8, 256, True
 
     def __init__(self, log, lives=None):
         self.log, self.lives = log, lives

@@ -26,7 +26,7 @@ class Notes:
 
 class Model:
     fingerprint, notes, space = "made here", (), "text"
-    dim, max_tokens, vocabulary_size = 4, 8, 16
+    dim, max_tokens, vocabulary_size, takes_tokens = 4, 8, 16, True
 
     def __init__(self):
         self.closed = False

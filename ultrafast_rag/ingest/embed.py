@@ -88,11 +88,11 @@ class Embedder:
 
         def encode(missing: list[int]) -> Vectors:
             ids = [chunks[n].token_ids for n in missing]
-            if all(ids):
+            if encoder.takes_tokens and all(ids):
                 return encoder.encode_tokens(ids)
             return encoder.encode([searchable(chunks[n]) for n in missing])
 
-        keys = [_key(_encoded(chunk)) for chunk in chunks]
+        keys = [_key(_encoded(chunk) if encoder.takes_tokens else searchable(chunk).encode()) for chunk in chunks]
         with self._clock.stage("encode"):
             vectors = self._lookup(encoder.fingerprint, keys, encode, result)
         result.vectors[TEXT_SPACE], result.rows[TEXT_SPACE] = vectors, np.array(numbers, np.int64)

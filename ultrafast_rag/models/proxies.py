@@ -16,9 +16,10 @@ from ultrafast_rag.ports import ImageEncoder, Reader, Reranker, Transcriber
 from ultrafast_rag.types import Reading, Segment, Vectors
 
 if TYPE_CHECKING:
+    from ultrafast_rag.models.text.ensemble import EnsembleEncoder, References
     from ultrafast_rag.models.text.remote import RemoteEncoder
 
-M = TypeVar("M", "SentenceEncoder | RemoteEncoder", ImageEncoder, Transcriber, Reranker, Reader)
+M = TypeVar("M", "SentenceEncoder | RemoteEncoder | EnsembleEncoder", ImageEncoder, Transcriber, Reranker, Reader)
 
 
 class ModelProxy(Generic[M]):
@@ -41,12 +42,12 @@ class ModelProxy(Generic[M]):
         self._pool.release(self._name)
 
 
-class TextProxy(ModelProxy["SentenceEncoder | RemoteEncoder"]):
+class TextProxy(ModelProxy["SentenceEncoder | RemoteEncoder | EnsembleEncoder"]):
     """ports.TextEncoder, and what `doctor()` and a new index ask of it."""
 
-    def _copy(self, model: SentenceEncoder | RemoteEncoder) -> None:
+    def _copy(self, model: SentenceEncoder | RemoteEncoder | EnsembleEncoder) -> None:
         self.space, self.dim, self.max_tokens = model.space, model.dim, model.max_tokens
-        self.vocabulary_size = model.vocabulary_size
+        self.vocabulary_size, self.takes_tokens = model.vocabulary_size, model.takes_tokens
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """As the port says."""
@@ -78,7 +79,7 @@ class TextProxy(ModelProxy["SentenceEncoder | RemoteEncoder"]):
         with self._leased() as model:
             return model.report()
 
-    def reference(self) -> Reference | None:
+    def reference(self) -> Reference | References | None:
         """The vectors that this space's engines are held to."""
         with self._leased() as model:
             return model.reference()

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ultrafast_rag.config import Config, is_remote
+from ultrafast_rag.config import Config, is_remote, members
 from ultrafast_rag.errors import ConfigError, IndexStateError, MissingExtraError, UltraFastRAGError, WeightsError
 from ultrafast_rag.models.device import DevicePlan, plan_device
 from ultrafast_rag.models.pool import ModelPool, ModelUse, estimate_bytes
@@ -32,6 +32,7 @@ from ultrafast_rag.remote.secrets import Secret
 from ultrafast_rag.types import TEXT_SPACE, VISUAL_SPACE, Table
 
 if TYPE_CHECKING:
+    from ultrafast_rag.models.text.ensemble import EnsembleEncoder
     from ultrafast_rag.models.text.remote import RemoteEncoder
 
 FINGERPRINTS = "fingerprints"  # space -> what its vectors are; until version 0.2 the engine stood in it too
@@ -180,8 +181,9 @@ class Models:
             known = self._ports.get(name)
             if not isinstance(known, kind):
                 size_bytes, devices = estimate_bytes(model, self.plan), self._devices(name)
-                if name == TEXT_SPACE and is_remote(model):
-                    size_bytes, devices = 1, devices[:1]
+                if name == TEXT_SPACE:
+                    size_bytes = sum(1 if is_remote(one) else estimate_bytes(one, self.plan) for one in members(model))
+                    devices = devices[:1] if is_remote(model) else devices
                 self.pool.register(name, load, size_bytes=size_bytes, devices=devices)
                 with self.pool.lease(name) as opened:
                     for note in getattr(opened, "notes", ()):
@@ -213,8 +215,8 @@ class Models:
 
     def tune(self, limit_s: float) -> Table:
         """Find and remember the text encoder's fastest engine, batch budget and threads here, for the next batch on."""
-        if is_remote(self._config.text_model):
-            raise ConfigError(f"{self._config.text_model} is a service: there is no engine here to tune")
+        if is_remote(self._config.text_model) or len(members(self._config.text_model)) > 1:
+            raise ConfigError(f"{self._config.text_model} is a service, or several models: one on this machine can be tuned")
         config, text, busy, notes = self._config, self.text(), is_busy(self.plan), list[str]()
 
         def opened(settings: Tuned) -> SentenceEncoder:
@@ -238,30 +240,44 @@ class Models:
         cpu, gpus = self.plan.cpu, (gpu.name for gpu in self.plan.gpus)
         return " | ".join((self._config.text_model, self._config.engine, cpu.name, f"{cpu.cores} cores", *gpus))
 
-    def _text_config(self) -> Config:
-        config, found = self._config, tuned(self._config.cache_dir, self._tuned_name())
+    def _text_config(self, config: Config) -> Config:
+        found = tuned(config.cache_dir, self._tuned_name())
         return config.replace(batch_tokens=config.batch_tokens or found.batch_tokens, threads=config.threads or found.threads)
 
-    def _open_text(self) -> SentenceEncoder | RemoteEncoder:
-        recorded = self._recorded(TEXT_SPACE)
+    def _open_text(self) -> SentenceEncoder | RemoteEncoder | EnsembleEncoder:
+        recorded, models = self._recorded(TEXT_SPACE), members(self._config.text_model)
         stored = self._facts.get_meta(REFERENCE) if recorded is not None else None
         try:
+            if len(models) > 1:
+                return self._open_ensemble(models, recorded, stored)
             reference = None if stored is None else Reference.from_json(stored)
         except ValueError as error:
             raise IndexStateError(f"{error}: restore the index from an archive, or ingest again") from error
-        if is_remote(self._config.text_model):
+        return self._open_one(self._config, recorded, reference)
+
+    def _open_ensemble(self, models: Sequence[str], recorded: str | None, stored: Any) -> EnsembleEncoder:
+        from ultrafast_rag.models.text.ensemble import EnsembleEncoder, References
+
+        each = [None] * len(models) if stored is None else References.from_json(stored).each
+        if len(each) != len(models):
+            raise IndexStateError(f"this index was made with {len(each)} text models, not {len(models)}: {recorded}")
+        made = [self._open_one(self._config.replace(text_model=one), None, held_to) for one, held_to in zip(models, each)]
+        return EnsembleEncoder(self._config.text_model, made, space=recorded)
+
+    def _open_one(self, config: Config, recorded: str | None, reference: Reference | None) -> SentenceEncoder | RemoteEncoder:
+        if is_remote(config.text_model):
             from ultrafast_rag.models.text.remote import open_remote  # its HTTP is for those who send
 
-            return open_remote(self._config, space=recorded, reference=reference, gemini_key=self._gemini_key, totals=self.sent)
+            return open_remote(config, space=recorded, reference=reference, gemini_key=self._gemini_key, totals=self.sent)
         options: dict[str, Any] = {"space": recorded, "reference": reference, "progress": self._announce}
         try:
-            return open_text_encoder(self._text_config(), self.plan, **options)
+            return open_text_encoder(self._text_config(config), self.plan, **options)
         except WeightsError as error:
-            usual, asked = Config().text_model, self._config.text_model
+            usual, asked = Config().text_model, config.text_model
             if recorded is None or not Path(asked).expanduser().is_absolute():
                 raise
             try:  # a path of the machine that made the index: the same weights may be here by their usual name
-                encoder = open_text_encoder(self._config.replace(text_model=usual), self.plan, **options)
+                encoder = open_text_encoder(config.replace(text_model=usual), self.plan, **options)
             except (WeightsError, IndexStateError):
                 raise error from None
             encoder.notes = (*encoder.notes, f"{asked} is not on this machine; {usual} has the same weights and is used")

@@ -38,6 +38,8 @@ class SentenceEncoder:
     exact: makes a float32 engine, for the rare row that half precision cannot hold. notes: what is not as asked for.
     """
 
+    takes_tokens = True
+
     def __init__(
         self,
         spec: EncoderSpec,

@@ -89,6 +89,7 @@ class RemoteEncoder(Spelling):
     totals: requests, tokens and dollars of this session. Raises RemoteEncoderError, from anything that asks the service.
     """
 
+    takes_tokens = True
     vocabulary_size = 0
 
     def __init__(
