@@ -92,9 +92,9 @@ def test_what_was_found_is_used_unless_the_config_says_otherwise(tmp_path, monke
     monkeypatch.setattr("ultrafast_rag.models.registry.tuned", lambda folder, name: Tuned(777, 1))
     settings = {"image_model": None, "speech_model": None, "quiet": True}
     with UltraFastRAG(config=Config(**settings)) as rag:
-        assert (rag._models._text_config().batch_tokens, rag._models._text_config().threads) == (777, 1)
+        assert (rag._models._text_config(rag.config).batch_tokens, rag._models._text_config(rag.config).threads) == (777, 1)
     with UltraFastRAG(config=Config(batch_tokens=99, threads=3, **settings)) as rag:
-        assert (rag._models._text_config().batch_tokens, rag._models._text_config().threads) == (99, 3)
+        assert (rag._models._text_config(rag.config).batch_tokens, rag._models._text_config(rag.config).threads) == (99, 3)
         assert rag._models.text().encode(["as many threads as asked for"]).shape == (1, 384)
 
 
