@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from ultrafast_rag.bench import COMMANDS, busy, coldstart, gpu, run, write_result
-from ultrafast_rag.bench.ablation import plot, row_of, steps
+from ultrafast_rag.bench.ablation import BESIDE, plot, row_of, steps
 from ultrafast_rag.bench.bigpdf import write_pdf
 from ultrafast_rag.bench.child import call, peak_mb
 from ultrafast_rag.bench.gpu import transformer_flops
@@ -275,7 +275,7 @@ def test_search_benchmark_fills_up_with_copies_and_agrees_with_an_exact_scan(col
 
 def test_ablation_goes_from_basic_to_default_one_change_at_a_time():
     named = steps()
-    first, default = Config().replace(**named[0][1]), Config().replace(**named[-2][1])
+    first, default = Config().replace(**named[0][1]), Config().replace(**named[-1 - len(BESIDE)][1])
     apart = {"cache_dir", "image_model", "speech_model", "quiet"}
     assert {k: v for k, v in first.to_json().items() if k not in apart} == {
         k: v for k, v in Config.basic().to_json().items() if k not in apart
