@@ -8,10 +8,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import platform
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,13 +27,14 @@ from ultrafast_rag.index.filters import FIELDS
 from ultrafast_rag.index.home import is_home, settle
 from ultrafast_rag.index.lexical import LexicalIndex
 from ultrafast_rag.index.names import NameIndex
+from ultrafast_rag.index.result_disk import DiskTier
 from ultrafast_rag.index.store import Store
 from ultrafast_rag.index.stores import open_store
 from ultrafast_rag.index.stores.elsewhere import ElsewhereIndex
 from ultrafast_rag.ingest.refine import Refiner
 from ultrafast_rag.models.registry import Models
 from ultrafast_rag.monitor import PerformanceMonitor, StageClock
-from ultrafast_rag.ports import ImageEncoder, StaticEncoder, TextEncoder
+from ultrafast_rag.ports import ImageEncoder, ResultTier, StaticEncoder, TextEncoder, Tokenizer
 from ultrafast_rag.remote.address import is_address, kept_file
 from ultrafast_rag.remote.prices import cost_usd
 from ultrafast_rag.remote.secrets import Secret
@@ -40,7 +42,7 @@ from ultrafast_rag.search.evidence import EvidenceFinder
 from ultrafast_rag.search.optimizer import QueryOptimizer
 from ultrafast_rag.search.searcher import Searcher
 from ultrafast_rag.search.unrefined import Unrefined
-from ultrafast_rag.types import TEXT_SPACE, VISUAL_SPACE, Chunk, Hit, Hits
+from ultrafast_rag.types import TEXT_SPACE, VISUAL_SPACE, Chunk, Hit, Hits, ProgressState
 
 if TYPE_CHECKING:  # imported where they are used: opening an index needs none of them
     from ultrafast_rag.answer.extractive import ExtractiveAnswerer
@@ -48,8 +50,8 @@ if TYPE_CHECKING:  # imported where they are used: opening an index needs none o
     from ultrafast_rag.enrich.enricher import Enricher
     from ultrafast_rag.ingest.chunk import Chunker
     from ultrafast_rag.ingest.embed import Embedder
-    from ultrafast_rag.ingest.pipeline import Ports
-    from ultrafast_rag.ingest.sources import PathLike
+    from ultrafast_rag.ingest.pipeline import IngestStats, Ports
+    from ultrafast_rag.ingest.sources import Found, PathLike, Source
     from ultrafast_rag.ingest.stages import Until
     from ultrafast_rag.remote.fetch import Fetcher
     from ultrafast_rag.search.expansion import Expander
@@ -264,10 +266,10 @@ class Parts:
         encoder = self._writing_text()
         return self._chunker_of(encoder, embed=encoder.encode_tokens)
 
-    def _chunker_of(self, encoder: TextEncoder, **options: Any) -> Chunker:
+    def _chunker_of(self, tokenizer: Tokenizer, **options: Any) -> Chunker:
         from ultrafast_rag.ingest.chunk import Chunker
 
-        return Chunker(self.config, encoder, **options)
+        return Chunker(self.config, tokenizer, **options)
 
     def _ports(self) -> Ports:
         from ultrafast_rag.ingest.pipeline import Ports
@@ -283,6 +285,27 @@ class Parts:
             static=None if self.config.encode == "first" else self._writing_static,
         )
 
+    def _find(self, sources: Sequence[PathLike]) -> Found:
+        from ultrafast_rag.extract.detect import media_type
+        from ultrafast_rag.extract.discover import discover
+        from ultrafast_rag.ingest.sources import find_sources
+
+        return find_sources(self._store, sources, discover=discover, media_type=media_type, fetch=self._fetch)
+
+    def _run(
+        self, todo: Sequence[Source], clock: StageClock, until: Until, on_progress: Callable[[ProgressState], None] | None
+    ) -> IngestStats:
+        from ultrafast_rag.ingest.pipeline import Pipeline
+        from ultrafast_rag.ingest.progress import progress_bar
+
+        with progress_bar(quiet=self.config.quiet or on_progress is not None or not todo) as bar:
+            pipeline = Pipeline(self.config, self._store, self._ports(), clock=clock, until=until, on_progress=on_progress or bar)
+            if todo:
+                self._sandbox.warm()
+                self._unindexed = True
+                pipeline.run(todo)
+        return pipeline.stats
+
     def _enricher(self) -> Enricher:
         from ultrafast_rag.answer.gemini import estimate_tokens
         from ultrafast_rag.enrich.enricher import Enricher
@@ -296,6 +319,20 @@ class Parts:
             quota=self._generators.quota(),
             image_of=self._asset_of,
         )
+
+    def _tiers(self) -> dict[str, ResultTier]:
+        """Where results of searches and answers outlive this process: none for an index that does not."""
+        config = self.config
+        redis_url, ttl_s = config.redis_url or os.environ.get("REDIS_URL"), config.query_cache_ttl_s
+        tiers: dict[str, ResultTier] = {}
+        if config.query_cache and not self._ephemeral:
+            if config.query_cache_disk:
+                tiers["disk"] = DiskTier(config.cache_dir / "queries", ttl_s=ttl_s)
+            if redis_url:
+                from ultrafast_rag.remote.redis_tier import RedisTier
+
+                tiers["redis"] = RedisTier(redis_url, ttl_s=ttl_s)
+        return tiers
 
     def _scope(self) -> str:
         """This index in this place (an archive restored elsewhere goes ways of its own), asked with these settings."""
@@ -375,6 +412,23 @@ class Parts:
             self._visual.build()
         self._lexical.save()
         self._unindexed = False
+
+    def _release(self) -> None:
+        """Write the derived files, then close every part that was made, the store last, whatever fails."""
+        with self._ingesting, ExitStack() as closing:
+            closing.callback(self._store.close)  # called last
+            closing.callback(self._models.close)
+            for name in ("_generators", "_cache", "_sandbox", "query_cache", "memory"):
+                if name in self.__dict__:
+                    closing.callback(self.__dict__.pop(name).close)
+            for leg in (self.__dict__.get("_dense"), self.__dict__.get("_visual")):
+                if isinstance(leg, ElsewhereIndex):
+                    closing.callback(leg.close)
+            for part in self._retired:
+                closing.callback(part.close)
+            while self._searchers:
+                closing.callback(self._searchers.popitem()[1].close)
+            self._index()
 
     def _remember_config(self) -> None:
         if moved := self._models.moved():

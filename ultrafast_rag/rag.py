@@ -13,27 +13,24 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import asdict, replace
 from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ultrafast_rag.config import Config, is_remote, members
+from ultrafast_rag.config import Config, is_remote
 from ultrafast_rag.enrich import ENRICHED
 from ultrafast_rag.errors import ConfigError
 from ultrafast_rag.files import path_of
 from ultrafast_rag.index.dense import DenseIndex
 from ultrafast_rag.index.lexical import LexicalIndex
-from ultrafast_rag.index.result_disk import DiskTier
 from ultrafast_rag.index.store import Store
-from ultrafast_rag.index.stores.elsewhere import ElsewhereIndex
 from ultrafast_rag.ingest.stages import Until
 from ultrafast_rag.language.safetext import unstorable
 from ultrafast_rag.monitor import StageClock, peak_rss_mb, rss_mb
 from ultrafast_rag.parts import Parts
-from ultrafast_rag.ports import ResultTier
 from ultrafast_rag.remote import event_loop
 from ultrafast_rag.remote.address import is_address, stored_name
 from ultrafast_rag.search.asked import Asked
@@ -43,15 +40,15 @@ from ultrafast_rag.types import TEXT_SPACE, Answer, Documents, Facts, Hit, Hits,
 
 if TYPE_CHECKING:  # imported where they are used: a question needs none of them
     from ultrafast_rag.answer.chat import Chat
-    from ultrafast_rag.answer.memory import Memory, MemoryConsolidator
+    from ultrafast_rag.answer.memory import MemoryConsolidator
     from ultrafast_rag.answer.select import GeneratorChoice
     from ultrafast_rag.enrich.enricher import EnrichPlan, EnrichReport
     from ultrafast_rag.index.repair import Repair
-    from ultrafast_rag.ingest.pipeline import IngestStats
     from ultrafast_rag.ingest.plan import EncodePlan
-    from ultrafast_rag.ingest.sources import PathLike, Source
+    from ultrafast_rag.ingest.sources import PathLike
     from ultrafast_rag.migration import Mover
     from ultrafast_rag.models.batch_embedder import BatchEmbedder
+    from ultrafast_rag.ports import Tokenizer
     from ultrafast_rag.search.semantic_cache import SemanticCache
 
 EDGES: dict[str, Callable[..., Any]] = {}
@@ -124,23 +121,16 @@ class UltraFastRAG(Parts):
         `report.failed`; raises StorageError when the disk refuses and IndexLockedError when another
         process is writing.
         """
-        from ultrafast_rag.extract.detect import media_type
-        from ultrafast_rag.extract.discover import discover
-        from ultrafast_rag.ingest.sources import find_sources
+        from ultrafast_rag.ingest.sources import check_sources
 
-        if not sources:
-            raise ConfigError("nothing to ingest: pass files or folders, e.g. rag.ingest('paper.pdf', 'photos/')")
-        for source in sources:
-            if not isinstance(source, str | os.PathLike) or not str(source).strip():
-                hint = "; of a list: rag.ingest(*files)" if isinstance(source, list | tuple | set) else ""
-                raise ConfigError(f"a source is a file, a folder or an https address, not {source!r:.80}{hint}")
+        check_sources(sources)
         start, clock, until = time.perf_counter(), StageClock(self.monitor, prefix="ingest: "), Until(time_budget_s, stop)
         with self._writing(until):
             self._remember_config()
             if not self._catch_up(until):
                 return IngestReport(complete=False, refined=self._refined(), seconds=time.perf_counter() - start)
             with clock.stage("discover"):
-                found = find_sources(self._store, sources, discover=discover, media_type=media_type, fetch=self._fetch)
+                found = self._find(sources)
             run = self._run(found.todo, clock, until, on_progress)
             with clock.stage("index"):
                 self._index()
@@ -151,20 +141,6 @@ class UltraFastRAG(Parts):
             self.monitor.record_error("ingest", why)
         notes = (*report.notes, *self._models.notes.values())
         return replace(report, unchanged=found.unchanged + report.unchanged, failed=failed, notes=notes, refined=self._refined())
-
-    def _run(
-        self, todo: Sequence[Source], clock: StageClock, until: Until, on_progress: Callable[[ProgressState], None] | None
-    ) -> IngestStats:
-        from ultrafast_rag.ingest.pipeline import Pipeline
-        from ultrafast_rag.ingest.progress import progress_bar
-
-        with progress_bar(quiet=self.config.quiet or on_progress is not None or not todo) as bar:
-            pipeline = Pipeline(self.config, self._store, self._ports(), clock=clock, until=until, on_progress=on_progress or bar)
-            if todo:
-                self._sandbox.warm()
-                self._unindexed = True
-                pipeline.run(todo)
-        return pipeline.stats
 
     def ingest_document(self, source: PathLike, **options: Any) -> IngestReport:
         """`ingest` for one source."""
@@ -197,26 +173,19 @@ class UltraFastRAG(Parts):
 
         text_model: another than the index's, e.g. the one to migrate to. Files are read and cut; nothing is encoded or sent.
         """
-        from ultrafast_rag.extract.detect import media_type
-        from ultrafast_rag.extract.discover import discover
-        from ultrafast_rag.ingest import plan
-        from ultrafast_rag.ingest.chunk import Chunker
-        from ultrafast_rag.ingest.sources import find_sources
-        from ultrafast_rag.models.text.remote import Spelling, price_of
+        from ultrafast_rag.ingest.plan import plan_of
+        from ultrafast_rag.models.text.remote import Spelling, price_of_services
 
         config = self.config if text_model is None else self.config.replace(text_model=text_model)
-        served = [model for model in members(config.text_model) if is_remote(model)]
-        chunker = Chunker(config, Spelling() if served else self._models.text())
-        failed: tuple[tuple[str, str], ...] = ()
-        if sources:
-            found = find_sources(self._store, sources, discover=discover, media_type=media_type, fetch=self._fetch)
-            passages, tokens, failed = plan.of_files(found.todo, self._ports().extract, chunker)
-            failed = (*found.failed, *failed)
-        else:
-            passages, tokens = plan.of_passages(self._store.iter_texts(), chunker)
-        prices = [price_of(model, tokens, config.text_price_usd) for model in served]
-        usd = None if None in prices else sum(filter(None, prices))
-        return plan.EncodePlan(config.text_model, passages, tokens, usd, failed)
+        tokenizer: Tokenizer = Spelling() if is_remote(config.text_model) else self._models.text()
+        return plan_of(
+            self._find(sources) if sources else None,
+            self._store.iter_texts(),
+            self._chunker_of(tokenizer),
+            self._ports().extract,
+            text_model=config.text_model,
+            price=partial(price_of_services, config),
+        )
 
     def migrate(self, *, wait: bool = True, time_budget_s: float | None = None, **settings: Any) -> float:
         """Move the index to another text model; returns the share of the passages that it has encoded, 0 to 1.
@@ -354,17 +323,8 @@ class UltraFastRAG(Parts):
     @cached_property
     def query_cache(self) -> QueryCache:
         """What searches and answers gave: in memory, and on disk and in Redis where the config or REDIS_URL say so."""
-        config = self.config
-        redis_url, ttl_s = config.redis_url or os.environ.get("REDIS_URL"), config.query_cache_ttl_s
-        tiers: dict[str, ResultTier] = {}
-        if config.query_cache and not self._ephemeral:
-            if config.query_cache_disk:
-                tiers["disk"] = DiskTier(config.cache_dir / "queries", ttl_s=ttl_s)
-            if redis_url:
-                from ultrafast_rag.remote.redis_tier import RedisTier
-
-                tiers["redis"] = RedisTier(redis_url, ttl_s=ttl_s)
-        return QueryCache(self._scope() if tiers else "", tiers, ttl_s=ttl_s)
+        tiers = self._tiers()
+        return QueryCache(self._scope() if tiers else "", tiers, ttl_s=self.config.query_cache_ttl_s)
 
     @cached_property
     def semantic_cache(self) -> SemanticCache:
@@ -466,24 +426,15 @@ class UltraFastRAG(Parts):
         session: names it; `chat.history` shows its turns. follow_ups: questions that lean on the one before are understood so.
         StorageError where the index's folder cannot be written.
         """
-        from ultrafast_rag.answer.chat import Chat
+        from ultrafast_rag.answer.chat import Chat, answer_beside
 
-        return Chat(self.memory, self._answer_beside, self.stream, session=session, follow_ups=follow_ups)
-
-    def _answer_beside(self, question: str, memories: Sequence[Memory], **options: Any) -> Answer:
-        """`query`, with what was said in a conversation as further sources; such an answer is not cached."""
-        from ultrafast_rag.answer.chat import as_hits
-
-        if not memories:
-            return self.query(question, **options)
-        generator = options.pop("generator", None)
-        start = time.perf_counter()
-        hits = self.search(question, **{"k": 10, **options}, neighbours=True)
-        hits.extend(as_hits(memories, hits))
-        hits.sort(key=lambda hit: -hit.score)
-        searched = time.perf_counter() - start
-        answer = event_loop.run(self._generators.answerer(self._extractive, generator).answer(question, hits))
-        return replace(answer, timings_s={"search": searched, **answer.timings_s})
+        answer = partial(
+            answer_beside,
+            query=self.query,
+            search=self.search,
+            answerer=lambda generator: self._generators.answerer(self._extractive, generator),
+        )
+        return Chat(self.memory, answer, self.stream, session=session, follow_ups=follow_ups)
 
     # ---- enrichment
 
@@ -720,20 +671,7 @@ class UltraFastRAG(Parts):
             self._say_what_is_left()
         if "_mover" in self.__dict__:
             self._mover.stop()
-        with self._ingesting, ExitStack() as closing:
-            closing.callback(self._store.close)  # called last
-            closing.callback(self._models.close)
-            for name in ("_generators", "_cache", "_sandbox", "query_cache", "memory"):
-                if name in self.__dict__:
-                    closing.callback(self.__dict__.pop(name).close)
-            for leg in (self.__dict__.get("_dense"), self.__dict__.get("_visual")):
-                if isinstance(leg, ElsewhereIndex):
-                    closing.callback(leg.close)
-            for part in self._retired:
-                closing.callback(part.close)
-            while self._searchers:
-                closing.callback(self._searchers.popitem()[1].close)
-            self._index()
+        self._release()
 
     def _say_what_is_left(self) -> None:
         if self.config.encode == "progressive" and not self.config.quiet and (refined := self._refined()) < 1:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -16,6 +17,8 @@ from typing import Any, cast
 
 from ultrafast_rag.answer.conversation import follow_up
 from ultrafast_rag.answer.memory import Memory, MemoryConsolidator
+from ultrafast_rag.answer.route import Answerer
+from ultrafast_rag.remote import event_loop
 from ultrafast_rag.types import Answer, Hit, Hits
 
 TOLD, FOUND = "what you told me", "what was answered earlier"
@@ -181,6 +184,31 @@ class Chat:
             session=self.session,
             metadata={**about, "supported": answer.supported},
         )
+
+
+def answer_beside(
+    question: str,
+    memories: Sequence[Memory],
+    *,
+    query: Callable[..., Answer],
+    search: Callable[..., Hits],
+    answerer: Callable[[Any], Answerer],
+    **options: Any,
+) -> Answer:
+    """`query`, with what was said in a conversation as further sources; such an answer is not cached.
+
+    answerer: who writes, for the generator among the options.
+    """
+    if not memories:
+        return query(question, **options)
+    generator = options.pop("generator", None)
+    start = time.perf_counter()
+    hits = search(question, **{"k": 10, **options}, neighbours=True)
+    hits.extend(as_hits(memories, hits))
+    hits.sort(key=lambda hit: -hit.score)
+    searched = time.perf_counter() - start
+    answer = event_loop.run(answerer(generator).answer(question, hits))
+    return replace(answer, timings_s={"search": searched, **answer.timings_s})
 
 
 def as_hits(memories: Sequence[Memory], hits: Hits) -> list[Hit]:

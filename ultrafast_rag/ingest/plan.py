@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ultrafast_rag.errors import ExtractionError, MissingExtraError
 from ultrafast_rag.ingest.chunk import Chunker
-from ultrafast_rag.ingest.sources import Source
+from ultrafast_rag.ingest.sources import Found, Source
 from ultrafast_rag.types import Part, Table
 
 
@@ -36,6 +36,23 @@ class EncodePlan:
         return Table([{**asdict(self), "failed": len(self.failed)}], "what encoding would take")._repr_html_()
 
 
+def plan_of(
+    found: Found | None,
+    texts: Iterable[tuple[int, str]],
+    chunker: Chunker,
+    extract: Callable[[Path, int], Iterator[Part]],
+    *,
+    text_model: str,
+    price: Callable[[int], float | None],
+) -> EncodePlan:
+    """Of the files that were found to be new, or with None of an index's texts. price: dollars for so many tokens."""
+    if found is None:
+        passages, tokens = of_passages(texts, chunker)
+        return EncodePlan(text_model, passages, tokens, price(tokens))
+    passages, tokens, failed = of_files(found.todo, extract, chunker)
+    return EncodePlan(text_model, passages, tokens, price(tokens), (*found.failed, *failed))
+
+
 def of_files(
     sources: Sequence[Source], extract: Callable[[Path, int], Iterator[Part]], chunker: Chunker
 ) -> tuple[int, int, tuple[tuple[str, str], ...]]:
@@ -59,8 +76,6 @@ def of_passages(texts: Iterable[tuple[int, str]], chunker: Chunker) -> tuple[int
     passages = tokens = 0
     for _, text in texts:
         if text.strip():
-            passages, tokens = (
-                passages + 1,
-                tokens + min(len(chunker.tokenizer.tokenize([text])[0]), chunker.tokenizer.max_tokens),
-            )
+            passages += 1
+            tokens += min(len(chunker.tokenizer.tokenize([text])[0]), chunker.tokenizer.max_tokens)
     return passages, tokens

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ultrafast_rag.errors import ExtractionError
+from ultrafast_rag.errors import ConfigError, ExtractionError
 from ultrafast_rag.ports import DocumentWriter
 from ultrafast_rag.remote.address import is_address, stored_name
 
@@ -35,6 +35,16 @@ class Found:
     todo: tuple[Source, ...]
     unchanged: int
     failed: tuple[tuple[str, str], ...]
+
+
+def check_sources(sources: Sequence[object]) -> None:
+    """Raise ConfigError for anything that names no file, folder or address, and for nothing at all."""
+    if not sources:
+        raise ConfigError("nothing to ingest: pass files or folders, e.g. rag.ingest('paper.pdf', 'photos/')")
+    for source in sources:
+        if not isinstance(source, str | os.PathLike) or not str(source).strip():
+            hint = "; of a list: rag.ingest(*files)" if isinstance(source, list | tuple | set) else ""
+            raise ConfigError(f"a source is a file, a folder or an https address, not {source!r:.80}{hint}")
 
 
 def find_sources(

@@ -17,7 +17,7 @@ from functools import partial
 
 import numpy as np
 
-from ultrafast_rag.config import Config
+from ultrafast_rag.config import Config, is_remote, members
 from ultrafast_rag.errors import GenerationError, IndexStateError, RemoteEncoderError, TimedOutError
 from ultrafast_rag.models.text.calibration import calibration_texts
 from ultrafast_rag.models.text.reference import Reference
@@ -220,6 +220,12 @@ def price_of(text_model: str, tokens: int, price_usd: float | None) -> float | N
         return tokens * price_usd / 1e6
     name = text_model.partition(":")[2]
     return cost_usd(name, Usage(tokens, 0)) if name.rsplit("/", 1)[-1] in PRICES else None
+
+
+def price_of_services(config: Config, tokens: int) -> float | None:
+    """Dollars for so many tokens of every service that encodes under these settings: 0 where none does, None as above."""
+    prices = [price_of(model, tokens, config.text_price_usd) for model in members(config.text_model) if is_remote(model)]
+    return None if None in prices else sum(filter(None, prices))
 
 
 def space_of(text_model: str, dim: int, prompts: tuple[str, str]) -> str:
