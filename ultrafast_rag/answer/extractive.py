@@ -223,9 +223,11 @@ class ExtractiveAnswerer:
             asked: Vectors = self._encoder().encode_queries([question])
             cosines = np.clip(self._vectors(shown) @ asked[0], 0, 1)
         named = [label_asked(unit, question) for unit in units]
+        wanted = [(stem_english(term), weight) for term, weight in self._words.weights(question).items()]
+        covered = [self._coverage(question, wanted, unit, asked_for) for unit, asked_for in zip(units, named)]
         return [
-            Scored(unit, float(cosine), self._coverage(question, unit, asked_for), asked_for, years_apart(unit.shown, question))
-            for unit, cosine, asked_for in zip(units, cosines, named)
+            Scored(unit, float(cosine), coverage, asked_for, years_apart(unit.shown, question))
+            for unit, cosine, coverage, asked_for in zip(units, cosines, covered, named)
         ]
 
     def _vectors(self, texts: Sequence[str]) -> Vectors:
@@ -270,19 +272,19 @@ class ExtractiveAnswerer:
                 lacking[f"“{word}”"] = max(wanted[term] for term in terms)
         return ", ".join(sorted(lacking, key=lambda word: -lacking[word])[:3])
 
-    def _coverage(self, question: str, unit: Unit, named: float) -> float:
-        """Share of the question's idf that the unit says, or its headings or caption do.
+    def _coverage(self, question: str, wanted: Sequence[tuple[str, float]], unit: Unit, named: float) -> float:
+        """Share of the question's idf (wanted: stems with theirs) that the unit says, or its headings or caption do.
 
         Of a row whose whole label is asked for also what says whose it is: the file's name and the page's head. Of other rows
         not, or every row of the right report would look like an answer to what the report does not say.
         """
-        wanted, hit = self._words.weights(question), unit.hit
+        hit = unit.hit
         above = f"{hit.title} {hit.section} {caption_of(unit)} {named_otherwise(unit, question)}"
         if named == 1:
             above += f" {said_by_name(question, Path(hit.source).stem)} {hit.metadata.get(PAGE_HEAD, '')}"
         held = set(map(stem_english, self._words.weights(f"{above} {unit.shown} {dates_shared(question, unit.shown)}")))
-        total = sum(wanted.values())
-        return sum(weight for term, weight in wanted.items() if stem_english(term) in held) / total if total else 0.0
+        total = sum(weight for _, weight in wanted)
+        return sum(weight for stem, weight in wanted if stem in held) / total if total else 0.0
 
 
 def _holds(unit: Unit, reading: Reading) -> bool:
