@@ -14,6 +14,8 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+# what nearly every file needs first: converted while one core checks types, else two workers both convert it
+WARM_UP = "from ultrafast_rag.rag import UltraFastRAG; UltraFastRAG(image_model=None, speech_model=None, quiet=True).warmup()"
 NBVAL = ["--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=300", "-p", "no:cacheprovider"]
 CHECKS = (
     ("lint", ["ruff", "check", "."]),
@@ -31,17 +33,26 @@ def main() -> int:
     asked = sys.argv[1:]
     if not set(asked) <= {name for name, _ in CHECKS}:
         return subprocess.run([sys.executable, "-m", "pytest", *asked], cwd=ROOT).returncode
-    # one cache for all, so that a model is converted once; a hub within reach must not decide which models a notebook takes
+    # one cache for all, so that a model is converted once; a hub within reach must not decide which models a notebook takes;
+    # one torch thread a process: those of two workers wait for each other inside every layer
     with tempfile.TemporaryDirectory(prefix="ufr-tests-", ignore_cleanup_errors=True) as cache:
-        return _check(asked, {"UFR_CACHE_DIR": cache, **os.environ, "HF_HUB_OFFLINE": "1"})
+        environment = {"UFR_CACHE_DIR": cache, "OMP_NUM_THREADS": "1", **os.environ, "HF_HUB_OFFLINE": "1"}
+        wanted = [(name, command) for name, command in CHECKS if not asked or name in asked]
+        if not any("pytest" in command for _, command in wanted):
+            return _check(wanted, environment, None)
+        with subprocess.Popen([sys.executable, "-c", WARM_UP], cwd=ROOT, env=environment) as warming:
+            try:
+                return _check(wanted, environment, warming)
+            finally:
+                warming.kill()
 
 
-def _check(asked: list[str], environment: dict[str, str]) -> int:
-    for name, command in CHECKS:
-        if asked and name not in asked:
-            continue
+def _check(wanted: list[tuple[str, list[str]]], environment: dict[str, str], warming: subprocess.Popen[bytes] | None) -> int:
+    for name, command in wanted:
         if name == "notebooks" and not list((ROOT / "notebooks").glob("*.ipynb")):
             continue
+        if warming is not None and "pytest" in command:
+            warming.wait()
         start = time.perf_counter()
         print(f"== {name}", flush=True)
         code = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, env=environment).returncode
