@@ -38,6 +38,15 @@ def _no_network(monkeypatch):
 
 
 @pytest.fixture
+def service():
+    """A service that encodes, on loopback."""
+    from tests.models.embedding_server import EmbeddingServer
+
+    with EmbeddingServer() as running:
+        yield running
+
+
+@pytest.fixture
 def public_data():
     """The folder of public inputs, or a skip that says why."""
     folder = os.environ.get("UFR_TEST_DATA")

@@ -10,7 +10,6 @@ import threading
 import numpy as np
 import pytest
 
-from tests.models.embedding_server import EmbeddingServer
 from ultrafast_rag import cli
 from ultrafast_rag.errors import ConfigError, IndexStateError, RemoteEncoderError
 from ultrafast_rag.index import upkeep
@@ -27,16 +26,10 @@ TEXTS = [f"The brig {name} carries {what} to {port}." for port in ("Bergen", "Ke
 
 
 @pytest.fixture
-def server():
-    with EmbeddingServer() as running:
-        yield running
-
-
-@pytest.fixture
-def settings(server, tmp_path, monkeypatch):
+def settings(service, tmp_path, monkeypatch):
     monkeypatch.setattr(refine, "BATCH", 8)
     monkeypatch.setattr(refine, "GRACE_S", 0.0)
-    return {"text_model": "openai:old", "embeddings_base_url": server.url, "cache_dir": tmp_path / "cache"} | {
+    return {"text_model": "openai:old", "embeddings_base_url": service.url, "cache_dir": tmp_path / "cache"} | {
         "image_model": None, "speech_model": None, "reader_model": None, "quiet": True, "query_cache": False
     }  # fmt: skip
 
@@ -77,7 +70,7 @@ def migrate_and_die(folder, settings, point):
 
 
 @pytest.mark.fault
-def test_a_kill_at_any_point_loses_nothing_and_the_next_call_goes_on(server, settings, tmp_path):
+def test_a_kill_at_any_point_loses_nothing_and_the_next_call_goes_on(service, settings, tmp_path):
     folder = tmp_path / "index"
     with UltraFastRAG(folder, **settings) as rag:
         rag.add_texts(TEXTS)
@@ -100,7 +93,7 @@ def test_a_kill_at_any_point_loses_nothing_and_the_next_call_goes_on(server, set
         assert tell(rag) == tell(fresh)
         assert rag._store.spaces() == [TEXT_SPACE]
         assert not rag._store.verify()
-    passages = [text for _, _, body in server.seen if body["model"] == "new" for text in body["input"] if "brig" in text]
+    passages = [text for _, _, body in service.seen if body["model"] == "new" for text in body["input"] if "brig" in text]
     assert len(passages) <= len(TEXTS) + 8 + 2 * 3 * 3  # a batch again, and the questions
     with pytest.raises(IndexStateError, match="openai:new"):
         UltraFastRAG(folder, **settings)
@@ -167,7 +160,7 @@ def test_other_holders_of_the_index_are_told_to_open_it_again(settings, tmp_path
                 other.add_texts(["more"])
 
 
-def test_a_model_that_cannot_be_asked_leaves_everything_as_it_was(server, settings, tmp_path):
+def test_a_model_that_cannot_be_asked_leaves_everything_as_it_was(service, settings, tmp_path):
     with UltraFastRAG(tmp_path / "index", **settings) as rag:
         rag.add_texts(TEXTS)
         told = tell(rag)
@@ -175,7 +168,7 @@ def test_a_model_that_cannot_be_asked_leaves_everything_as_it_was(server, settin
             rag.migrate(**NEW, chunk_tokens=5)
         with pytest.raises(ConfigError, match="needs a text model"):
             rag.migrate(text_dim=5)
-        server.faults += ["401"]
+        service.faults += ["401"]
         with pytest.raises(RemoteEncoderError, match="rejected"):
             rag.migrate(**NEW)
         assert rag._mover.under_way is None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.models.embedding_server import DIM, EmbeddingServer
+from tests.models.embedding_server import DIM
 from ultrafast_rag.config import Config
 from ultrafast_rag.errors import ConfigError, IndexStateError
 from ultrafast_rag.rag import UltraFastRAG
@@ -16,19 +16,13 @@ BOTH = "sentence-transformers/all-MiniLM-L6-v2 + openai:little-embed"
 
 
 @pytest.fixture
-def server():
-    with EmbeddingServer() as running:
-        yield running
-
-
-@pytest.fixture
-def settings(server):
-    return {"text_model": BOTH, "embeddings_base_url": server.url, "cache_embeddings": False} | {
+def settings(service):
+    return {"text_model": BOTH, "embeddings_base_url": service.url, "cache_embeddings": False} | {
         "image_model": None, "speech_model": None, "reader_model": None, "quiet": True, "query_cache": False
     }  # fmt: skip
 
 
-def test_an_index_of_two_models_is_searched_by_the_mean_of_their_cosines(server, settings, tmp_path):
+def test_an_index_of_two_models_is_searched_by_the_mean_of_their_cosines(service, settings, tmp_path):
     folder = tmp_path / "index"
     with UltraFastRAG(folder, **settings) as rag:
         rag.add_texts(TEXTS)
@@ -45,15 +39,15 @@ def test_an_index_of_two_models_is_searched_by_the_mean_of_their_cosines(server,
         hit = rag.search(question, k=1, alpha=1.0)[0]
         assert hit.text == TEXTS[1]
         assert hit.dense_score == pytest.approx(np.mean(apart, axis=0)[1], abs=2e-3)
-        assert "The brig Marlin carried salt to Bergen." in server.texts()  # as written, not as the first one's tokens
+        assert "The brig Marlin carried salt to Bergen." in service.texts()  # as written, not as the first one's tokens
     with UltraFastRAG(folder, **settings) as rag:  # held to both references
         assert rag.search("salt", k=1)[0].text == TEXTS[0]
-        server.down = True
+        service.down = True
         rag._models.text().close()
         hits = rag.search("herring barrels", k=1)
         assert hits[0].text == TEXTS[2]
         assert "found by words alone" in hits.notes[0]
-    server.down = False
+    service.down = False
     turned = " + ".join(reversed(BOTH.split(" + ")))
     with UltraFastRAG(folder, **{**settings, "text_model": BOTH}) as rag:
         assert rag.migrate(text_model="openai:alone", wait=True) == 1.0  # and away from them
