@@ -281,8 +281,10 @@ class UltraFastRAG(Parts):
         check_query(query, k=k, alpha=alpha, modality=modality, filters=filters)
         asked = normalised(query) if isinstance(query, str) else hashlib.sha256(query).hexdigest()
         key = ("search", self._store.generation, asked, k, alpha, frozen(modality), frozen(filters), again, neighbours)
-        if self.config.query_cache and (known := self.query_cache.get(key)) is not None:
-            return Hits(known, query=known.query, notes=known.notes, evidence=self._evidence)
+        known: Hits | None = self.query_cache.get(key) if self.config.query_cache else None
+        if known is not None:
+            known.evidence, known.seconds = self._evidence, 0.0
+            return known
         with self.monitor.measure("search"), self._refiner.asking(), self._moving():
             options: dict[str, Any] = {"k": k, "alpha": alpha, "modality": modality, "filters": filters}
             hits = self._while_it_stays(lambda: self._asks().search(query, rerank=again, neighbours=neighbours, **options))

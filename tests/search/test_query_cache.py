@@ -24,7 +24,7 @@ from ultrafast_rag.types import Answer, Citation, Hit, Hits
 
 TEXT_ONLY = {"image_model": None, "speech_model": None, "reader_model": None, "quiet": True}
 PLACE = {"page": 4, "bbox": (1.0, 2.5, 3.0, 4.0), "start_s": 1.5, "end_s": 2.5}
-HIT = Hit(3, "d", "a/b.pdf", "text", "Sea — ☀", 0.1 + 0.2, **PLACE, dense_score=0.75, title="T", metadata={"a": [1]})
+HIT = Hit(3, "d", "a/b.pdf", "text", "Sea — ☀", 0.1 + 0.2, **PLACE, dense_score=0.75, title="T", metadata={"a": [1]}, focus="Sea")
 HITS = Hits([HIT, Hit(9, "e", "c.txt", "table", "B", 1.0)], query="q", seconds=0.25, notes=("n",))
 ANSWER = Answer("q", "Text [1].", HITS.copy(), (Citation(1, HITS[1], "B"),), generator="g", reason="r", support=0.5, notes=("m",))
 
@@ -61,6 +61,7 @@ def test_hits_and_answers_survive_json():
     assert math.isnan(back[0].lexical_score)
     assert back[0].bbox == HIT.bbox
     assert repr(list(back)) == repr(list(HITS))
+    assert from_json(to_json(Hits(query="q"))) == []
     answer = from_json(to_json(ANSWER))
     assert answer.citations[0].hit is answer.hits[1]
     assert (answer.text, answer.support, answer.generator, answer.reason, answer.notes) == ("Text [1].", 0.5, "g", "r", ("m",))
@@ -89,11 +90,19 @@ def test_what_a_stranger_wrote_is_a_value_error():
         changed(["supported"], "yes"),
         changed(["citations", 0, 1], 7),
         changed(["citations", 0, 1], -1),
-        changed(["hits", "list", 0, "modality"], "script"),
-        changed(["hits", "list", 0, "page"], "4"),
-        changed(["hits", "list", 0, "bbox"], [1, 2, 3]),
-        changed(["hits", "list", 0, "metadata"], []),
-        changed(["hits", "list", 0, "score"], "high"),
+        changed(["hits", "hits", "modality", 0], "script"),
+        changed(["hits", "hits", "page", 0], "4"),
+        changed(["hits", "hits", "page", 0], -1),
+        changed(["hits", "hits", "chunk_id", 0], True),
+        changed(["hits", "hits", "bbox", 0], [1, 2, 3]),
+        changed(["hits", "hits", "bbox", 0], [1, 2, 3, "4"]),
+        changed(["hits", "hits", "neighbours"], [["", 3], ["", ""]]),
+        changed(["hits", "hits", "metadata", 0], []),
+        changed(["hits", "hits", "score", 0], "high"),
+        changed(["hits", "hits", "score", 0], 10**400),
+        changed(["hits", "hits", "score"], [0.5]),
+        changed(["hits", "hits", "document_id"], "de"),
+        changed(["hits", "hits", "script"], ["", ""]),
         changed(["hits", "seconds"], None),
         to_json(ANSWER).replace("0.25", "NaN"),
     ]

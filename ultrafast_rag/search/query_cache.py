@@ -27,7 +27,7 @@ ENTRIES = 1024  # chosen
 TTL_S = 3600.0  # chosen: the index's generation outdates answers; this frees memory
 _MOST_BYTES = 1 << 20  # of one entry in a shared tier
 _WRITES_AHEAD = 256  # entries on their way to a shared tier; more are not kept there
-_VERSION = 1  # of what an entry looks like
+_VERSION = 2  # of what an entry looks like
 
 
 def normalised(question: str) -> str:
@@ -37,7 +37,7 @@ def normalised(question: str) -> str:
 
 def frozen(value: Any) -> str:
     """Settings as a part of a key."""
-    return json.dumps(value, sort_keys=True, default=str)
+    return "null" if value is None else json.dumps(value, sort_keys=True, default=str)
 
 
 class _Same:
@@ -190,8 +190,7 @@ class QueryCache:
 
     def _write(self, name: bytes, value: Hits | Answer) -> None:
         try:
-            head = json.dumps({"v": _VERSION, "until": self._clock() + self._ttl_s})
-            entry = f"{head}\n{to_json(value)}".encode()
+            entry = f"{_VERSION} {self._clock() + self._ttl_s}\n{to_json(value)}".encode()
         except (ValueError, TypeError, KeyError):  # metadata that JSON cannot hold, a citation of something else
             return
         if len(entry) < _MOST_BYTES - 64:
@@ -203,15 +202,15 @@ class QueryCache:
             return None, 0.0
         try:
             head, _, body = entry.partition(b"\n")
-            facts = json.loads(head)
-            left_s = float(facts["until"]) - self._clock()
-            if facts["v"] != _VERSION or not 0 < left_s <= self._ttl_s + 60:
+            version, until = head.split(b" ", 1)
+            left_s = float(until) - self._clock()
+            if int(version) != _VERSION or not 0 < left_s <= self._ttl_s + 60:
                 return None, 0.0
             return from_json(body), left_s
-        except (ValueError, TypeError, KeyError, RecursionError):
+        except ValueError:
             self._damaged += 1
             return None, 0.0
 
 
 def _name(key: tuple[Hashable, ...]) -> bytes:
-    return hashlib.sha256(json.dumps(key, ensure_ascii=False, default=str).encode("utf-8", "surrogatepass")).digest()
+    return hashlib.sha256(repr(key).encode()).digest()
