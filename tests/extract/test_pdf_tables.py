@@ -272,10 +272,11 @@ def test_public_tables_keep_their_heads(public_data):
 
 
 @pytest.mark.parametrize("turned", [0, 90])
-def test_the_finder_sees_the_same_grid_without_its_heavy_characters(turned):
+def test_the_finder_sees_the_same_grid_with_the_words_and_paths_it_is_given(turned):
     from pymupdf import table
 
-    from ultrafast_rag.extract.pdf.tables import _finder_options, _light_characters
+    from ultrafast_rag.extract.pdf.drawn import DrawnPage
+    from ultrafast_rag.extract.pdf.tables import _finder_options, _given_words, _paths_in
 
     with pymupdf.open() as book:
         page = book.new_page()
@@ -287,11 +288,17 @@ def test_the_finder_sees_the_same_grid_without_its_heavy_characters(turned):
         page.draw_rect((60, 400, 460, 500))  # frames without a word are no table
         page.draw_rect((60, 400, 260, 500))
         page.set_rotation(turned)
-        own = table.make_chars
+        drawn, own = DrawnPage(page), table.make_chars
         plain = [found.cells for found in page.find_tables(**_finder_options()).tables]
-        with _light_characters(page):
-            assert (table.make_chars is own) == bool(turned)
-            light = [found.cells for found in page.find_tables(**_finder_options()).tables]
+        with _given_words(drawn.words):
+            assert table.make_chars is not own
+            paths = _paths_in(drawn, tuple(page.rect))
+            given = [found.cells for found in page.find_tables(paths=paths, **_finder_options()).tables]
+            near = _paths_in(drawn, tuple(drawn.drawings[-1]["rect"]))
+        kept = [path["rect"] for path in drawn.drawings]
     assert table.make_chars is own
-    assert light == plain
+    assert given == plain
     assert [len(cells) for cells in plain] == [20]
+    assert len(near) == 2
+    assert len(paths) == len(kept) == 22
+    assert kept == [path["rect"] for path in drawn.drawings]

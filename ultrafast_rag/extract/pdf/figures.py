@@ -45,9 +45,9 @@ class PageFigures:
     def __init__(self, page: Any, drawn: DrawnPage, number: int, config: Config, seen: set[str], notes: list[str]) -> None:
         self._page, self._drawn, self._number, self._config, self._seen, self._notes = page, drawn, number, config, seen, notes
         self._width, self._height = float(page.rect.width), float(page.rect.height)
-        boxes, self._has_images = drawn.boxes()
-        self._paths = [box for box in boxes if self._on_page(box)]
-        self._images = _image_infos(page) if self._has_images else []
+        marks = drawn.marks
+        self._paths = [box for box in marks.boxes if self._on_page(box)]
+        self._images = _with_xrefs(page, marks.pictures) if marks.pictures else []
 
     def _on_page(self, box: BBox) -> bool:
         """Whether any of it is, and it is not a path so large that only what clips it can be seen."""
@@ -58,7 +58,7 @@ class PageFigures:
     @property
     def is_blank(self) -> bool:
         """Nothing drawn but, perhaps, a background."""
-        return not self._has_images and len(self._paths) <= 1
+        return not self._images and len(self._paths) <= 1
 
     def is_drawable(self, notes: list[str]) -> bool:
         """Whether every picture on the page is under the pixel cap, so that rendering it all is safe."""
@@ -86,7 +86,7 @@ class PageFigures:
         """Tables and pictures with the lines that belong to them, and the lines that are left."""
         lines = [line for group in groups for line in group]
         taken: set[int] = set()
-        elements = [self._table(table, lines, taken) for table in tables.find(self._page, groups, self._paths)]
+        elements = [self._table(table, lines, taken) for table in tables.find(self._drawn, groups, self._paths)]
         areas = [element.bbox for element in elements if element.bbox]
         drawn = [box for box in self._drawings(lines) if not any(_share(box, area) > 0.3 for area in areas)]
         for box, info in self._pictures(drawn, lines):
@@ -193,18 +193,17 @@ class PageFigures:
         return Element("image", text, page=self._number, bbox=box, data=data, metadata={"caption": words} if words else {})
 
 
-def _image_infos(page: Any) -> list[dict[str, Any]]:
+def _with_xrefs(page: Any, pictures: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The pictures drawn on a page, with their xrefs told by size; by the hash of their pixels only where sizes are alike."""
-    infos: list[dict[str, Any]] = page.get_image_info()
     stored: dict[tuple[int, int], set[int]] = {}
     for xref, _, width, height, *_ in page.get_images(full=True):
         stored.setdefault((width, height), set()).add(xref)
-    for info in infos:
-        known = stored.get((info["width"], info["height"]), ())
+    for picture in pictures:
+        known = stored.get((picture["width"], picture["height"]), ())
         if len(known) > 1:
             return list(page.get_image_info(xrefs=True))
-        info["xref"] = next(iter(known), 0)
-    return infos
+        picture["xref"] = next(iter(known), 0)
+    return pictures
 
 
 def _native_zoom(info: dict[str, Any] | None) -> float:
@@ -234,8 +233,9 @@ def _clusters(paths: Sequence[BBox]) -> list[list[BBox]]:
     """Groups of boxes that touch on a grid of `_CELL` points: linear in their number, whatever a map holds."""
     first = np.floor(np.clip(paths, 0, _MOST_POINTS) / _CELL).astype(np.intp)
     first[:, 2:] += 2  # the end of a range, and a cell of slack
-    owner = np.full((int(first[:, 2].max()), int(first[:, 3].max())), -1, np.int32)
+    owner = [[-1] * int(first[:, 3].max()) for _ in range(int(first[:, 2].max()))]  # of each cell: a path that touches it
     parent = list(range(len(paths)))
+    same: dict[tuple[int, ...], int] = {}  # half the paths of a plot cover the very cells of another
 
     def root(at: int) -> int:
         while parent[at] != at:
@@ -243,12 +243,17 @@ def _clusters(paths: Sequence[BBox]) -> list[list[BBox]]:
             at = parent[at]
         return at
 
-    for at, (left, top, right, bottom) in enumerate(first.tolist()):
-        cells = owner[left:right, top:bottom]
-        for other in set(cells.ravel().tolist()):
-            if other >= 0:
-                parent[root(other)] = at
-        cells[...] = at
+    for at, cells in enumerate(map(tuple, first.tolist())):
+        if (before := same.setdefault(cells, at)) != at:
+            parent[at] = before
+            continue
+        left, top, right, bottom = cells
+        others: set[int] = set()
+        for column in owner[left:right]:
+            others.update(column[top:bottom])
+            column[top:bottom] = [at] * (bottom - top)
+        for other in others - {-1}:
+            parent[root(other)] = at
     groups: dict[int, list[BBox]] = {}
     for at, box in enumerate(paths):
         groups.setdefault(root(at), []).append(box)

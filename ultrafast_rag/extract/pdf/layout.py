@@ -23,6 +23,7 @@ from ultrafast_rag.types import BBox
 _NUMBERED = re.compile(
     r"^(?:(?:chapter|section|part|appendix|kapitel|anhang)\s+)?((?:\d{1,2}|[A-Z])(?:\.\d{1,2}){0,4})\.?\s+\S", re.I
 )
+_LETTERS = re.compile(r"[^\W\d_].*[^\W\d_]", re.S)  # two or more
 _PAGE_NUMBER = re.compile(r"^\W*(?:page|seite|p\.)?\s*(?:\d{1,4}|[ivxlc]{1,7})(?:\s*(?:/|of|von)\s*\d{1,4})?\W*$", re.I)
 _BOLD = 16  # MuPDF's TEXT_FONT_BOLD in a span's flags
 _FOOT = 0.18  # where a page number that stands alone may be
@@ -244,7 +245,7 @@ def heading_level(block: Block, body: float, outline: Mapping[str, int]) -> int:
     if len(block.lines) > 4:
         return 0
     text = block.text
-    if len(text) > 200 or sum(c.isalpha() for c in text) < 2:
+    if len(text) > 200 or not _LETTERS.search(text):
         return 0
     if " … " in text and text[-1].isdigit():
         return 0  # an entry of a list of contents

@@ -13,13 +13,12 @@ import re
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import groupby
 from typing import Any, NamedTuple
 
 from ultrafast_rag.errors import require
+from ultrafast_rag.extract.pdf.drawn import DrawnPage, Word
 from ultrafast_rag.extract.pdf.layout import Line, union
 from ultrafast_rag.extract.pdf.statements import counts_up, find_statements, rows_of
-from ultrafast_rag.extract.pdf.words import SUPERSCRIPT, marked
 from ultrafast_rag.language.rows import is_data, is_figure
 from ultrafast_rag.types import BBox
 
@@ -43,14 +42,14 @@ def inside(line: Line, box: BBox, slack: float = 1.0) -> bool:
     return box[0] - slack <= x <= box[2] + slack and box[1] - slack <= y <= box[3] + slack
 
 
-def find(page: Any, groups: Sequence[Sequence[Line]], paths: Sequence[BBox]) -> list[Table]:
+def find(drawn: DrawnPage, groups: Sequence[Sequence[Line]], paths: Sequence[BBox]) -> list[Table]:
     """The tables on a page, none overlapping another. groups: MuPDF's blocks; paths: boxes of what is drawn on it."""
     lines = [line for group in groups for line in group]
     tables: list[Table] = []
     if len(paths) <= _MOST_RULES:
         for area in _grids(paths):
             if sum(inside(line, area) for line in lines) >= 2:  # else it is the grid of a chart, or a drawing
-                _keep(tables, *_grid_tables(page, area, lines))
+                _keep(tables, *_grid_tables(drawn, area, lines))
     free = [[line for line in group if not any(inside(line, table.bbox) for table in tables)] for group in groups]
     _keep(tables, *(Table(found.bbox, found.rows, found.lines) for found in find_statements(free)))
     if len(paths) <= _MOST_RULES:
@@ -153,46 +152,59 @@ _finding = threading.Lock()
 
 
 @contextmanager
-def _light_characters(page: Any) -> Iterator[None]:
-    """Let PyMuPDF's finder know of each character what it asks for: eight numbers of 24, without its Python rectangles.
+def _given_words(words: Sequence[Word]) -> Iterator[None]:
+    """Let PyMuPDF's finder take these words for the page's characters: it only asks whether some stand in a box.
 
     The grid it finds is the same; making the characters took four fifths of its time (56 of 71 ms a page). Texts are not
-    read from what it gives, so nothing else is missed. Of a turned page it reads heads at once, and more of each character;
-    there, and where its parts are called otherwise, it is left as it is.
+    read from what it gives, so nothing else is missed. Where its parts are called otherwise, it is left as it is.
     """
     module: Any = require("pymupdf.table")
-    if page.rotation or not all(hasattr(module, name) for name in ("make_chars", "CHARS", "FLAGS")):
+    if not all(hasattr(module, name) for name in ("make_chars", "CHARS")):
         yield
         return
     with _finding:  # the finder's module is everybody's in this process
         own = module.make_chars
         if list(inspect.signature(own).parameters) == ["page", "clip"]:
-            module.make_chars = functools.partial(_make_characters, module)
+            module.make_chars = functools.partial(_make_characters, module, words)
         try:
             yield
         finally:
             module.make_chars = own
 
 
-def _make_characters(module: Any, page: Any, clip: Any = None) -> Any:
-    """In place of the finder's own: what it looks at of each character. The page is not turned."""
+def _make_characters(module: Any, words: Sequence[Word], page: Any, clip: Any = None) -> None:
+    """In place of the finder's own: what it looks at of each word that touches `clip`. The page is not turned."""
     _, _, _, scale, _, shift = page.transformation_matrix
-    textpage = page.get_textpage(clip=clip, flags=module.FLAGS)
-    for block in page.get_text("rawdict", textpage=textpage)["blocks"]:
-        for char in (char for line in block["lines"] for span in line["spans"] for char in span["chars"]):
-            x0, top, x1, bottom = char["bbox"]
+    left, upper, right, lower = clip or page.rect
+    for x0, top, x1, bottom, text in words:
+        if x1 > left and x0 < right and bottom > upper and top < lower:
             y1, y0 = scale * top + shift, scale * bottom + shift
             box = {"x0": x0, "x1": x1, "top": top, "bottom": bottom, "y0": min(y0, y1), "y1": max(y0, y1)}
-            module.CHARS.append({**box, "text": char["c"]})
-    return textpage
+            module.CHARS.append({**box, "text": text})
 
 
-def _grid_tables(page: Any, area: BBox, lines: Sequence[Line]) -> list[Table]:
+def _paths_in(drawn: DrawnPage, box: BBox) -> list[dict[str, Any]]:
+    """The drawings that touch a box. Copies, as the finder makes them: it changes what it is given."""
+    rectangle = require("pymupdf").Rect
+    x0, y0, x1, y1 = box
+    return [
+        {
+            **path,
+            "rect": rectangle(path["rect"]),
+            "items": [(item[0], rectangle(item[1]), *item[2:]) if item[0] == "re" else item for item in path["items"]],
+        }
+        for path in drawn.drawings
+        if path["rect"].x1 >= x0 and path["rect"].x0 <= x1 and path["rect"].y1 >= y0 and path["rect"].y0 <= y1
+    ]
+
+
+def _grid_tables(drawn: DrawnPage, area: BBox, lines: Sequence[Line]) -> list[Table]:
     x0, y0, x1, y1 = area
     tables = []
-    words = _words(page, area)  # the finder's own texts lose the spaces between words
-    with _light_characters(page):
-        finder = page.find_tables(clip=(x0 - 3, y0 - 3, x1 + 3, y1 + 3), **_finder_options())
+    words = drawn.words  # the finder's own texts lose the spaces between words
+    around = (x0 - 3, y0 - 3, x1 + 3, y1 + 3)
+    with _given_words(words):
+        finder = drawn.page.find_tables(clip=around, paths=_paths_in(drawn, around), **_finder_options())
     for found in finder.tables if finder else ():  # None: it failed, and has said so to nobody
         rows = [
             row for cells in found.rows for row in _rows_within([_cell_lines(cell, words) for cell in cells.cells]) if any(row)
@@ -204,25 +216,6 @@ def _grid_tables(page: Any, area: BBox, lines: Sequence[Line]) -> list[Table]:
                 table = _with_head(table, _columns_of(found), lines)
                 tables.append(table._replace(rows=_without_empty_columns(table.rows)))
     return tables
-
-
-def _words(page: Any, area: BBox) -> list[tuple[float, float, float, float, str]]:
-    """Box and text of each word, a raised footnote mark behind it apart: MuPDF makes "1,2343" of 1,234 and its mark 3."""
-    textpage = page.get_textpage(clip=area, flags=require("pymupdf").TEXTFLAGS_WORDS)
-    blocks = page.get_text("dict", textpage=textpage)["blocks"]
-    raised: list[tuple[float, float, str]] = []  # middle of the first letters, and the whole mark
-    for spans in (line["spans"] for block in blocks for line in block.get("lines", ())):
-        for above, run in groupby(spans, key=lambda span: span["flags"] & SUPERSCRIPT):
-            marks = list(run)
-            if above and (text := "".join(span["text"] for span in marks).strip()):
-                x0, y0, x1, y1 = marks[0]["bbox"]
-                raised.append(((x0 + x1) / 2, (y0 + y1) / 2, text))
-    words = []
-    for x0, y0, x1, y1, text, *_ in page.get_text("words", textpage=textpage):
-        mark = next((mark for x, y, mark in raised if x0 <= x <= x1 and y0 <= y <= y1 and text.endswith(mark)), "")
-        plain = text.removesuffix(mark)
-        words.append((x0, y0, x1, y1, plain + marked(plain, mark) if mark else text))
-    return words
 
 
 def _columns_of(found: Any) -> list[tuple[float, float]]:
