@@ -81,8 +81,8 @@ def _data_report(*asked: Any) -> Any:
 def _evaluate(*asked: Any, **options: Any) -> Any:
     from ultrafast_rag.bench.evaluate import evaluate, judge_of
 
-    judge, model = options.pop("judge"), options.pop("model")
-    return evaluate(*asked, judged=judge_of(judge, model), **options)
+    judged, ask_back = judge_of(options.pop("judge"), options.pop("model"))
+    return evaluate(*asked, judged=judged, ask_back=ask_back, **options)
 
 
 def _compare(*asked: Any, **options: Any) -> Any:

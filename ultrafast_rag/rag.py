@@ -621,9 +621,10 @@ class UltraFastRAG(Parts):
     def evaluate(self, questions: Any = None, *, k: int = 10, judge: Any = None) -> Any:
         """Ask each question and judge what comes back: a `bench.evaluate.Evaluation` of search, answers, support, time, money.
 
-        questions: a file (JSON, JSON lines, CSV of question, answer, file, page) or a list of `bench.questions.Question`,
-        e.g. from `make_testset`; None takes the thumbs kept in this index. judge: "gemini", or a function of (statement,
-        passage), decides whether a passage bears a statement out; by default it must hold its words.
+        questions: a file (JSON, JSON lines, CSV of question, answer, file, page), or a list of such rows or of
+        `bench.questions.Question`, e.g. from `make_testset`; None takes the thumbs kept in this index. judge: "gemini", a model
+        (`ports.StructuredModel`) or a function of (statement, passage) decides whether a passage bears a statement out; by
+        default it must hold its words.
         Raises ConfigError without questions.
         """
 

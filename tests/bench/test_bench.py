@@ -82,6 +82,9 @@ def test_list_of_committed_results_is_up_to_date():
     made = records_markdown({command.name: command.help for command in COMMANDS.values()}, ROOT / "data" / "benchmarks")
     committed = (ROOT / "data" / "benchmarks" / "README.md").read_text(encoding="utf-8")
     assert made == committed, "run: python -m ultrafast_rag bench list --markdown"
+    listed = [[cell.strip() for cell in line.split(" | ")] for line in made.splitlines() if line.startswith("| `")]
+    assert len(listed) == len(list((ROOT / "data" / "benchmarks").glob("*.json")))
+    assert all(all(cells) for cells in listed), "each names what it measures, machine, date and command"
 
 
 def test_the_tables_of_a_moved_index_are_repeated_in_the_list(tmp_path):
@@ -360,6 +363,12 @@ def test_own_collections_are_read_in_the_layouts_of_beir_and_squad(tmp_path):
     found = read(beir)
     assert found.documents == {"d1": "Lamp\nIt burns.", "d2": "Rope."}
     assert (found.questions, found.qrels) == ({"q1": "What burns?"}, {"q1": {"d1": 2.0}})
+    (beir / "qrels" / "test.tsv").rename(beir / "qrels" / "dev.tsv")
+    assert read(beir).qrels == found.qrels
+    (beir / "qrels" / "dev.tsv").unlink()
+    (beir / "qrels").rmdir()
+    (beir / "queries.jsonl").write_text('{"id": 7, "text": "What burns?", "gold": "d1"}\n')
+    assert read(beir).qrels == {"7": {"d1": 1.0}}
     squad = tmp_path / "dev.json"
     asked = [{"id": "a", "question": "Who?", "answers": [{"text": "Agnes"}]}, {"id": "b", "question": "Where?", "answers": []}]
     squad.write_text(json.dumps({"data": [{"title": "T", "paragraphs": [{"context": "Agnes came.", "qas": asked}]}]}))

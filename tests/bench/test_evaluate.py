@@ -7,7 +7,7 @@ import json
 import pytest
 
 from ultrafast_rag import UltraFastRAG
-from ultrafast_rag.bench.answers import contained, judged_by, reliability, risk_coverage
+from ultrafast_rag.bench.answers import asking_back, contained, judged_by, reliability, risk_coverage
 from ultrafast_rag.bench.evaluate import METRICS, judge_of, voted
 from ultrafast_rag.bench.questions import Question
 from ultrafast_rag.errors import BadResponseError, ConfigError
@@ -60,9 +60,17 @@ def test_evaluation_counts_what_happened(rag):
 def test_questions_come_from_a_file_too_and_none_are_an_error(rag, tmp_path):
     path = tmp_path / "mine.csv"
     path.write_text("question,answer,file,page\nHow much does the bell weigh?,80 kilograms,bell.md,\n")
-    assert rag.evaluate(path).retrieval[0]["mean"] == 1.0
+    found = rag.evaluate(path)
+    assert found.retrieval[0]["mean"] == 1.0
+    assert len(found.retrieval.notes) == 1
+    path.write_text("question,file\nHow much does the bell weigh?,bel.md\n")
+    assert rag.evaluate(path).retrieval.notes[1] == "no such document here, so never found: bel.md"
     with pytest.raises(ConfigError, match="no questions"):
         rag.evaluate([])
+    with pytest.raises(ConfigError, match="rows with a"):
+        rag.evaluate(["How much does the bell weigh?"])
+    row = {"question": "How much does the bell weigh?", "answer": "80 kilograms", "file": "bell.md", "page": float("nan")}
+    assert rag.evaluate([row]).retrieval[0]["mean"] == 1.0  # as a data frame gives it
 
 
 def test_thumbs_are_judgements_kept_in_the_index(tmp_path):
@@ -93,7 +101,7 @@ def test_a_judge_decides_what_supports(rag):
     found = rag.evaluate(QUESTIONS[:1], judge=never)
     assert found.answers[0]["faithful"] == 0
     assert any("1,204" in statement for statement in asked)
-    assert judge_of(None, lambda: None) is None
+    assert judge_of(None, lambda: None) == (None, None)
     with pytest.raises(ConfigError, match="judge is"):
         rag.evaluate(QUESTIONS[:1], judge="me")
     with pytest.raises(ConfigError, match="needs Gemini"):
@@ -106,14 +114,19 @@ class Verdicts:
     name = "verdicts"
 
     def __init__(self):
-        self.asked = 0
+        self.asked = []
 
     async def complete(self, system, prompt, *, schema, images=()):
-        self.asked += 1
+        self.asked.append(prompt)
+        if prompt == "?":
+            return Completion("no idea")
+        if "questions" in schema.model_fields:
+            return Completion(schema(questions=["How heavy is the bell?"] if "kilograms" in prompt else []).model_dump_json())
         row = json.loads(prompt)
         if row["statement"] == "?":
             return Completion("no idea")
-        return Completion(schema(supported=contained(row["statement"], row["passage"])).model_dump_json())
+        said = row["statement"].partition(" (asked: ")[0]
+        return Completion(schema(supported=contained(said, row["passage"])).model_dump_json())
 
 
 def test_a_model_judges_each_pair_once_and_a_reply_that_is_no_verdict_is_an_error():
@@ -122,9 +135,24 @@ def test_a_model_judges_each_pair_once_and_a_reply_that_is_no_verdict_is_an_erro
     assert supports("80 kilograms", "It weighs 80 kilograms.")
     assert not supports("90 kilograms", "It weighs 80 kilograms.")
     assert supports("80 kilograms", "It weighs 80 kilograms.")
-    assert model.asked == 2
+    assert len(model.asked) == 2
     with pytest.raises(BadResponseError, match="no verdict"):
         supports("?", "x")
+    assert asking_back(model)("It weighs 80 kilograms.") == ("How heavy is the bell?",)
+    with pytest.raises(BadResponseError, match="asked nothing back"):
+        asking_back(model)("?")
+
+
+def test_a_model_as_judge_decides_every_answer_metric(rag):
+    model = Verdicts()
+    answers = rag.evaluate(QUESTIONS[:2], judge=model).answers[0]
+    assert (answers["faithful"], answers["context recall"]) == (1.0, 1.0)
+    statements = [json.loads(prompt)["statement"] for prompt in model.asked if prompt.startswith("{")]
+    # a bare figure states nothing: the gold answer is judged with its question, for precision as for recall
+    assert {"1,204 (asked: How many litres of oil did the lamp burn in the first winter?)"} <= set(statements)
+    assert "1,204" not in statements
+    # relevancy by questions asked back: none for the lamp, a near one for the bell
+    assert 0.25 < answers["relevant"] <= 0.5
 
 
 def test_reliability_matches_a_hand_worked_example():

@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 
+from ultrafast_rag.bench.answers import contained
 from ultrafast_rag.bench.metrics import (
     Question,
     answer_relevancy,
@@ -35,7 +36,7 @@ from ultrafast_rag.bench.metrics import (
     token_f1,
 )
 from ultrafast_rag.errors import ConfigError
-from ultrafast_rag.types import Answer, Citation, Hit, Hits
+from ultrafast_rag.types import PAGE_HEAD, Answer, Citation, Hit, Hits
 
 QRELS = {"q1": {"a": 3, "b": 2, "c": 1}, "q2": {"x": 1}, "q3": {"z": 1}, "unjudged": {"n": 0}}
 RUN = {"q1": ["b", "n", "a"], "q2": ["n", "x"], "extra": ["a"]}
@@ -165,6 +166,26 @@ def test_answer_metrics_follow_squad():
     assert not contains_answer("anything", [""])
 
 
+@pytest.mark.parametrize(
+    ("text", "gold", "other"),
+    [
+        ("Er sagte: „142 Stufen“.", "142 Stufen", "42 Stufen"),
+        ("मीनार में 142 सीढ़ियाँ हैं।", "सीढ़ियाँ हैं", "सीढ़ी"),
+        ("灯塔有142级台阶。", "142级", "14"),
+        ("หอคอยมีบันได 142 ขั้น", "บันได", "บันทึก"),
+        ("في البرج 142 درجة؟", "142 درجة", "42 درجة"),
+    ],
+)
+def test_gold_words_are_found_beside_any_scripts_punctuation_and_without_spaces(text, gold, other):
+    assert contains_answer(text, [gold])
+    assert not contains_answer(text, [other])
+
+
+def test_f1_counts_characters_where_words_have_no_spaces():
+    # 灯 塔 142 级 against 142 级: two shared, 2*2/(4+2)
+    assert token_f1("灯塔142级", ["142级"]) == pytest.approx(2 / 3)
+
+
 def test_questions_are_judged_by_page_and_by_seconds():
     questions = [
         Question("a", "x", "guide.pdf", page=4),
@@ -229,6 +250,20 @@ def test_faithfulness_and_citations_are_counted_by_statement():
     assert citation_scores(silent) == (1, 1)
 
 
+def test_what_the_extractive_writer_puts_together_is_borne_out_by_its_passage_and_nothing_else_is():
+    table = "Station | 2017 | 2018\nNet sales | 25,938 | 32,765"
+    assert contained("Net sales, 2018: 32,765", table)
+    assert not contained("Net sales, 2018: 32,766", table)
+    assert not contained(
+        "In 2018 net sales were below 2017.", "Net sales of 2018 were not below those in 2017."
+    )  # no row: in a row
+    assert faithfulness(cited("It is red. (before it: “The door is old.”) [1]", "The door is old. It is red.")) == 1
+    assert faithfulness(cited("It is red. (before it: “The door is new.”) [1]", "The door is old. It is red.")) == 0.5
+    in_head = Hit(1, "d", "a.pdf", "table", table, 1.0, metadata={PAGE_HEAD: "STATEMENTS (In millions)"})
+    answer = Answer("q", "Net sales, 2018: 32,765 (In millions) [1]", Hits([in_head]), (Citation(1, in_head, table),))
+    assert faithfulness(answer) == 1
+
+
 def test_faithfulness_by_embedding_takes_the_closest_cited_sentence():
     axes = {"steps": 0, "door": 1}
 
@@ -242,6 +277,9 @@ def test_faithfulness_by_embedding_takes_the_closest_cited_sentence():
     assert faithfulness(answer, encode=encode) == pytest.approx(0.5)
     assert answer_relevancy("how many steps?", "142 steps", encode) == 1
     assert answer_relevancy("how many steps?", "a door", encode) == 0
+    # as RAGAS has it: the mean over the questions that the answer answers, 1 and 0; 0 where it answers none
+    assert answer_relevancy("steps?", "x", encode, ask_back=lambda answer: ["many steps?", "a door?"]) == pytest.approx(0.5)
+    assert answer_relevancy("steps?", "x", encode, ask_back=lambda answer: []) == 0
 
 
 def test_context_metrics_match_hand_worked_examples():
@@ -249,7 +287,18 @@ def test_context_metrics_match_hand_worked_examples():
     assert context_precision(passages, ["142 steps"]) == pytest.approx((1 / 2 + 2 / 4) / 2)
     assert context_precision(passages, ["144 steps"]) == 0
     assert context_recall(passages, "It is rope. The lamp has 142 steps.") == pytest.approx(1 / 2)
-    assert ragas_row(cited("A. [1]", "p"), "gold")["retrieved_contexts"] == ["p"]
+
+
+def test_rows_for_ragas_have_its_names_and_none_of_our_marks():
+    """Names and types of SingleTurnSample (ragas 0.2 to 0.4), which ragas itself checks where it is installed."""
+    rows = [
+        ragas_row(cited("It has 142 steps. [1] Red. [2][1]", "p", "q"), "142"),
+        ragas_row(cited("Not found.", supported=False)),
+    ]
+    assert rows[0] == {
+        "user_input": "q", "response": "It has 142 steps. Red.", "retrieved_contexts": ["p", "q"], "reference": "142"
+    }  # fmt: skip
+    assert rows[1] == {"user_input": "q", "response": "Not found.", "retrieved_contexts": []}
 
 
 def test_risk_coverage_matches_a_hand_worked_example():
@@ -275,6 +324,14 @@ def test_questions_load_from_csv_and_json_lines(tmp_path):
     lines.write_text('{"question": "Who?", "answers": ["A", "B"], "file": "x/a.pdf", "page": 2, "language": "en"}\n')
     (question,) = load_questions(lines)
     assert (question.answer, question.answers, question.metadata["language"]) == ("A", ["A", "B"], "en")
+    table.write_text(
+        "Question; Answer;File;Page\nWho, then?;A;a.pdf;4.0\n;;;\n", encoding="utf-8-sig"
+    )  # as a spreadsheet saves it
+    (question,) = load_questions(table)
+    assert (question.question, question.answer, question.source, question.page) == ("Who, then?", "A", "a.pdf", 4)
+    table.write_text("question,page\nWho?,4.5\n")
+    with pytest.raises(ConfigError, match="whole number"):
+        load_questions(table)
     table.write_text("question,page\nWho?,two\n")
     with pytest.raises(ConfigError, match="two"):
         load_questions(table)

@@ -250,6 +250,7 @@ def test_same_objects_read_well_as_plain_text():
     text = str(answer(hits, citations=(Citation(1, hits[0], "x"),)))
     assert "[1] file1.pdf, page 1" in text
     assert "note: no picture model" in str(hits)
+    assert str(Hits([hits[0]], query="lamp")).startswith("1 hit for 'lamp' in ")
     assert str(Table([{"a": 1, "b": 0.12345}, {"a": 20_000}], "T")).splitlines() == [
         "T", "     a      b", "------  -----", "     1  0.123", "20,000",
     ]  # fmt: skip

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ultrafast_rag.bench.metrics import compare, interval, per_query
-from ultrafast_rag.bench.questions import Question, judge, load_questions
+from ultrafast_rag.bench.questions import Question, judge, questions_of
 from ultrafast_rag.config import Config
 from ultrafast_rag.errors import ConfigError, require
 from ultrafast_rag.rag import UltraFastRAG
@@ -96,21 +96,19 @@ def compare_on(
     rag: UltraFastRAG,
     folder: Path,
     configs: Mapping[str, Mapping[str, Any]],
-    questions: Sequence[Question] | str | Path,
+    questions: Sequence[Question | Mapping[str, Any]] | str | Path,
     **options: Any,
 ) -> Compared:
     """`compare_configs` over what an index in `folder` holds; settings of the search alone read nothing again.
 
-    questions: a list, or a file as `load_questions` reads it.
-
+    questions: a list, or a file, as `questions_of` reads them.
     Raises ConfigError where other chunks or vectors are asked for and the sources are not files of this machine.
     """
     here = [document.source for document in rag.documents() if Path(document.source).is_file()]
     new = [name for name, settings in configs.items() if rag.config.replace(**settings).identity() != rag.config.identity()]
     if new and len(here) < len(rag.documents()):
         raise ConfigError(f"{new[0]!r} needs the sources read again, and some are not files here: ingest them from their folder")
-    asked = load_questions(questions) if isinstance(questions, (str, Path)) else list(questions)
-    return compare_configs(configs, asked, here, base=rag.config, index=folder, **options)
+    return compare_configs(configs, questions_of(questions), here, base=rag.config, index=folder, **options)
 
 
 def _ask(

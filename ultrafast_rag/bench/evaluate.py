@@ -6,7 +6,7 @@ a passage voted up is the place where the question's answer stands.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 
 from ultrafast_rag.bench.answers import (
+    AskBack,
     Encode,
     RiskCoverage,
     Supports,
+    asking_back,
     contained,
     judged_by,
     ragas_row,
@@ -24,7 +26,15 @@ from ultrafast_rag.bench.answers import (
     risk_coverage,
 )
 from ultrafast_rag.bench.metrics import interval, per_query
-from ultrafast_rag.bench.questions import Question, evaluate_answers, is_right, judge, load_questions, qrels_from_feedback
+from ultrafast_rag.bench.questions import (
+    Question,
+    evaluate_answers,
+    file_name,
+    is_right,
+    judge,
+    qrels_from_feedback,
+    questions_of,
+)
 from ultrafast_rag.errors import ConfigError, require
 from ultrafast_rag.index.store import Store
 from ultrafast_rag.ports import StructuredModel
@@ -57,8 +67,8 @@ class Evaluation:
         return "".join(table._repr_html_() for table in (self.retrieval, self.answers, self.cost))
 
     def ragas(self) -> list[dict[str, object]]:
-        """Rows for `ragas.EvaluationDataset.from_list`: user_input, response, retrieved_contexts, reference."""
-        return [ragas_row(answer, question.answer or "") for question, answer in self.given]
+        """Rows for `ragas.EvaluationDataset.from_list`: user_input, response, retrieved_contexts, reference if known."""
+        return [ragas_row(answer, question.answer) for question, answer in self.given]
 
     def plot(self) -> Any:
         """A matplotlib figure: errors by share answered, and how often an answer is right by the support it claims.
@@ -89,14 +99,16 @@ def evaluate(
     search: Callable[..., Hits],
     ask: Callable[[str], Answer],
     encode: Encode,
-    questions: Sequence[Question] | str | Path | None = None,
+    questions: Sequence[Question | Mapping[str, Any]] | str | Path | None = None,
     *,
     k: int = 10,
     judged: Supports | None = None,
+    ask_back: AskBack | None = None,
 ) -> Evaluation:
     """Search and answer each question, and judge what comes back; questions None: the thumbs kept in the index.
 
     judged: what decides whether a passage bears a statement out, by default whether it holds its words.
+    ask_back: writes the questions that an answer answers, for its relevancy; by default question and answer are compared.
     Raises ConfigError without questions, or where none has a known answer or place.
     """
     asked = _questions(store, questions)
@@ -109,15 +121,31 @@ def evaluate(
         low, high = interval(values)
         mean = sum(values.values()) / len(values)
         retrieval.append({"metric": f"{metric}@{k}", "mean": mean, "low": low, "high": high})
-    table = evaluate_answers(asked, answers.__getitem__, supports=judged or contained, encode=encode)
+    table = evaluate_answers(asked, answers.__getitem__, supports=judged or contained, encode=encode, ask_back=ask_back)
     curve, calibration = _curves(pairs)
     ndcg = per_query("ndcg", qrels, run, k=k)
     rows = [_row(question, answer, ndcg.get(str(n))) for n, (question, answer) in enumerate(pairs)]
     rows.sort(key=lambda row: (row["right"], row["nDCG"] if row["nDCG"] is not None else 1.0))
-    notes = (f"{len(qrels)} of {len(asked)} questions have their answer in the documents; low, high: 95 % bootstrap interval",)
+    notes = [f"{len(qrels)} of {len(asked)} questions have their answer in the documents; low, high: 95 % bootstrap interval"]
+    if strange := _strange(store, asked):
+        notes.append(f"no such document here, so never found: {strange}")
     return Evaluation(
-        Table(retrieval, "Retrieval", notes=notes), table, _cost(pairs), Table(rows, "Questions"), curve, calibration, pairs
+        Table(retrieval, "Retrieval", notes=tuple(notes)),
+        table,
+        _cost(pairs),
+        Table(rows, "Questions"),
+        curve,
+        calibration,
+        pairs,
     )
+
+
+def _strange(store: Store, asked: Sequence[Question]) -> str:
+    """Names of the files that questions name and the index has not, three at most."""
+    known = {file_name(document.source) for document in store.documents()}
+    names = dict.fromkeys(file_name(question.source) for question in asked if question.source is not None)
+    lacking = [name for name in names if name not in known]
+    return ", ".join(lacking[:3]) + (f" and {len(lacking) - 3} more" if len(lacking) > 3 else "")
 
 
 def voted(store: Store) -> list[Question]:
@@ -135,17 +163,20 @@ def voted(store: Store) -> list[Question]:
     return questions
 
 
-def judge_of(judge: Any, model: Callable[[], StructuredModel]) -> Supports | None:
-    """What a user names as judge: None, "gemini" for the model that `model` opens, or a function of statement and passage."""
-    if judge == "gemini":
-        return judged_by(model())
-    if judge is not None and not callable(judge):
-        raise ConfigError(f"judge is None, 'gemini', or a function of (statement, passage), not {judge!r}")
-    chosen: Supports | None = judge
-    return chosen
+def judge_of(judge: Any, model: Callable[[], StructuredModel]) -> tuple[Supports | None, AskBack | None]:
+    """What a user names as judge: None, "gemini" for the model that `model` opens, a model, or a function of two texts.
+
+    A model, anything that fills forms as `ports.StructuredModel` asks, also writes the questions that an answer answers.
+    """
+    if judge is None or (callable(judge) and not hasattr(judge, "complete")):
+        return judge, None
+    asked = model() if judge == "gemini" else judge
+    if not hasattr(asked, "complete"):
+        raise ConfigError(f"judge is None, 'gemini', a model, or a function of (statement, passage), not {judge!r}")
+    return judged_by(asked), asking_back(asked)
 
 
-def _questions(store: Store, given: Sequence[Question] | str | Path | None) -> list[Question]:
+def _questions(store: Store, given: Sequence[Question | Mapping[str, Any]] | str | Path | None) -> list[Question]:
     if given is None:
         questions = voted(store)
         if not questions:
@@ -153,7 +184,7 @@ def _questions(store: Store, given: Sequence[Question] | str | Path | None) -> l
                 "no passage has a thumbs up yet: vote in rag.widget(), or pass questions, e.g. rag.make_testset(50)"
             )
         return questions
-    listed = load_questions(given) if isinstance(given, (str, Path)) else list(given)
+    listed = questions_of(given)
     if not listed:
         raise ConfigError("no questions to ask: pass a file or a list of Question, e.g. rag.make_testset(50)")
     return listed

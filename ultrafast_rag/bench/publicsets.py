@@ -75,14 +75,15 @@ def load(name: str, folder: Path) -> Collection:
 def read(path: Path) -> Collection:
     """A collection of one's own: a BEIR folder, a folder of corpus.jsonl and queries.jsonl, or a SQuAD JSON file.
 
-    Of a BEIR folder the test split's qrels.  Titles stand before their texts, as in BEIR.
+    Of a BEIR folder the test split's qrels, else dev's, else train's.  Titles stand before their texts, as in BEIR.
     Questions without a relevant document are left out.
     Raises ConfigError for another shape.
     """
     try:
         if path.is_file():
             return _squad(path)
-        judged = _qrels(path / "qrels" / "test.tsv") if (path / "qrels").is_dir() else {}
+        splits = [path / "qrels" / f"{name}.tsv" for name in ("test", "dev", "train")]
+        judged = _qrels(next(filter(Path.is_file, splits), splits[0])) if (path / "qrels").is_dir() else {}
         rows = [{"gold": judged.get(_id(row), {}), **row} for row in _rows(path / "queries.jsonl")]
         texts = [
             {"id": _id(row), "text": f"{row.get('title') or ''}\n{row['text']}".strip()} for row in _rows(path / "corpus.jsonl")
@@ -98,9 +99,16 @@ def _collection(name: str, documents: Sequence[Mapping[str, Any]], questions: Se
         name,
         {_id(row): row["text"] for row in documents},
         {_id(row): row["text"] for row in questions},
-        {q: dict(gold) if isinstance(gold, Mapping) else {str(one): 1.0 for one in gold} for q, gold in golds.items()},
+        {q: _judged(gold) for q, gold in golds.items()},
         {_id(row): list(row["answers"]) for row in questions if row.get("answers")},
     )
+
+
+def _judged(gold: Any) -> dict[str, float]:
+    """Document id -> relevance; gold may also be a list of ids, or one."""
+    if isinstance(gold, Mapping):
+        return dict(gold)
+    return {str(one): 1.0 for one in (gold if isinstance(gold, list) else [gold])}
 
 
 def _id(row: Mapping[str, Any]) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ultrafast_rag.bench.answers import (
+    AskBack,
     Encode,
     Supports,
     answer_relevancy,
@@ -71,7 +72,7 @@ class Question:
 
     def is_answered_by(self, hit: Hit) -> bool:
         """Whether the hit lies on this question's page, or overlaps its seconds."""
-        if self.source is None or _file_name(hit.source) != _file_name(self.source):
+        if self.source is None or file_name(hit.source) != file_name(self.source):
             return False
         if self.start_s is not None and hit.start_s is not None:
             mine, theirs = self.end_s or self.start_s, hit.end_s if hit.end_s is not None else hit.start_s
@@ -79,10 +80,25 @@ class Question:
         return self.page is None or hit.page == self.page
 
 
+def questions_of(given: Sequence[Question | Mapping[str, Any]] | Path | str) -> list[Question]:
+    """Questions from a file, as `load_questions` reads it, or from a list of Question or of rows with the same names.
+
+    Raises ConfigError for a list of anything else.
+    """
+    if isinstance(given, (str, Path)):
+        return load_questions(given)
+    listed = list(given)
+    for one in listed:
+        if not isinstance(one, Question) and not (isinstance(one, Mapping) and one.get("question")):
+            raise ConfigError(f'expected a list of Question, or of rows with a "question" each, not {one!r}')
+    return [one if isinstance(one, Question) else _question(one) for one in listed]
+
+
 def load_questions(path: Path | str) -> list[Question]:
     """Questions from JSON (a list of objects, or one under "questions"), JSON lines or CSV with a heading.
 
-    "file" is another name for "source"; what a Question does not know goes into its metadata; an empty cell is None.
+    "file" is another name for "source"; what a Question does not know goes into its metadata; an empty cell is None. A CSV
+    may be as a spreadsheet writes it: semicolons or tabs, "Question" for "question", 4.0 for 4.
     Raises ConfigError for a file that is not there or has another shape.
     """
     path = Path(path)
@@ -101,22 +117,32 @@ def _rows_of(path: Path) -> Any:
     if path.suffix == ".jsonl":
         return [json.loads(line) for line in text.splitlines() if line.strip()]
     if path.suffix == ".csv":
-        return [{name: value or None for name, value in row.items()} for row in csv.DictReader(io.StringIO(text, newline=""))]
+        heading = text.partition("\n")[0]
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=heading.count))
+        rows = [{(name or "").strip().casefold(): value or None for name, value in row.items()} for row in reader]
+        return [row for row in rows if any(row.values())]  # a sheet's last rows may be empty
     listed = json.loads(text)
     return listed.get("questions") if isinstance(listed, dict) else listed
 
 
 def _question(row: Mapping[str, Any]) -> Question:
     known = {name for name in Question.__slots__ if name != "metadata"}
-    given = {("source" if name == "file" else name): value for name, value in row.items()}
+    given = {("source" if name == "file" else name): None if value != value else value for name, value in row.items()}
     answers = given.get("answers")
     if answers and not given.get("answer"):
         given["answer"] = answers[0]
-    for name, kind in (("page", int), ("start_s", float), ("end_s", float)):
+    for name, kind in (("page", _whole), ("start_s", float), ("end_s", float)):
         if isinstance(given.get(name), str):  # a cell of a CSV
             given[name] = kind(given[name])
     fields = {name: value for name, value in given.items() if name in known}
     return Question(**fields, metadata={name: value for name, value in given.items() if name not in known})
+
+
+def _whole(cell: str) -> int:
+    number = float(cell)
+    if not number.is_integer():
+        raise ValueError(f"page {cell} is no whole number")
+    return int(number)
 
 
 def judge(questions: Sequence[Question], search: Search) -> tuple[Qrels, Run]:
@@ -145,13 +171,19 @@ def is_right(question: Question, answer: Answer) -> bool:
 
 
 def evaluate_answers(
-    questions: Sequence[Question], ask: Callable[[str], Answer], *, supports: Supports = contained, encode: Encode | None = None
+    questions: Sequence[Question],
+    ask: Callable[[str], Answer],
+    *,
+    supports: Supports = contained,
+    encode: Encode | None = None,
+    ask_back: AskBack | None = None,
 ) -> Table:
     """One row a kind of question: how often an answer is given, holds the gold words, and cites the right place.
 
     F1 is of the words. Over answers given: faithful as `faithfulness`, cites precisely and fully as `citation_scores`
     say, relevant (where `encode` is given) as `answer_relevancy`. Over those whose gold words are known: context
-    precision and recall of the passages shown. supports: what judges a statement, e.g. `judged_by(model)`.
+    precision and recall of the passages shown. supports: what judges a statement, e.g. `judged_by(model)`; a gold answer
+    is put to it with its question, for "142" alone states nothing.
     """
     rows = []
     for name, wanted in (("answerable", True), ("not in the documents", False)):
@@ -160,6 +192,8 @@ def evaluate_answers(
         gold = [(q, a) for q, a in zip(group, answers) if q.answer]
         right = [any(q.is_answered_by(c.hit) for c in a.citations) for q, a in zip(group, answers)]
         given = [a for a in answers if a.supported]
+        cites = [citation_scores(a, supports=supports) for a in given]
+        said = [(a.question, MARK.sub("", a.text)) for a in given]
         rows.append(
             {
                 "questions": name,
@@ -169,14 +203,21 @@ def evaluate_answers(
                 "F1": _share(a.supported * token_f1(MARK.sub(" ", a.text), q.answers) for q, a in gold),
                 "cites the right place": _share(right) if wanted else None,
                 "faithful": _share(faithfulness(a, supports=supports) for a in given),
-                "cites precisely": _share(citation_scores(a, supports=supports)[0] for a in given),
-                "cites fully": _share(citation_scores(a, supports=supports)[1] for a in given),
-                "relevant": _share(answer_relevancy(a.question, MARK.sub("", a.text), encode) for a in given) if encode else None,
-                "context precision": _share(context_precision(_texts(a), q.answers) for q, a in gold),
-                "context recall": _share(context_recall(_texts(a), q.answer, supports=supports) for q, a in gold if q.answer),
+                "cites precisely": _share(precision for precision, _ in cites),
+                "cites fully": _share(recall for _, recall in cites),
+                "relevant": _share(answer_relevancy(q, a, encode, ask_back=ask_back) for q, a in said) if encode else None,
+                "context precision": _share(
+                    context_precision(_texts(a), _claims(q, supports), supports=supports) for q, a in gold
+                ),
+                "context recall": _share(context_recall(_texts(a), _claims(q, supports)[0], supports=supports) for q, a in gold),
             }
         )
     return Table(rows, "Answers")
+
+
+def _claims(question: Question, supports: Supports) -> list[str]:
+    """The gold answers as a judge is asked about them; words are looked for without their question."""
+    return [one if supports is contained else f"{one} (asked: {question.question})" for one in question.answers]
 
 
 def _texts(answer: Answer) -> list[str]:
@@ -188,7 +229,8 @@ def _share(values: Iterable[float]) -> float | None:
     return sum(listed) / len(listed) if listed else None
 
 
-def _file_name(source: str) -> str:
+def file_name(source: str) -> str:
+    """A source's last part, whichever system wrote it."""
     return re.split(r"[\\/]", source)[-1]
 
 

@@ -21,6 +21,18 @@ FOLDER = Path("data/benchmarks")
 _CELL = 90  # characters that a table's cell shows at most: an error's first words
 # benchmark -> tables of its file that the folder's README repeats
 _SHOWN = {"moved": ("rows", "widths"), "pages_parts": ("rows",), "parity": ("rows",)}
+# what scripts outside of this folder measure, by the name in their record
+_SCRIPTS = {
+    "demo_clip": "the demonstration CLIP: recall@1 of texts and of pictures, those it was never shown among them",
+    "demo_whisper": "the demonstration Whisper: word error rate on unseen sentences and voices, words invented without speech",
+    "media_cpu": "CLIP and Whisper, true architectures with random weights: pictures/s, texts/s, seconds of sound a second",
+    "pages_parts": "what each part of the way to a page and a table's cell is worth: question sets with one left out at a time",
+    "peers": "LangChain, LlamaIndex and txtai against us: same model files, same PDFs, one after another",
+    "reader": "the reader on held-out articles of SQuAD 2.0: F1, exact match, AUC, bytes",
+    "reader_support": "the support of answers: what the reader adds to search and words, and its calibration",
+    "speech": "recordings as ingested: words wrong, words invented where nobody speaks, how far off times are",
+    "voices": "where somebody speaks: our detection against WebRTC's, by share of voiced frames",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +64,7 @@ def write_result(
 def records_markdown(measures: Mapping[str, str], folder: Path = FOLDER) -> str:
     """The folder's README: each JSON file with what it measures, where, when and by which command.
 
-    measures: benchmark -> what it measures; a file of another name has its command alone.
+    measures: benchmark -> what it measures; what a script of this repository measures is known here.
     """
     lines = [
         "# Benchmarks: every number and where it is from",
@@ -76,7 +88,7 @@ def records_markdown(measures: Mapping[str, str], folder: Path = FOLDER) -> str:
         )
         cells = (
             f"`{path.name}`",
-            measures.get(name, ""),
+            measures.get(name) or _SCRIPTS.get(name, ""),
             place,
             str(record.get("date", ""))[:10],
             f"`{record.get('command', '')}`",

@@ -68,6 +68,11 @@ def words_of(text: str) -> list[str]:
     return [run for word in found for run in patterns.run.findall(word)]
 
 
+def is_unspaced(word: str) -> bool:
+    """Whether one of `words_of` is a run of a script that is written without spaces."""
+    return _UNSPACED_START.match(word) is not None
+
+
 class _Patterns(NamedTuple):
     """word: letters, digits and marks. run: its part in unspaced script, or in another. cluster: a character and its marks."""
 

@@ -127,7 +127,7 @@ class Hits(list[Hit]):
         self.query, self.seconds, self.notes, self.evidence = query, seconds, notes, evidence
 
     def __str__(self) -> str:
-        head = f"{len(self)} hits for {self.query!r} in {self.seconds * 1000:.1f} ms"
+        head = f"{counted(len(self), 'hit')} for {self.query!r} in {self.seconds * 1000:.1f} ms"
         lines = [f"{rank:2d}. {hit}" for rank, hit in enumerate(self, 1)]
         return "\n".join([head, *lines, *(f"note: {note}" for note in self.notes)])
 
