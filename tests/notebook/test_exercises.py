@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import json
 import runpy
 from pathlib import Path
 
@@ -20,7 +22,8 @@ from ultrafast_rag.notebook.exercises import (
 )
 from ultrafast_rag.notebook.plots import Plot
 
-SOLUTIONS = runpy.run_path(str(Path(__file__).parents[2] / "notebooks" / "solutions.py"))
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+SOLUTIONS = runpy.run_path(str(NOTEBOOKS / "solutions.py"))
 BUDGET = {"chunks": 3000, "usd_per_chunk": 0.0007, "limit_usd": 1.0, "limit_days": 2}
 DIFFERENCE = {"difference": 0.05, "deviation": 0.3}
 ANSWERED = {"garden": True, "airline": False, "tower": True}
@@ -61,6 +64,28 @@ def test_the_solutions_solve():
     ):
         assert verdict.solved, verdict
         assert str(verdict).startswith("solved: ")
+
+
+# notebooks whose exercise needs nothing of the cells before it -> what it asks for, and the solution's name
+ALONE = {
+    "03_querying": ("guard", "guard"), "04_profiling": ("make_batches", "batches"), "05_benchmarks": ("policy", "policy"),
+    "06_enrichment": ("design", "plan"), "08_evaluation": ("questions", "questions"), "09_outgrowing": ("machines", "machines"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("notebook", "asked", "solution"), [(name, *names) for name, names in ALONE.items()])
+def test_the_cell_as_it_stands_in_the_notebook_is_solved_by_its_solution(notebook, asked, solution):
+    cells = json.loads((NOTEBOOKS / f"{notebook}.ipynb").read_text(encoding="utf-8"))["cells"]
+    (source,) = (text for cell in cells if (text := "".join(cell["source"])).startswith("# @title Exercise"))
+    *steps, check = ast.parse(source).body
+    unsolved, solved = {}, {asked: SOLUTIONS[solution]}
+    exec(compile(ast.Module(steps, []), notebook, "exec"), unsolved)
+    left = [node for node in steps if ast.unparse(node).removeprefix("def ").split("(")[0].split(" ")[0] != asked]
+    assert len(left) == len(steps) - 1
+    exec(compile(ast.Module(left, []), notebook, "exec"), solved)
+    code = compile(ast.Expression(check.value), notebook, "eval")
+    assert not eval(code, unsolved).solved
+    assert eval(code, solved).solved
 
 
 def test_wrong_predictions_name_what_was_measured():
