@@ -120,6 +120,21 @@ def test_mean_distance_tells_a_moved_sample_from_the_same_one():
     assert p == pytest.approx(1 / 1000)
 
 
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [
+        ("หอคอยมีบันได 142 ขั้น", "thai"),
+        ("灯塔有一百四十二级台阶，灯油来自北方。", "chinese"),
+        ("灯台の階段は百四十二段である。東京都港区。", "japanese"),
+        ("등대에는 계단이 142개 있다.", "korean"),
+    ],
+)
+def test_data_report_names_languages_that_have_no_spaces(text, language):
+    with UltraFastRAG(**SETTINGS) as rag:
+        rag.add_texts([text], ids=["one"])
+        assert [row["where"] for row in rag.data_report()] == [language]
+
+
 def test_garbled_text_is_told_from_other_scripts():
     assert garbled("\ue001\ue002 \ue003 text")
     assert garbled("(cid:12)(cid:9) was")

@@ -18,12 +18,16 @@ import numpy as np
 
 from ultrafast_rag.bench.testset import passages
 from ultrafast_rag.index.store import Store
-from ultrafast_rag.language.terms import detect, words_of
+from ultrafast_rag.language.terms import UNSPACED, detect, words_of
 from ultrafast_rag.types import TEXT_SPACE, Document, Table, Vectors, counted
 
 SHOWN = 20  # page numbers, or names, listed in a row
 SAME = 0.5  # of the smaller document's passages stand in the other word for word: said to be a duplicate
 GARBLED = 0.05  # of a page's characters are unassigned, private, control or replacement characters: its text layer is broken
+# first word of a character's name in Unicode -> the language that it shows; kana show theirs however many Han stand beside them
+SCRIPTS = {"HIRAGANA": "japanese", "KATAKANA": "japanese", "CJK": "chinese", "HANGUL": "korean", "THAI": "thai", "LAO": "lao"}
+SCRIPTS |= {"KHMER": "khmer", "MYANMAR": "burmese"}
+KANA = 0.05  # of the characters, chosen: a Chinese text that quotes a Japanese name has fewer
 SAMPLED, ROUNDS, DRIFTED = 500, 999, 0.01  # vectors of each state, permutations, the p-value below which they are said to differ
 
 
@@ -105,9 +109,23 @@ def _of_document(
         failed = {n + 1 for n, _ in failures}
         rows += _pages("empty", name, set(range(1, document.parts + 1)) - numbered - failed)
     rows += _pages("garbled", name, {page for page in numbered if garbled("".join(pages[page]))})
-    language = detect(words_of(" ".join(text for page in pages.values() for text in page)), {}) if pages else None
+    text = " ".join(text for page in pages.values() for text in page)
+    language = detect(words_of(text), {})
+    if language == UNSPACED:
+        language = _by_script(text)
     rows.append({"finding": "language", "document": name, "where": language or "unknown", "count": document.chunks})
     return rows
+
+
+def _by_script(text: str) -> str | None:
+    """The language of a text without spaces between its words; None where its script is not known here."""
+    scripts = Counter(unicodedata.name(c, "").split(" ")[0] for c in text if not c.isascii())
+    languages: Counter[str] = Counter()
+    for script, count in scripts.items():
+        languages[SCRIPTS.get(script, "")] += count
+    if languages["japanese"] > KANA * languages.total():
+        return "japanese"
+    return max(SCRIPTS.values(), key=lambda name: languages[name]) if languages.total() > languages[""] else None
 
 
 def _pages(finding: str, name: str, pages: set[int]) -> list[dict[str, Any]]:
