@@ -30,7 +30,7 @@ from ultrafast_rag.index.database import DATABASE, Database, plain_errors
 from ultrafast_rag.index.lock import WriterLock
 from ultrafast_rag.index.rows import Block, Space
 from ultrafast_rag.index.vectors import BYTES_PER_VALUE, checksum, open_map, row_sums
-from ultrafast_rag.types import Table
+from ultrafast_rag.types import Table, counted
 
 KEPT = f"{DATABASE}.damaged"
 _QUERIES = 50_000  # spent on reading around bad pages; what is not found by then counts as lost
@@ -202,8 +202,8 @@ def _rebuild(old: Database, report: Repair) -> None:
         _swap(folder, scratch)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    done = f"{len(whole.documents)} documents and {len(whole.chunks)} passages are whole and were kept; the old file is {KEPT}"
-    report.add(DATABASE, "written anew", done)
+    kept = f"{counted(len(whole.documents), 'document')} and {counted(len(whole.chunks), 'passage')}"
+    report.add(DATABASE, "written anew", f"{kept} are whole and were kept; the old file is {KEPT}")
 
 
 def _read(reader: _Reader, version: int, report: Repair) -> _Whole:

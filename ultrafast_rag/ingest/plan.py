@@ -9,7 +9,7 @@ from pathlib import Path
 from ultrafast_rag.errors import ExtractionError, MissingExtraError
 from ultrafast_rag.ingest.chunk import Chunker
 from ultrafast_rag.ingest.sources import Found, Source
-from ultrafast_rag.types import Part, Table
+from ultrafast_rag.types import Part, Table, counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class EncodePlan:
     def __str__(self) -> str:
         money = "at an unknown price: set text_price_usd" if self.usd is None else f"${self.usd:.4f} at most"
         more = f"; {len(self.failed)} cannot be read" if self.failed else ""
-        return f"{self.passages} passages, {self.tokens} tokens for {self.text_model}, {money}{more}"
+        return f"{counted(self.passages, 'passage')}, {counted(self.tokens, 'token')} for {self.text_model}, {money}{more}"
 
     __repr__ = __str__
 
