@@ -127,7 +127,8 @@ def _rows_of(path: Path) -> Any:
 
 def _question(row: Mapping[str, Any]) -> Question:
     known = {name for name in Question.__slots__ if name != "metadata"}
-    given = {("source" if name == "file" else name): None if value != value else value for name, value in row.items()}
+    named: dict[str, Any] = {("source" if name == "file" else name): value for name, value in row.items()}
+    given = {name: value for name, value in named.items() if value == value}  # no NaN, which a data frame has where nothing is
     answers = given.get("answers")
     if answers and not given.get("answer"):
         given["answer"] = answers[0]
