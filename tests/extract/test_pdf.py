@@ -66,6 +66,20 @@ def test_pdf_reads_two_columns_left_then_right_under_a_spanning_title(tmp_path):
     assert y1 < 252
 
 
+def test_pdf_columns_written_line_by_line_across_both_are_read_one_after_the_other(tmp_path):
+    left = ["The lake lies 212 m above the sea and", "freezes from December to March. Its"]
+    left += ["deepest place, off the north shore, is", "61 m."]
+    right = ["Perch and pike are common. The largest", "pike, which was taken by Ole Brandt, a"]
+    right += ["smith, in the summer after the flood", "weighed 19.3 kg."]
+    document = pymupdf.open()
+    page = document.new_page()
+    for line, texts in enumerate(zip(left, right)):
+        for x, text in zip((60, 320), texts):
+            page.insert_text((x, 100 + 13 * line), text, fontsize=10)
+    (part,) = read(save(tmp_path, document))
+    assert [element.text for element in part.elements] == [" ".join(left), " ".join(right)]
+
+
 def test_pdf_headings_get_levels_from_numbering_size_and_outline(tmp_path):
     document = pymupdf.open()
     page = document.new_page()
@@ -491,6 +505,9 @@ def test_pdf_word_broken_between_pages_is_whole_on_the_second(tmp_path):
     first, second = read(save(tmp_path, document))
     assert first.elements[-1].text == "The keeper wrote down all infor-"
     assert second.elements[0].text == "information about the tides."
+    document[0].insert_textbox((72, 300, 500, 390), PROSE * 4, fontsize=11)
+    document[0].insert_text((72, 700), "1 So he said himself, and nobody else did.", fontsize=7)
+    assert read(save(tmp_path, document))[1].elements[0].text == "information about the tides."
 
 
 def title_of(tmp_path, lines, **metadata):

@@ -126,6 +126,45 @@ def test_heads_over_several_columns_and_wrapped_labels_are_made_whole(tmp_path):
     ]
 
 
+def test_short_heads_in_the_middle_of_several_columns_stand_over_all_of_them_and_over_no_other(tmp_path):
+    document = pymupdf.open()
+    page = document.new_page(width=792, height=612)
+    put(page, 320, 60, "NOTE 12. SEGMENT INFORMATION", size=11)
+    put(page, 370, 76, "(In millions)")
+    right = (250, 310, 380, 450, 560, 630, 700)
+    put_right(page, right[0], 110, "Plants")
+    put(page, 330, 96, "Net sales")
+    put(page, 580, 96, "Operating income")
+    years = ["", "", "2018", "2017", "2016", "2018", "2017", "2016"]
+    rows = [["Hardware", "3", "3,497", "1,120", "4,675", "1,670", "1,298", "491"]]
+    rows += [["Cloud", "5", "7,782", "8,626", "5,531", "659", "1,593", "1,932"], ["Total", "8", *["9,999"] * 6]]
+    draw(page, [years, *rows], top=110, right=right)
+    elements = read(tmp_path, document)
+    assert elements[0].text == "NOTE 12. SEGMENT INFORMATION"
+    (table,) = tables_of(elements)
+    assert table.splitlines() == [
+        "(In millions)",
+        " |  | Net sales | Net sales | Net sales | Operating income | Operating income | Operating income",
+        " | Plants | 2018 | 2017 | 2016 | 2018 | 2017 | 2016",
+        *(" | ".join(row) for row in rows),
+    ]
+
+
+def test_rows_at_a_pages_edges_keep_their_figures_and_words_that_come_again(tmp_path):
+    document = pymupdf.open()
+    places = ["Tornvik", "Holm", "Skarness", "Varna", "Lund", "Kiel", "Jena", "Ulm"]
+    rows = [[f"{name} {part}", "Leased", str(100 + 7 * n)] for part in ("north", "south") for n, name in enumerate(places)]
+    for first in (0, 8):
+        page = document.new_page()
+        draw(page, [["Location", "Status", "Area"]] if not first else [], top=48, right=(300, 400))
+        draw(page, rows[first : first + 4], top=62, right=(300, 400))
+        draw(page, rows[first + 4 : first + 8], top=720, right=(300, 400))
+        put(page, 290, 790, str(first + 1))  # the page's number
+    told = "\n".join(tables_of(read(tmp_path, document)))
+    assert [line for line in told.splitlines() if "Leased" in line] == [" | ".join(row) for row in rows]
+    assert "\n1" not in told
+
+
 def test_prose_in_the_next_column_is_no_part_of_a_table_and_the_table_no_part_of_it(tmp_path):
     document = pymupdf.open()
     page = document.new_page()

@@ -25,6 +25,8 @@ _NUMBERED = re.compile(
 )
 _LETTERS = re.compile(r"[^\W\d_].*[^\W\d_]", re.S)  # two or more
 _PAGE_NUMBER = re.compile(r"^\W*(?:page|seite|p\.)?\s*(?:\d{1,4}|[ivxlc]{1,7})(?:\s*(?:/|of|von)\s*\d{1,4})?\W*$", re.I)
+_FIGURE = re.compile(r"[$€£(]?\s?-?\d[\d.,]*\s?[%)]{0,2}")
+_NEXT_ROW, _ALIGNED_PT = 2.2, 2.5  # line heights to the next row of a table, points that its figures' edges differ by
 _BOLD = 16  # MuPDF's TEXT_FONT_BOLD in a span's flags
 _FOOT = 0.18  # where a page number that stands alone may be
 _TITLE_LINE = 50  # characters: bold lines all shorter are a title of several lines, not a paragraph
@@ -126,6 +128,7 @@ def split_blocks(groups: Iterable[list[Line]]) -> list[Block]:
             same_row = min(line.y1, before.y1) - max(line.y0, before.y0) > 0.5 * min(line.size, before.size)
             other_style = not same_row and (abs(line.size - before.size) > 0.12 * before.size or line.bold != before.bold)
             jumps = (same_row and line.x0 - before.x1 > 4 * line.size) or line.y1 < before.y0 - before.size
+            jumps |= not same_row and (line.x1 < before.x0 - line.size or line.x0 > before.x1 + line.size)
             if other_style or jumps or (not same_row and line.y0 - before.y1 > 1.2 * before.size):
                 blocks.append(Block(current))
                 current = []
@@ -302,6 +305,7 @@ class RunningHeads:
         self._here = set()
         running = {id(line) for line in lines if self._is_running(line, height)}
         running |= {id(line) for line in _outermost(lines, height) if _PAGE_NUMBER.match(line.text.strip())}
+        running -= {id(line) for line in lines if id(line) in running and _is_of_table(line, lines)}
         self._seen |= self._here
         said = [line for line in lines if id(line) in running and line.y0 < height * _MARGIN]
         self.top = [text for line in said if not _PAGE_NUMBER.match(text := " ".join(line.text.split()))]
@@ -317,6 +321,22 @@ class RunningHeads:
         key = (re.sub(r"\d+", "#", text), round(line.y0 / 3))
         self._here.add(key)
         return key in self._seen
+
+
+def _is_of_table(line: Line, lines: Sequence[Line]) -> bool:
+    """Whether a line at a page's edge is a cell: a number of its row stands right over or under another, in one column.
+
+    A page number stands apart, or beside what runs on every page.
+    """
+    row = [other for other in lines if abs(other.center[1] - line.center[1]) < 0.5 * line.size]
+    figures = [other for other in row if _FIGURE.fullmatch(other.text.strip())] if len(row) > 1 else []
+    return any(
+        0.5 * line.size < abs(other.center[1] - figure.center[1]) < _NEXT_ROW * line.size
+        and min(abs(other.x1 - figure.x1), abs(other.x0 - figure.x0)) < _ALIGNED_PT
+        and _FIGURE.fullmatch(other.text.strip())
+        for figure in figures
+        for other in lines
+    )
 
 
 def _outermost(lines: Sequence[Line], height: float) -> list[Line]:

@@ -45,6 +45,7 @@ _PAGE_SHARE = 0.9  # of a page; a picture this large is the page
 _HEAD_CHARACTERS = 260  # of a page that speak for all of it
 _TITLE_PAGES = 3  # a cover that is a picture comes before the page that names the document
 _COVER_CHARACTERS = 40  # chosen: a page with fewer names nothing
+_NOTE = 0.9  # of the body's type: what is smaller at a page's foot is a note
 _SLIDE = 1.2  # width to height: a page this wide is a slide, and what headed the one before is over
 
 
@@ -171,7 +172,7 @@ class _Reader:
         self._words.learn(line.text for group in groups for line in group)
         groups, found = figures.claim(groups, turned)
         blocks = self._paragraphs(groups, number)
-        elements = self._whole_words(_placed(blocks, found, number, self._words))
+        elements = self._whole_words(_placed(blocks, found, number, self._words), _last_of_body(blocks, self._sizes))
         return self._with_page(elements, page, number, figures, " ".join(e.text for e in elements))
 
     def _name(self, groups: list[list[Line]], number: int) -> None:
@@ -180,13 +181,15 @@ class _Reader:
             self._title = largest_title(groups)
             self._is_named = sum(len(line.text) for group in groups for line in group) > _COVER_CHARACTERS
 
-    def _whole_words(self, elements: list[Element]) -> list[Element]:
-        """A word broken between two pages made whole where the second one begins; the first keeps its half."""
+    def _whole_words(self, elements: list[Element], last: str) -> list[Element]:
+        """A word broken between two pages made whole where the second one begins; the first keeps its half.
+
+        last: the page's last line of running text.
+        """
         texts = [n for n, element in enumerate(elements) if element.kind == "text"]
         if self._broken and texts and elements[texts[0]].text[:1].islower():
             first = elements[texts[0]]
             elements[texts[0]] = replace(first, text=join_lines([self._broken, first.text], self._words))
-        last = elements[texts[-1]].text if texts else ""
         half = last.rsplit(None, 1)[-1] if last else ""
         self._broken = half if len(half) > 2 and half[-1] in "-‐" and half[-2].isalpha() else ""
         return elements
@@ -233,6 +236,12 @@ class _Reader:
         kept = [e for e in elements if not (e.kind == "image" and e.bbox and _area(e.bbox) >= least)]
         shown, whole = figures.render(tuple(page.rect)), {"whole_page": True}
         return [*kept, Element("image", text[:500], page=number, bbox=tuple(page.rect), data=shown, metadata=whole)]
+
+
+def _last_of_body(blocks: Sequence[Block], sizes: Counter[float]) -> str:
+    """The last line of a page's running text; footnotes, in smaller type, stand below it."""
+    body = [block for block in blocks if not block.level and block.size > _NOTE * body_size(sizes)]
+    return body[-1].lines[-1].text if body else ""
 
 
 def page_head(running: Sequence[str], elements: Sequence[Element]) -> str:

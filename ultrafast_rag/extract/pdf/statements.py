@@ -7,13 +7,14 @@ baseline, before any block is made. What does not line up in columns is left to 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import NamedTuple
 
-from ultrafast_rag.extract.pdf.layout import Line, find_gutter, union
+from ultrafast_rag.extract.pdf.layout import Line, find_gutter, is_shouted, union
 from ultrafast_rag.language.rows import is_figure, is_period
 from ultrafast_rag.types import BBox
 
@@ -32,6 +33,8 @@ _MOST_HEAD_ROWS = 6  # chosen: years, periods, units, footnotes and two more
 _GAP = 2.6  # line heights between two rows of one table
 _LARGER = 1.15  # times the type of a row: a title
 _ALIGNED_PT = 2.5  # half a digit of ten-point print
+_BARE = 0.25  # of a column's width: what it costs to leave a column without the head over its neighbours
+_LEFT_PT = 4.0  # heads are centred over their columns rather than set to the left
 _BESIDE_PT = 40.0  # above and below a column of prose, what stands in its strip is still its own
 
 
@@ -308,9 +311,16 @@ def _table(rows: Sequence[_Row], first: int, last: int) -> Statement | None:
         body = [*rows[start:first], *body]
     labels = max((row.label.x1 for row in data if row.label is not None), default=columns[0][0])
     cells = [_cells(row, columns, labels) for row in body]
+    _spread(body, cells, columns, labels)
     lines = [line for row in body for line in row.parents]
-    shown = _merged_labels(body, cells)
+    shown = [_unit_first(texts) for texts in _merged_labels(body, cells)]
     return Statement(union(lines), shown, lines)
+
+
+def _unit_first(texts: list[str]) -> list[str]:
+    """A row that is a unit alone has it first, wherever it stood: it is that of the whole table."""
+    said = [text for text in texts if text]
+    return [said[0], *[""] * (len(texts) - 1)] if len(said) == 1 and _UNITS.match(said[0]) else texts
 
 
 def _columns(data: Sequence[_Row]) -> list[tuple[float, float]]:
@@ -361,6 +371,8 @@ def _head_start(rows: Sequence[_Row], first: int, columns: Sequence[tuple[float,
     while at > 0 and first - at < _MOST_HEAD_ROWS:
         row, below = rows[at - 1], rows[at]
         text = " ".join(line.text.strip() for line in row.cells)
+        if len(row.cells) == 1 and is_shouted(text) and not is_period(text):
+            break  # the title
         if below.top - row.bottom > 2 * row.size or row.is_data or row.size > _LARGER * rows[first].size or len(text) > 160:
             break
         if _UNITS.match(text) or _heads(row, columns, margin):
@@ -392,6 +404,47 @@ def _cells(row: _Row, columns: Sequence[tuple[float, float]], labels: float) -> 
         for at in in_order.get(id(line)) or _places(line, row, columns, labels):
             cells[at] = _BRACKET.sub(")", f"{cells[at]} {' '.join(line.text.split())}".strip())
     return cells
+
+
+def _spread(body: Sequence[_Row], cells: Sequence[list[str]], columns: Sequence[tuple[float, float]], labels: float) -> None:
+    """Put heads that stand over several columns into each of these, where the rows below head them one by one.
+
+    "Net sales" over the middle of three years is not the second year's alone.
+    """
+    first = next(n for n, row in enumerate(body) if row.is_data)
+    for n, row in enumerate(body[: max(0, first - 1)]):
+        under = frozenset(at - 1 for texts in cells[n + 1 : first] for at, text in enumerate(texts) if at and text)
+        over = [line for line in row.cells if line.x0 > labels]
+        if 1 < len(over) < len(under) and len(over) == len([at for at, text in enumerate(cells[n]) if at and text]):
+            for line, (start, end) in zip(over, _spans(over, columns, under)):
+                cells[n][start + 1 : end + 2] = [" ".join(line.text.split())] * (end + 1 - start)
+
+
+def _spans(over: Sequence[Line], columns: Sequence[tuple[float, float]], under: frozenset[int]) -> list[tuple[int, int]]:
+    """First and last column of each head: those whose middle, or left edge, is nearest its own; [] where that is far for some.
+
+    under: the columns that have heads of their own below; each should have one above, too.
+    """
+    pitch = (columns[-1][1] - columns[0][0]) / len(columns)
+    best: dict[int, tuple[float, list[tuple[int, int]]]] = {0: (0.0, [])}  # columns settled -> what it cost, and how
+    for line in over:
+        better: dict[int, tuple[float, list[tuple[int, int]]]] = {}
+        for settled, (cost, spans) in best.items():
+            for start in range(settled, len(columns)):
+                for end in range(start, len(columns)):
+                    if end > start and not under.issuperset(range(start, end + 1)):
+                        break
+                    left, right = columns[start][0], columns[end][1]
+                    off = min(abs(line.center[0] - (left + right) / 2), abs(line.x0 - left) + _LEFT_PT)
+                    total = cost + off + _BARE * pitch * len(under.intersection(range(settled, start)))
+                    if total < better.get(end + 1, (math.inf, []))[0]:
+                        better[end + 1] = total, [*spans, (start, end)]
+        best = better
+    ends = (
+        (cost + _BARE * pitch * len(under.intersection(range(at, len(columns)))), spans) for at, (cost, spans) in best.items()
+    )
+    cost, spans = min(ends, default=(math.inf, []))
+    return spans if cost < _BARE * pitch * 2 * len(over) else []
 
 
 def _places(line: Line, row: _Row, columns: Sequence[tuple[float, float]], labels: float) -> list[int]:
