@@ -45,6 +45,30 @@ def test_list_numbers_and_bullets_go():
 
 
 @pytest.mark.parametrize(
+    ("heading", "text"),
+    [
+        ("प्रकाशस्तंभ का इतिहास", "इसका रक्षक रामेश्वर प्रसाद था, जिसने तीस वर्ष तक दीपक जलाया।"),
+        ("ประวัติประภาคาร", "หอคอยมีบันได 142 ขั้น ผู้ดูแลชื่อสมชาย ใจดี"),
+        ("История маяка", "Смотрителем был Иван Петрович Соколов."),
+        ("تاريخ المنارة", "كان الحارس اسمه سليم الحداد، وقد أشعل المصباح ثلاثين عاماً."),
+    ],
+)
+def test_a_heading_in_any_script_is_no_part_of_the_sentence_below_it(heading, text):
+    assert [unit.shown for unit in units_of(hit(f"{heading}\n{text}"))] == [heading, text]
+    assert is_evidence(text)
+
+
+def test_lines_wrapped_in_a_script_without_capitals_are_one_sentence():
+    text = "यह प्रकाशस्तंभ उन्नीस सौ ग्यारह में\nबनाया गया था और इसके मीनार में एक\nसौ बयालीस सीढ़ियाँ हैं।"
+    assert [unit.shown for unit in units_of(hit(text))] == [text.replace("\n", " ")]
+
+
+def test_a_heading_of_two_words_is_no_evidence_in_any_script():
+    assert not any(map(is_evidence, ["История маяка", "تاريخ المنارة", "Général Dupont"]))
+    assert is_evidence("灯塔历史")  # without spaces nobody can count its words
+
+
+@pytest.mark.parametrize(
     ("row", "question", "said"),
     [
         (0, "What were net sales in 2018?", "Net sales, 2018: 32,765 (in millions)"),

@@ -16,6 +16,7 @@ from ultrafast_rag.language.accounts import concepts
 from ultrafast_rag.language.rows import CELL, cells_of, head_lines, is_data, is_figure, is_period
 from ultrafast_rag.language.sameness import stem_english
 from ultrafast_rag.language.sentences import split_sentences
+from ultrafast_rag.language.terms import is_unspaced, words_of
 from ultrafast_rag.types import PAGE_HEAD, Hit
 
 # leaders, as they are or shortened by the PDF reader; a lone "Total … 38" is a label with its figure
@@ -40,6 +41,7 @@ _ENDED = re.compile(r"[.!?:;…。！？।؟][\"'”’»)\]]*$")
 _ITEM = re.compile(r"[•▪◦‣–*·-]\s|\(?(?:\d{1,2}|[a-z]|[ivx]{1,4})[.)]\s")
 _CAPTION = 200  # characters: a longer text of a picture is what stands around it on the page
 _WRAPPED = 60  # characters: a longer line without an end is text that was wrapped, a shorter one may be a heading
+_SHORT_OF = 0.7  # of the next line's length, chosen
 _TERM = re.compile(r"\w+")
 _HYPHENED = re.compile(r"\w+(?:-\w+)+")
 _YEAR = re.compile(r"(?:19|20)\d\d")
@@ -102,7 +104,15 @@ def is_evidence(text: str) -> bool:
     """Whether a line says something: no contents line, reference, axis of a chart, bare figures or heading of a word or two."""
     if _DOT_LEADERS.search(text) or _REFERENCE.search(text) or _has_axis(text):
         return False
-    return len(_WORD.findall(text)) >= _MIN_WORDS or not text.isascii() or (":" in text and any(map(str.isdigit, text)))
+    return len(_WORD.findall(text)) >= _MIN_WORDS or _says(text) or (":" in text and any(map(str.isdigit, text)))
+
+
+def _says(text: str) -> bool:
+    """Whether it has enough words, where these hold marks that `_WORD` takes for no letters, or have no spaces between them."""
+    if text.isascii():
+        return False
+    words = words_of(text)
+    return any(map(is_unspaced, words)) or sum(len(word) > 1 and not word[0].isdigit() for word in words) >= _MIN_WORDS
 
 
 def _has_axis(text: str) -> bool:
@@ -231,12 +241,18 @@ def _paragraphs(text: str) -> Iterator[tuple[int, int]]:
     start = last = 0
     for found in _LINE_END.finditer(text):
         line, rest = text[last : found.start()], text[found.end() : found.end() + 8]
-        heading = rest[:1].isupper() and len(line) < _WRAPPED
+        heading = len(line) < _WRAPPED and (rest[:1].isupper() or _heads_caseless(line, text[found.end() :]))
         if _ENDED.search(line) or _ITEM.match(rest) or heading:
             yield start, found.start()
             start = found.end()
         last = found.end()
     yield start, len(text)
+
+
+def _heads_caseless(line: str, rest: str) -> bool:
+    """Whether a line is a heading in a script without capitals: much shorter than the one after it."""
+    below = rest.partition("\n")[0]
+    return rest[:1].isalpha() and rest[0].lower() == rest[0].upper() and len(line) < _SHORT_OF * len(below)
 
 
 def _rows(hit: Hit, rank: int) -> list[Unit]:
