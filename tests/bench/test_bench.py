@@ -17,11 +17,14 @@ import pytest
 
 from ultrafast_rag.bench import COMMANDS, busy, coldstart, gpu, run, write_result
 from ultrafast_rag.bench.ablation import BESIDE, plot, row_of, steps
+from ultrafast_rag.bench.answering import chosen
+from ultrafast_rag.bench.answering import measure as answering_measure
+from ultrafast_rag.bench.answering import row_of as answering_row
 from ultrafast_rag.bench.bigpdf import write_pdf
 from ultrafast_rag.bench.child import call, peak_mb
 from ultrafast_rag.bench.gpu import transformer_flops
 from ultrafast_rag.bench.plan import plan
-from ultrafast_rag.bench.publicsets import load, read
+from ultrafast_rag.bench.publicsets import Collection, load, read
 from ultrafast_rag.bench.result import plain, records_markdown, shown_command
 from ultrafast_rag.bench.settings import engine_of, fresh_cache, settings_of
 from ultrafast_rag.bench.support import ANSWERABLE, ELSEWHERE, NEAR_MISS, Asked, best_threshold, further_of
@@ -30,7 +33,7 @@ from ultrafast_rag.bench.vectors import cosine, forms
 from ultrafast_rag.config import Config
 from ultrafast_rag.errors import ConfigError, UltraFastRAGError
 from ultrafast_rag.rag import UltraFastRAG
-from ultrafast_rag.types import Table
+from ultrafast_rag.types import Answer, Hits, Table
 
 ROOT = Path(__file__).parent.parent.parent
 WORDS = ("lamp", "tide", "rope", "seal", "fog", "bell")
@@ -350,6 +353,26 @@ def test_support_threshold_separates_what_can_be_separated():
     assert row["best sentence right"] == pytest.approx(2 / 3)
     assert support_row(questions, 1.0, 0.5)["wrongly"] == 0.5
     assert further_of(questions, 1.0, 0.1) == {"share of the best": 0.1, "sentences": 2, "hold the answer": 1}
+
+
+def test_the_readers_row_counts_facts_said_first_and_the_unanswerable_supported():
+    class Ready:
+        """Answers as it was told to, by the port that the benchmark asks."""
+
+        def search(self, question):
+            return []
+
+        def query(self, question):
+            text, supported = {"a?": ("Ada. [1] Bo. [2]", True), "b?": ("Ada. [1] Bo. [2]", True)}.get(question, ("Cy.", True))
+            return Answer(question, text, Hits(), supported=supported)
+
+    texts = {name: f"{name}?" for name in "abcd"}
+    collection = Collection("s", {}, texts, {name: {} for name in texts}, {"a": ["Ada"], "b": ["Bo"]})
+    asked = chosen(collection, 4)
+    assert asked == ["a", "b", "c", "d"]
+    row = answering_row("x", answering_measure(Ready(), asked, collection))
+    assert (row["questions"], row["first statement"], row["answer"], row["wrongly supported"]) == (4, 0.5, 1.0, 1.0)
+    assert 0 <= row["search p50 ms"] <= row["p95 ms"]
 
 
 def test_own_collections_are_read_in_the_layouts_of_beir_and_squad(tmp_path):

@@ -74,6 +74,7 @@ COMMANDS = {
             "plan",
             "a million, a hundred million, ten thousand million passages: bytes, nodes, days, dollars, from what was measured",
         ),
+        Command("answering", "an answer without the reader and with it: ms, the fact said first, the unanswerable supported"),
         Command("support", "when an extractive answer is supported: right and wrong rates by threshold"),
     )
 }
