@@ -133,8 +133,8 @@ def test_short_heads_in_the_middle_of_several_columns_stand_over_all_of_them_and
     put(page, 370, 76, "(In millions)")
     right = (250, 310, 380, 450, 560, 630, 700)
     put_right(page, right[0], 110, "Plants")
-    put(page, 330, 96, "Net sales")
-    put(page, 580, 96, "Operating income")
+    put(page, 345, 96, "Net sales")
+    put(page, 590, 96, "Operating income")
     years = ["", "", "2018", "2017", "2016", "2018", "2017", "2016"]
     rows = [["Hardware", "3", "3,497", "1,120", "4,675", "1,670", "1,298", "491"]]
     rows += [["Cloud", "5", "7,782", "8,626", "5,531", "659", "1,593", "1,932"], ["Total", "8", *["9,999"] * 6]]

@@ -413,7 +413,9 @@ def _spread(body: Sequence[_Row], cells: Sequence[list[str]], columns: Sequence[
     """
     first = next(n for n, row in enumerate(body) if row.is_data)
     for n, row in enumerate(body[: max(0, first - 1)]):
-        under = frozenset(at - 1 for texts in cells[n + 1 : first] for at, text in enumerate(texts) if at and text)
+        heads = {at - 1: text for texts in cells[n + 1 : first] for at, text in enumerate(texts) if at and text}
+        periods = frozenset(at for at, text in heads.items() if is_period(text))
+        under = periods if len(periods) > 1 else frozenset(heads)  # years are not headed together with what is none
         over = [line for line in row.cells if line.x0 > labels]
         if 1 < len(over) < len(under) and len(over) == len([at for at, text in enumerate(cells[n]) if at and text]):
             for line, (start, end) in zip(over, _spans(over, columns, under)):
