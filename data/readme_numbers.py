@@ -61,6 +61,8 @@ SPEED: list[tuple[str, str, list[Get]]] = [
     ('the same, seconds until a question finds its passage: LangChain, this, this with `encode="progressive"`', "peers",
      rows_of("right passage s", "system", "langchain", "ultrafast_rag", "ultrafast_rag, progressive")),
     ("the same, ms per query", "peers", rows_of("query ms", "system", *SYSTEMS)),
+    ("search and answer, median ms: without the reader, with it", "answering",
+     rows_of("search and answer p50 ms", "answers", "without the reader", "with the reader")),
     ("basic settings, default settings, pages per minute", "ablation",
      rows_of("pages/min", "settings", "basic", "+ index choice (default)")),
     ("process start to first answer, s; memory, MB; no torch", "coldstart",
