@@ -417,8 +417,10 @@ def _spread(body: Sequence[_Row], cells: Sequence[list[str]], columns: Sequence[
         periods = frozenset(at for at, text in heads.items() if is_period(text))
         under = periods if len(periods) > 1 else frozenset(heads)  # years are not headed together with what is none
         over = [line for line in row.cells if line.x0 > labels]
-        if 1 < len(over) < len(under) and len(over) == len([at for at, text in enumerate(cells[n]) if at and text]):
-            for line, (start, end) in zip(over, _spans(over, columns, under)):
+        beside = [line for line in row.cells if line.x0 <= labels and _places(line, row, columns, labels) != [0]]
+        if not beside and 1 < len(over) < len(under) and (spans := _spans(over, columns, under)):
+            cells[n][1:] = [""] * len(columns)
+            for line, (start, end) in zip(over, spans):
                 cells[n][start + 1 : end + 2] = [" ".join(line.text.split())] * (end + 1 - start)
 
 
