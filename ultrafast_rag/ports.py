@@ -113,8 +113,8 @@ class Refinement(Protocol):
         """Id of the first of them: all later ones have none either; 0 when there is none."""
         ...
 
-    def encode(self, chunk_ids: Sequence[int]) -> None:
-        """Encode these now and keep their vectors at hand."""
+    def encode(self, chunk_ids: Sequence[int]) -> int:
+        """Encode these now and keep their vectors at hand; how many had to be computed."""
         ...
 
     def encoded(self, first: int) -> tuple[ChunkIds, Vectors]:

@@ -131,6 +131,23 @@ def test_a_slow_machine_encodes_fewer_passages_for_a_question(tmp_path, encoded,
         assert len(encoded) == many
 
 
+def test_a_question_asked_again_on_a_slow_machine_encodes_nothing_more(tmp_path, encoded, monkeypatch):
+    quick = refine.Refiner._encoded
+
+    def slow(*arguments):
+        time.sleep(0.1)
+        return quick(*arguments)
+
+    monkeypatch.setattr(refine.Refiner, "_encoded", slow)
+    monkeypatch.setattr("ultrafast_rag.search.unrefined.LEAST", 5)
+    monkeypatch.setattr("ultrafast_rag.search.unrefined.WAIT_S", 0.05)
+    with opened(tmp_path / "index", "on_demand", cache_dir=fresh_cache(tmp_path / "cache")) as rag:
+        rag.add_texts(TEXTS)
+        for _ in range(3):
+            assert rag.search("the ferry that takes tea to Orrin", k=3)
+        assert len(encoded) == 5
+
+
 def test_progressive_refines_in_the_background_and_the_report_says_both(tmp_path, book):
     with opened(tmp_path / "index", "progressive", cache_dir=fresh_cache(tmp_path / "cache")) as rag:
         report = rag.ingest(book)
@@ -381,5 +398,17 @@ def test_as_many_passages_at_once_as_a_question_may_wait_for():
         return refine._next_size(size, Embedded(fresh=[("encoder", [b"key"] * fresh, vectors)]), took_s, 0.1)
 
     assert [after(8, 0.01, 8), after(256, 0.01, 256)] == [16, 256]  # quick: twice as many, up to a commit
-    assert [after(64, 0.07, 64), after(64, 0.2, 64), after(8, 0.9, 8)] == [64, 32, 8]
+    assert [after(64, 0.07, 64), after(64, 0.2, 64), after(2, 0.9, 2)] == [64, 32, 2]
     assert after(64, 0.001, 3) == 64  # the cache was quick, not the encoder
+
+
+def test_what_is_encoded_slowly_is_committed_before_a_batch_is_full(tmp_path, monkeypatch):
+    monkeypatch.setattr(refine, "COMMIT_S", 1e-9)
+    with Store.open(tmp_path / "index") as store:
+        (state,) = store.begin_many([Record("a.txt", "hash", media_type="text/plain")])
+        store.commit([PartCommit(state.document_key, 0, [Chunk(f"passage {n}") for n in range(20)], final=True)])
+        refiner, batches = refiner_of(store, tmp_path / "encoded.txt"), []
+        assert refiner.run(lambda: False, on_batch=batches.append)
+        assert store.verify() == []
+    assert sum(batches) == 20
+    assert len(batches) > 1

@@ -27,8 +27,11 @@ if TYPE_CHECKING:
     from ultrafast_rag.ingest.chunk import Chunker
     from ultrafast_rag.ingest.embed import Embedded, Embedder
 
-BATCH = 256  # passages encoded for one commit: what a kill costs at most, and the fsync is not felt
-SLICE = 8  # passages encoded at once to begin with, and twice as many each time that they took less than half of HOLD_S
+BATCH, COMMIT_S = 256, 10.0  # passages, or seconds, of one commit: what a kill costs at most, and the fsync is not felt
+# passages encoded at once at least, one for each of two cores: 256 of them take as long by twos as by eights on a chip where
+# either is longer than HOLD_S (AMD Zen 3: 14.7 and 15.3 s, medians of three). Twice as many each time that they took less
+# than half of HOLD_S
+SLICE = 2
 HOLD_S, FOREGROUND_HOLD_S = 0.1, 1.0  # that a question may have to wait; chosen. 256 at once are a quarter faster than 8
 GRACE_S = 0.1  # after a question, for the next one
 PATIENCE_S = 1.0  # without a slice, however many questions come
@@ -92,12 +95,12 @@ class Refiner:
         while (self._questions or time.monotonic() - self._asked_at < GRACE_S) and time.monotonic() < until and not stopping():
             time.sleep(GRACE_S / 20)
 
-    def encode(self, chunk_ids: Sequence[int]) -> None:
+    def encode(self, chunk_ids: Sequence[int]) -> int:
         """As the port says."""
         with self._turn:
             passages = self._store.passages([number for number in chunk_ids if number not in self._kept])
             if not passages:
-                return
+                return 0
             self._asking = self._asking or self._make_asking()
             ids, embedded = self._encoded(self._asking, passages)
             self._asking.remember(embedded)
@@ -106,6 +109,7 @@ class Refiner:
                 self._kept |= zip(ids, embedded.vectors[TEXT_SPACE])
                 while len(self._kept) > KEPT:
                     self._kept.popitem(last=False)
+            return _computed(embedded)
 
     def encoded(self, first: int) -> tuple[ChunkIds, Vectors]:
         """As the port says."""
@@ -168,8 +172,8 @@ class Refiner:
         embedder, size = self._writing(), SLICE
         while not stopping() and (passages := self._store.passages_without(self._space, BATCH)):
             done: list[tuple[list[int], Embedded]] = []
-            left = passages
-            while left:
+            left, begun = passages, time.monotonic()
+            while left and (not done or time.monotonic() - begun < COMMIT_S):
                 if hold_s < math.inf:
                     self._let_pass(stopping)
                 if stopping():
@@ -212,8 +216,13 @@ class Refiner:
 
 def _next_size(size: int, embedded: Embedded, took_s: float, hold_s: float) -> int:
     """How many passages to encode at once after `size` of them took so long; what the cache held tells nothing."""
-    if 2 * sum(len(keys) for _, keys, _ in embedded.fresh) < size:
+    if 2 * _computed(embedded) < size:
         return size
     if took_s > hold_s:
         return max(SLICE, size // 2)
     return min(BATCH, 2 * size) if took_s < hold_s / 2 else size
+
+
+def _computed(embedded: Embedded) -> int:
+    """Of the passages, those that the cache did not hold."""
+    return sum(len(keys) for _, keys, _ in embedded.fresh)

@@ -42,6 +42,7 @@ class Unrefined:
     ) -> None:
         self._reader, self._lexical, self._dense = reader, lexical, dense
         self._sketches, self._static, self._refinement = sketches, static, refinement
+        self._pace_s = 0.0  # for a passage, when some were last encoded
 
     def leg(
         self,
@@ -68,11 +69,14 @@ class Unrefined:
         return PartialLeg(self._dense, first, *self._refinement.encoded(first), visible)
 
     def _encode(self, likeliest: ChunkIds, least: int) -> None:
-        """The first `least`, and of the others what that time says can be had in WAIT_S altogether."""
+        """The first `least`, and so many of the others that all together could be had in WAIT_S.
+
+        Known ones count too: a question that is asked again takes no more of them than it did at first.
+        """
         start = time.perf_counter()
-        self._refinement.encode(likeliest[:least].tolist())
-        spent = time.perf_counter() - start
-        also = min(least * (WAIT_S / max(spent, 1e-6) - 1), len(likeliest) - least)
+        if computed := self._refinement.encode(likeliest[:least].tolist()):
+            self._pace_s = (time.perf_counter() - start) / computed
+        also = min(WAIT_S / max(self._pace_s, 1e-6), len(likeliest)) - least
         if also > 0:
             self._refinement.encode(likeliest[least : least + int(also)].tolist())
 
