@@ -49,7 +49,10 @@ COMMANDS = {
     command.name: command
     for command in (
         Command("quality", "nDCG@10 of dense, lexical, RRF and the default fusion on public collections"),
-        Command("progressive", "an index only just read: its nDCG@10 against everything encoded; --fired N: questions while it is encoded"),
+        Command(
+            "progressive",
+            "an index only just read: its nDCG@10 against everything encoded; --fired N: questions while it is encoded",
+        ),
         Command("ingest", "pages/min, seconds by stage and peak memory on PDFs; --memory: 200 against 2 000 pages"),
         Command("pages", "our own questions on public documents: the page, the table's cell, the one fact"),
         Command("profile", "core-seconds of an ingest by part, and the encoder against the chip's ceiling"),

@@ -72,11 +72,11 @@ def run(arguments: argparse.Namespace) -> Result:
         f"with everything else free it would be {60 * pages / alone_s:,.0f} pages/min",
     ]
     say("layers ...")
-    layers = call("ultrafast_rag.bench.profile:layers", {"settings": settings}).value
+    layers = call("ultrafast_rag.bench.profile:layers", {"settings": settings, "engine": found["engine"]}).value
     rows += [{"part": f"layer: {kind}", "%": share} for kind, share in layers["share"].items()]
     notes.append(
-        f"layers: int8, {ROWS} passages of {LENGTH} tokens on one core, {layers['ms']:.1f} ms; the matrix products run at "
-        f"{layers['tera_ops']:.2f} T int8 operations/s, a large product alone at {layers['ceiling_tera_ops']:.2f}"
+        f"layers: {layers['engine']}, {ROWS} passages of {LENGTH} tokens on one core, {layers['ms']:.1f} ms; the matrix products "
+        f"run at {layers['tera_ops']:.3f} T operations/s, a large product alone at {layers['ceiling_tera_ops']:.3f}"
     )
     return Result(Table(rows, "Profile", notes=tuple(notes)), {"ingest": found, "layers": layers})
 
@@ -119,6 +119,7 @@ def measure(sources: list[str], settings: dict[str, Any]) -> dict[str, Any]:
         "passages": len(seen),
         "encode_alone_s": alone,
         "cores": plan_device(config).cpu.cores,
+        "engine": engine.name,
     }
 
 
@@ -132,17 +133,21 @@ def _timed(work: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def layers(settings: dict[str, Any]) -> dict[str, Any]:
-    """Shares of a batch's time by kind of layer on one core, and the int8 ceiling of the same core."""
+def layers(settings: dict[str, Any], engine: str) -> dict[str, Any]:
+    """Shares of a batch's time by kind of layer on one core, and the ceiling of the same core in the same precision.
+
+    engine: the one that ingests here; of one that is not OpenVINO's, OpenVINO's float32 is shown.
+    """
+    engine = engine if engine.startswith("openvino") else "openvino-f32"
     openvino, config = require("openvino", extra="cpu"), config_of(settings)
     plan = plan_device(config)
     spec = EncoderSpec.read(resolve(config.text_model, kind="text", offline=config.offline, cache_dir=config.cache_dir))
     core = openvino.Core()
     compiled = core.compile_model(
-        core.read_model(str(converted(spec, "int8", config.cache_dir) / "model.xml")),
+        core.read_model(str(converted(spec, "int8" if engine == "openvino-int8" else "f32", config.cache_dir) / "model.xml")),
         "CPU",
         {
-            "INFERENCE_PRECISION_HINT": "bf16" if plan.cpu.bf16 else "f32",
+            "INFERENCE_PRECISION_HINT": "bf16" if plan.cpu.bf16 and engine != "openvino-f32" else "f32",
             "NUM_STREAMS": "1",
             "INFERENCE_NUM_THREADS": "1",
             "PERF_COUNT": "YES",
@@ -164,13 +169,20 @@ def layers(settings: dict[str, Any]) -> dict[str, Any]:
         "share": {kind: 100 * seconds / total for kind, seconds in spent.most_common()},
         "ms": 1000 * total / _REPEATS,
         "tera_ops": products * _REPEATS / spent[_PRODUCTS] / 1e12,
-        "ceiling_tera_ops": _ceiling() / 1e12,
+        "engine": engine,
+        "ceiling_tera_ops": _ceiling(engine) / 1e12,
     }
 
 
-def _ceiling() -> float:
-    """int8 operations a second of one large matrix product on one core, the best of several."""
+def _ceiling(engine: str) -> float:
+    """Operations a second of one large matrix product in the engine's precision on one core, the best of several."""
     torch = require("torch")
     torch.set_num_threads(1)
-    left, right = (torch.randint(-128, 127, (MATRIX, MATRIX), dtype=torch.int8) for _ in range(2))
-    return float(2 * MATRIX**3 / min(_timed(lambda: torch._int_mm(left, right)) for _ in range(5)))
+    if engine == "openvino-int8":
+        left, right = (torch.randint(-128, 127, (MATRIX, MATRIX), dtype=torch.int8) for _ in range(2))
+        multiply = torch._int_mm
+    else:
+        kind = torch.bfloat16 if engine == "openvino-bf16" else torch.float32
+        left, right = (torch.randn(MATRIX, MATRIX).to(kind) for _ in range(2))
+        multiply = torch.mm
+    return float(2 * MATRIX**3 / min(_timed(lambda: multiply(left, right)) for _ in range(5)))
