@@ -165,6 +165,7 @@ def _child(task: dict[str, Any]) -> None:
 def _to_f16(part: str, folder: Path, out: Path) -> dict[str, Any]:
     """Trace one tower, save it, and hold it to torch's own vectors."""
     openvino, torch = require("openvino", extra="cpu"), require("torch")
+    torch.set_num_threads(1)  # the other tower is converted at the same time
     towers = HfTowers(folder, "float32", "cpu", attention="eager")
     tower, probes = _image_tower(towers) if part == "image" else _text_tower(towers)
     with torch.no_grad():
