@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ssl
+
 import numpy as np
 import pytest
 
@@ -10,7 +12,7 @@ from ultrafast_rag.config import Config
 from ultrafast_rag.errors import ConfigError, IndexStateError, RemoteEncoderError
 from ultrafast_rag.models.text.remote import MAX_TOKENS, open_remote, price_of, to_text, to_tokens
 from ultrafast_rag.rag import UltraFastRAG
-from ultrafast_rag.remote.embeddings import seconds_of
+from ultrafast_rag.remote.embeddings import OpenAIEmbeddings, seconds_of
 from ultrafast_rag.remote.limits import CircuitBreaker, Retry
 
 KEY = "sk-never-shown"
@@ -30,6 +32,14 @@ def encoder(settings, **options):
     made = open_remote(Config(**settings), **options)
     made._retry = {False: Retry(attempts=3, base_s=0.001), True: Retry(attempts=1)}
     return made
+
+
+def test_certificates_are_read_once_and_not_for_each_request(monkeypatch):
+    made, create = [], ssl.create_default_context
+    monkeypatch.setattr(ssl, "create_default_context", lambda: made.append(create()) or made[-1])
+    service = OpenAIEmbeddings("m", base_url="https://models.example/v1", key=None, dim=None, timeout_s=1.0)
+    assert service._connection()._context is service._connection()._context
+    assert len(made) == 1
 
 
 @pytest.mark.parametrize("text", ["one two", "naïve Größe — 東京 is 1,234.50 €", "supercalifragilistic", "привет мир"])

@@ -54,7 +54,8 @@ class OpenAIEmbeddings:
         if not parts.hostname or parts.username or parts.password or parts.query or parts.fragment:
             raise ConfigError("embeddings_base_url takes an address of host and path alone; a key goes into EMBEDDINGS_API_KEY")
         self._model, self._key, self._dim, self._timeout_s = model, key, dim, timeout_s
-        self._secure, self._place = parts.scheme == "https", (parts.hostname, parts.port)
+        self._place = (parts.hostname, parts.port)
+        self._tls = ssl.create_default_context() if parts.scheme == "https" else None  # reads every root certificate there is
         self._path = f"{parts.path.rstrip('/')}/embeddings"
         self.host = parts.netloc
 
@@ -99,8 +100,8 @@ class OpenAIEmbeddings:
 
     def _connection(self) -> http.client.HTTPConnection:
         host, port = self._place
-        if self._secure:
-            return http.client.HTTPSConnection(host, port, timeout=self._timeout_s, context=ssl.create_default_context())
+        if self._tls is not None:
+            return http.client.HTTPSConnection(host, port, timeout=self._timeout_s, context=self._tls)
         return http.client.HTTPConnection(host, port, timeout=self._timeout_s)
 
     def _refused(self, status: int, data: bytes, wait: str | None) -> GenerationError:
