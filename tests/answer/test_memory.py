@@ -95,7 +95,7 @@ def test_candidates_are_what_a_consolidation_then_does(memory, clock):
     for n in range(20):
         memory.remember(f"{chr(97 + n) * 5} {n}", importance=n / 20, kind="turn" if n % 2 else "note", tier=list(Tier)[n % 5])
     clock.now += 2 * DAY
-    expected = {one.memory.id: one.to_tier for tier in Tier for one in memory.analyze_candidates(tier)}
+    expected = {one.memory.id: one.to_tier for tier in Tier for one in memory.analyze_candidates(tier.value)}
     assert expected
     before = {m.id: m.tier for m in memory.memories()}
     memory.run_consolidation()

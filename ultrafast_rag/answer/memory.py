@@ -232,8 +232,8 @@ class MemoryConsolidator:
 
     def analyze_candidates(self, tier: Tier) -> list[Candidate]:
         """What the next consolidation would move out of a tier, strongest first."""
-        now = self._clock()
-        found = [_judged(memory, now) for memory in self.memories(Tier(tier))]
+        tier, now = Tier(tier), self._clock()
+        found = [_judged(memory, now) for memory in self.memories(tier)]
         return sorted((one for one in found if one.to_tier is not tier), key=lambda one: -one.strength)
 
     def promote_memory(self, id: int, to_tier: Tier) -> Memory:
