@@ -65,6 +65,7 @@ def test_lines_wrapped_in_a_script_without_capitals_are_one_sentence():
 
 def test_a_heading_of_two_words_is_no_evidence_in_any_script():
     assert not any(map(is_evidence, ["История маяка", "تاريخ المنارة", "Général Dupont"]))
+    assert all(map(is_evidence, ["В башне 142 ступени.", "Он умер.", "لون أحمر."]))
     assert is_evidence("灯塔历史")  # without spaces nobody can count its words
 
 

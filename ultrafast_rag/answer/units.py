@@ -108,11 +108,11 @@ def is_evidence(text: str) -> bool:
 
 
 def _says(text: str) -> bool:
-    """Whether it has enough words, where these hold marks that `_WORD` takes for no letters, or have no spaces between them."""
+    """Whether it ends as a sentence or has enough words, where `_WORD` does not find them or no spaces part them."""
     if text.isascii():
         return False
     words = words_of(text)
-    return any(map(is_unspaced, words)) or sum(len(word) > 1 and not word[0].isdigit() for word in words) >= _MIN_WORDS
+    return bool(_ENDED.search(text)) or len(words) >= _MIN_WORDS or any(map(is_unspaced, words))
 
 
 def _has_axis(text: str) -> bool:
