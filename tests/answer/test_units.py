@@ -63,6 +63,13 @@ def test_lines_wrapped_in_a_script_without_capitals_are_one_sentence():
     assert [unit.shown for unit in units_of(hit(text))] == [text.replace("\n", " ")]
 
 
+def test_a_head_that_spans_the_last_columns_of_a_sheet_names_them_though_its_row_is_shorter():
+    table = "Segment | Net sales |  | Operating income\n | 2018 | 2017 | 2018 | 2017\nCreative | 4868 | 2218 | 803 | 1464"
+    (row,) = units_of(hit(table, "table"))
+    assert cell_named(row, "What was the operating income of Creative in 2018?") == "Creative, Operating income, 2018: 803"
+    assert row.shown.endswith("803 (Operating income, 2018), 1464 (Operating income, 2017)")
+
+
 def test_a_heading_of_two_words_is_no_evidence_in_any_script():
     assert not any(map(is_evidence, ["История маяка", "تاريخ المنارة", "Général Dupont"]))
     assert all(map(is_evidence, ["В башне 142 ступени.", "Он умер.", "لون أحمر."]))

@@ -298,7 +298,8 @@ def _header(above: list[str], width: int, head: int) -> list[str]:
     Heads of several rows are read downwards: "Compress usage". Where a year comes twice ("2018 | 2017 | 2018 | 2017"), what
     stands over it says which: "Three months ended, 2018".
     """
-    rows = [row for line in above if len(row := cells_of(line)) == width > 1]
+    top = [_padded(cells_of(line), width) for line in above[:head]]
+    rows = [row for row in (*top, *map(cells_of, above[head:])) if len(row) == width > 1]
     for at in reversed(range(len(rows))):
         if _names_periods(rows[at]):
             names = rows[at][1:]
@@ -306,8 +307,13 @@ def _header(above: list[str], width: int, head: int) -> list[str]:
             return [rows[at][0], *(_under(rows[at - 1][1:], names) if twice else names)]
     if not rows or any(cell[:1].isdigit() or cell[:1] in "($€£-–" for cell in rows[0][1:] if cell):
         return [""] * width
-    heads = [row for line in above[:head] if len(row := cells_of(line)) == width]
+    heads = [row for row in top if len(row) == width]
     return [" ".join(dict.fromkeys(filter(None, column))) for column in zip(*(heads or rows[:1]))]
+
+
+def _padded(row: list[str], width: int) -> list[str]:
+    """A row of heads to the table's width: a sheet leaves out the empty cells at its end, which the last head spans."""
+    return row + [""] * (width - len(row)) if len(row) > 1 else row
 
 
 def _names_periods(row: list[str]) -> bool:
