@@ -122,16 +122,17 @@ def split_blocks(groups: Iterable[list[Line]]) -> list[Block]:
     """Blocks of one style: cut where size or weight changes, where a column is jumped, and at bullets."""
     blocks: list[Block] = []
     for lines in groups:
-        current = [lines[0]]
+        current, across = [lines[0]], False
         for line in lines[1:]:
             before = current[-1]
             same_row = min(line.y1, before.y1) - max(line.y0, before.y0) > 0.5 * min(line.size, before.size)
             other_style = not same_row and (abs(line.size - before.size) > 0.12 * before.size or line.bold != before.bold)
-            jumps = (same_row and line.x0 - before.x1 > 4 * line.size) or line.y1 < before.y0 - before.size
-            jumps |= not same_row and (line.x1 < before.x0 - line.size or line.x0 > before.x1 + line.size)
+            over = same_row and line.x0 - before.x1 > 4 * line.size
+            back = across and not same_row and line.x1 < before.x0 - line.size  # columns written line by line across both
+            jumps = over or back or line.y1 < before.y0 - before.size
             if other_style or jumps or (not same_row and line.y0 - before.y1 > 1.2 * before.size):
                 blocks.append(Block(current))
-                current = []
+                current, across = [], over
             current.append(line)
         blocks.append(Block(current))
     return blocks
