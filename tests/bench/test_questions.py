@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).parents[2] / "data" / "questions"
-NAMES = ("pages", "pages_hard", "tables", "facts", "facts2", "fresh", "manuals")
+NAMES = ("pages", "pages_hard", "tables", "facts", "facts2", "fresh", "manuals", "absent")
 ELSEWHERE = {"manuals"}  # on documents that the public folder lacks
 SETS = {name: [json.loads(line) for line in (FOLDER / f"{name}.jsonl").open(encoding="utf-8")] for name in NAMES}
 
@@ -64,6 +64,8 @@ def test_sets_have_the_promised_rows():
     assert len(SETS["facts"]) == 30
     assert len(SETS["facts2"]) == 22
     assert len(SETS["fresh"]) + len(SETS["manuals"]) == 46
+    assert len(SETS["absent"]) == 80
+    assert len({row["twin"] for row in SETS["absent"]} | {row["question"] for row in SETS["absent"]}) == 160
     for rows in SETS.values():
         assert len({row["question"] for row in rows}) == len(rows)
         assert not any(Path(row["file"]).is_absolute() for row in rows)

@@ -26,7 +26,7 @@ from ultrafast_rag.types import Answer, Hit, Table
 FOLDER = Path("data/questions")
 SETS = ("pages", "pages_hard", "tables", "facts", "facts2")
 # asked alone, for their documents would compete with the others'; `data/questions/README.md` says where those of manuals are
-APART = ("fresh", "manuals")
+APART = ("fresh", "manuals", "absent")
 DOCUMENTS = ("pdf_varied/**/*.pdf", "office_html/haystack/pdf/*.pdf")  # and every file that a question names
 DEPTH = 50  # hits asked for, so that ten pages are among them though a page gives several hits
 PASSAGES = 10  # what `query` takes by default
@@ -88,8 +88,10 @@ def documents(folder: Path, rows: Sequence[Question]) -> list[Path]:
 
 
 def measure(name: str, rows: Sequence[Question], rag: UltraFastRAG) -> Values:
-    """Ask one set. pages: retrieval alone; tables and facts: passages and the answer."""
+    """Ask one set. pages: retrieval alone; tables and facts: passages and the answer; absent: that, and what is refused."""
     say(f"{name}: {len(rows)} questions ...")
+    if "twin" in rows[0]:
+        return _pairs(rows, rag)
     return _pages(rows, rag) if name.startswith("pages") else _answers(rows, rag)
 
 
@@ -123,6 +125,15 @@ def _answers(rows: Sequence[Question], rag: UltraFastRAG) -> Values:
         ):
             values.setdefault(title, {})[question] = float(right)
     return values
+
+
+def _pairs(rows: Sequence[Question], rag: UltraFastRAG) -> Values:
+    """Of questions that the documents do not answer and their answerable twins; each value stands under the former."""
+    values: Values = {"refused": {row["question"]: float(not rag.query(row["question"]).supported) for row in rows}}
+    for title, found in _answers([{**row, "question": row["twin"]} for row in rows], rag).items():
+        values[f"twin {title}"] = {row["question"]: found[row["twin"]] for row in rows}
+    first = values["twin in the first statement"]
+    return {"refused, and the twin right": {q: first[q] * refused for q, refused in values["refused"].items()}, **values}
 
 
 def first_statement(answer: Answer) -> str:
