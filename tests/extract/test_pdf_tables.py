@@ -271,6 +271,21 @@ def test_a_raised_mark_in_a_grid_is_no_digit_of_its_figure(tmp_path):
     assert text == shown([rows[0], ["Austria", "8,935,112(3,7)"], rows[2]])
 
 
+@pytest.mark.parametrize("grid", [True, False])
+def test_a_mark_set_as_a_word_of_its_own_is_no_figure_of_its_row(tmp_path, grid):
+    document, page = page_with_prose()
+    rows = [["Country", "2021", "2020"], ["Austria", "8,935,112", "8,901,064"], ["France", "67,413,000", "67,287,000"]]
+    for row, cells in enumerate(rows):
+        for column, cell in enumerate(cells):
+            put(page, 78 + column * 110, 215 + row * 22, cell)
+            if row == 1 and column:
+                page.insert_text((191 + (column - 1) * 110 + pymupdf.get_text_length(cell, fontsize=9), 234), "3,7", fontsize=5)
+            if grid:
+                page.draw_rect((72 + column * 110, 200 + row * 22, 182 + column * 110, 222 + row * 22))
+    (text,) = tables_of(read(tmp_path, document))
+    assert text == shown([rows[0], ["Austria", "8,935,112(3,7)", "8,901,064(3,7)"], rows[2]])
+
+
 class Words:
     """One token a word."""
 

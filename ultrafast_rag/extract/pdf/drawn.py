@@ -13,7 +13,7 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 from ultrafast_rag.errors import require
-from ultrafast_rag.extract.pdf.words import SUPERSCRIPT, marked
+from ultrafast_rag.extract.pdf.words import SUPERSCRIPT, is_mark_of, marked
 from ultrafast_rag.types import BBox
 
 _RIGHT_TO_LEFT = re.compile(r"[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]")  # Unicode's blocks from Hebrew to Arabic Extended-A
@@ -68,6 +68,10 @@ class DrawnPage:
                     raised.append(((x0 + x1) / 2, (y0 + y1) / 2, text))
         words: list[Word] = []
         for x0, y0, x1, y1, text, *_ in textpage.extractWORDS():
+            if words and _is_mark(words[-1], (x0, y0, x1, y1, text)):
+                left, top, _, bottom, before = words[-1]
+                words[-1] = (left, top, x1, bottom, before + marked(before, text))
+                continue
             mark = next((mark for x, y, mark in raised if x0 <= x <= x1 and y0 <= y <= y1 and text.endswith(mark)), "")
             plain = text.removesuffix(mark)
             words.append((x0, y0, x1, y1, plain + marked(plain, mark) if mark else text))
@@ -132,3 +136,9 @@ def _marks_type() -> type[Any]:
         fill_image_mask = fill_image
 
     return Marked
+
+
+def _is_mark(before: Word, word: Word) -> bool:
+    """Whether a word is the footnote's mark of the figure before it: raised, small and close."""
+    (_, top, right, bottom, figure), (x0, y0, _, y1, text) = before, word
+    return y1 < bottom and is_mark_of(text, figure, size=y1 - y0, size_before=bottom - top, gap=x0 - right)

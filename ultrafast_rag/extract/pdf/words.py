@@ -89,7 +89,11 @@ def line_text(spans: Sequence[Mapping[str, Any]]) -> str:
         return readable(spans[0]["text"])
     text = ""
     for span in spans:
-        text += marked(text, span["text"]) if span["flags"] & SUPERSCRIPT else span["text"]
+        if span["flags"] & SUPERSCRIPT:
+            text = text.rstrip() if _MARKED_NUMBER.search(text.rstrip()) and _MARK.match(span["text"]) else text
+            text += marked(text, span["text"])
+        else:
+            text += span["text"]
     return readable(text)
 
 
@@ -101,6 +105,12 @@ def marked(text: str, raised: str) -> str:
         if _MARKED_WORD.search(text):
             return f" {raised}"
     return raised
+
+
+def is_mark_of(text: str, before: str, *, size: float, size_before: float, gap: float) -> bool:
+    """Whether a small text close behind a figure is its footnote's mark, set apart: "8,935,112 3,7". Sizes and gap in points."""
+    small = size < 0.8 * size_before and -1 < gap < 0.6 * size_before
+    return small and bool(_MARK.match(text) and _MARKED_NUMBER.search(before))
 
 
 def readable(text: str) -> str:
