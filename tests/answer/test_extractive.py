@@ -176,3 +176,26 @@ def test_what_only_asks_is_not_named_as_missing(rag):
     text = rag.query("How many submarines moor at the quay?").text
     assert "submarines" in text
     assert "many" not in text
+
+
+@pytest.mark.parametrize(
+    ("question", "why"),
+    [
+        ("What were net sales in 2019?", "which has 2017 and 2018, not 2019: “Net sales: "),
+        ("What was the advertising expense in 2018?", "which says nothing of “advertising”"),
+        ("What is Ada Lovelace's dog called?", "which says nothing of “Ada Lovelace”"),
+    ],
+)
+def test_a_near_miss_is_refused_and_what_it_lacks_is_said(rag, question, why):
+    answer = rag.query(question)
+    assert not answer.supported
+    assert answer.support == 0
+    assert why in answer.text
+
+
+def test_what_says_all_that_is_insisted_on_stands_before_a_nearer_miss(rag):
+    near = "The costs of the quay's repair were 41 thousand crowns in 1911, as the harbour's accounts say."
+    far = "For 1912 the harbour's accounts have 38 thousand crowns for the quay."
+    hits = Hits([Hit(1, "d", "r.md", "text", near, 0.95), Hit(2, "d", "r.md", "text", far, 0.6)])
+    answerer = ExtractiveAnswerer(rag._models.text, rag._lexical, rag._models.reader)
+    assert "38 thousand" in answerer.answer("What were the costs of the quay's repair in 1912?", hits).text

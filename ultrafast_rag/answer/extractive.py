@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ultrafast_rag.answer.demands import unsaid
 from ultrafast_rag.answer.units import (
     Unit,
     caption_of,
@@ -30,6 +31,7 @@ from ultrafast_rag.answer.units import (
     named_otherwise,
     units_of,
     years_apart,
+    years_in,
 )
 from ultrafast_rag.errors import EncodingError, RemoteEncoderError
 from ultrafast_rag.language.names import said_by_name
@@ -48,6 +50,7 @@ NAMED = 0.1  # for a row whose whole label is asked for: more than cosines of ro
 # ODDS_CELL, ODDS_ROW: by as much a row stands before other passages' that is asked for by its whole label, with a column of it
 # or without
 APART, ODDS_APART, ODDS_CELL, ODDS_ROW = 0.5, 2.0, 2.0, 0.5
+ODDS_LACKING = 20.0  # after every candidate that says all that the question insists on
 PASSAGES = 5  # hits that sentences are weighed from: chosen, a card shows three with evidence
 MEANING = 0.5  # weight of the cosine, the rest is coverage: the two alone separate worse (0.96 and 0.92 against 0.98)
 # 98 % of answerable questions are above, 3 % of those whose article is not indexed; questions written to look
@@ -67,6 +70,7 @@ LEAST_SUPPORT = 0.18  # keeps nine of ten answerable questions there
 
 
 _MEASURE = re.compile(r"(?<=\bhow )(?:many|much|often|long|far|old|tall|high|deep|large|big)\b", re.I)  # asks, and names nothing
+_ASKS = re.compile(r"when\b|how many\b|(?:in|on)? ?(?:what|which)\b", re.I)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +79,7 @@ class Scored:
 
     cosine: to the question, cut at 0.  coverage: share of the question's idf that its words hold.  score: of both.
     named: how much of the row's label the question says; that makes it the row, and no surer answer: see `order`.
-    apart: whether it is about other years than the question.
+    apart: whether it is about other years than the question. lacking: what the question insists on and this does not say.
     """
 
     unit: Unit
@@ -83,6 +87,7 @@ class Scored:
     coverage: float
     named: float = 0.0
     apart: bool = False
+    lacking: tuple[str, ...] = ()
 
     @property
     def score(self) -> float:
@@ -92,7 +97,7 @@ class Scored:
     @property
     def order(self) -> float:
         """What decides between sentences: "Net sales" before "Net sales abroad" for a question about net sales."""
-        return self.score + NAMED * self.named
+        return self.score + NAMED * self.named - bool(self.lacking)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +112,7 @@ class Candidate:
     named: float = 0.0
     cell: bool = False
     apart: bool = False
+    lacking: tuple[str, ...] = ()
 
     @property
     def odds(self) -> float:
@@ -116,6 +122,11 @@ class Candidate:
     @property
     def order(self) -> float:
         """What decides between candidates of one question."""
+        return self.near - ODDS_LACKING * bool(self.lacking)
+
+    @property
+    def near(self) -> float:
+        """The same, were it no matter what it leaves unsaid."""
         return self.odds + self.named * (0.0 if self.apart else ODDS_CELL if self.cell else ODDS_ROW)
 
     @property
@@ -151,11 +162,12 @@ class ExtractiveAnswerer:
             notes = (*notes, f"sentences were chosen without their meaning: {error}")
             scored, candidates = self.weigh(question, hits, readings, meaning=False)
         found = max(candidates, key=lambda candidate: candidate.order, default=None)
-        best = max((s.score for s in scored), default=0.0)
+        best = max((s.score for s in scored if not s.lacking), default=0.0)
         support = _support(found) if found else _by_sentences(best)
         timings = {"answer": time.perf_counter() - start}
         if support < LEAST_SUPPORT:
-            text = self._not_found(question, hits, found)
+            nearest = max(candidates, key=lambda candidate: candidate.near, default=None)
+            text = self._not_found(question, hits, nearest)
             return Answer(question, text, hits, supported=False, support=support, timings_s=timings, notes=notes)
         text, citations = _write(_chosen(question, scored, best, found))
         cited = {c.hit.chunk_id for c in citations}
@@ -191,7 +203,7 @@ class ExtractiveAnswerer:
                 share = hits[rank].score / hits[0].score if hits[0].score > 0 else 1.0
                 features = (verdict, share, best.coverage, best.cosine)
                 cell = bool(best.named and cell_named(best.unit, question))
-                candidates.append(Candidate(best.unit, features, best.named, cell, best.apart))
+                candidates.append(Candidate(best.unit, features, best.named, cell, best.apart, best.lacking))
         return [s for s in scored if s.unit.place[0] < PASSAGES], candidates
 
     def fits(self, question: str, answer: Answer) -> bool:
@@ -226,7 +238,7 @@ class ExtractiveAnswerer:
         wanted = [(stem_english(term), weight) for term, weight in self._words.weights(question).items()]
         covered = [self._coverage(question, wanted, unit, asked_for) for unit, asked_for in zip(units, named)]
         return [
-            Scored(unit, float(cosine), coverage, asked_for, years_apart(unit.shown, question))
+            Scored(unit, float(cosine), coverage, asked_for, years_apart(unit.shown, question), unsaid(unit, question))
             for unit, cosine, coverage, asked_for in zip(units, cosines, covered, named)
         ]
 
@@ -252,10 +264,12 @@ class ExtractiveAnswerer:
         quoted = f": “{_clipped(found.unit.shown)}”" if found else "."
         told = f"{NOT_FOUND} The nearest is in {nearest.where}"
         asked, written = (detect(words_of(text), {}) for text in (question, nearest.text))
-        if asked and written and asked != written:
+        if asked and written and asked != written and nearest.modality != "table":
             told += (
                 ", in another language than the question. Ask in theirs; across languages only a multilingual text_model finds"
             )
+        elif found and found.lacking:
+            told += _why_not(found)
         elif missing := self._missing(question, nearest):
             told += f", which says nothing of {missing}"
         else:
@@ -299,7 +313,12 @@ def lead_of(hit: Hit) -> str:
 
 
 def _support(found: Candidate) -> float:
-    """The candidate's own; of a table's row, on which the reader's verdict says little, at least what its words say."""
+    """The candidate's own; of a table's row, on which the reader's verdict says little, at least what its words say.
+
+    0 where it does not say what the question insists on.
+    """
+    if found.lacking:
+        return 0.0
     if found.unit.hit.modality != "table":
         return found.support
     _, _, coverage, cosine = found.features
@@ -317,6 +336,23 @@ def _clipped(text: str, longest: int = 200) -> str:
     return text if len(text) <= longest else text[: longest - 1].rsplit(" ", 1)[0] + " …"
 
 
+def _why_not(found: Candidate) -> str:
+    """What it leaves unsaid: "which has 2021 and 2022, not 2019", "which says nothing of “profit”", "which does not say when"."""
+    years = [term for term in found.lacking if years_in(term) == {term}]
+    words = [f"“{term}”" for term in found.lacking if term not in years and not _ASKS.match(term)]
+    if years:
+        there = _listed(sorted(years_in(found.unit.hit.text)))
+        return f", which has {there}, not {_listed(years)}" if there else f", which says nothing of {_listed(years)}"
+    return f", which says nothing of {', '.join(words[:3])}" if words else f", which does not say {found.lacking[0].lower()}"
+
+
+def _listed(years: Sequence[str]) -> str:
+    """Years in words: "2019, 2020 and 2023", "2019 to 2024"."""
+    if len(years) > 2 and int(years[-1]) - int(years[0]) == len(years) - 1:
+        return f"{years[0]} to {years[-1]}"
+    return " and ".join(filter(None, [", ".join(years[:-1]), *years[-1:]]))
+
+
 class _Quote:
     """A unit on its way into an answer. said: how it is put there."""
 
@@ -326,7 +362,8 @@ class _Quote:
 
 def _chosen(question: str, scored: Sequence[Scored], best: float, found: Candidate | None) -> list[_Quote]:
     """The reader's sentence, else the best, led in by the one before where it leans on it; then the next best as they stand."""
-    others = [s for s in sorted(scored, key=lambda s: -s.order) if s.score >= NEAR_BEST * best][:MAX_SENTENCES]
+    near = [s for s in scored if not s.lacking and s.score >= NEAR_BEST * best]
+    others = sorted(near, key=lambda s: -s.order)[:MAX_SENTENCES]
     if found and found.cell and found.named == 1:  # the one cell that was asked for: what is merely like it would only blur it
         others = [s for s in others if s.named == 1]
     first = found.unit if found else others[0].unit

@@ -155,15 +155,15 @@ def _columns_named(header: list[str], question: str) -> list[int]:
     as "2018", "FY2018", "FY18" and "December 31, 2018".
     """
     asked = _stems(question)
-    if len(years := _years(question)) == 1:
-        fits = {n: len(asked & _stems(name)) for n, name in enumerate(header) if n and _years(name) == years}
+    if len(years := years_in(question)) == 1:
+        fits = {n: len(asked & _stems(name)) for n, name in enumerate(header) if n and years_in(name) == years}
         if fits:
             return [n for n, shared in fits.items() if shared == max(fits.values())]
     asked |= {stem_english("".join(pair)) for pair in pairwise(_TERM.findall(question.casefold()))}  # "fresh water"
     words = {n: found for n, name in enumerate(header) if n and (found := _stems(name))}
     named = [n for n in words if words[n] <= asked]
     fullest = [n for n in named if all(words[n] >= words[other] for other in named)]  # not "Ducks" but "Saltwater ducks"
-    shares = {n: len(words[n] & asked) / len(words[n]) for n in words if not _years(header[n])}
+    shares = {n: len(words[n] & asked) / len(words[n]) for n in words if not years_in(header[n])}
     return fullest or named or [n for n, share in shares.items() if share >= 0.5 and share == max(shares.values())]
 
 
@@ -196,7 +196,7 @@ def named_otherwise(unit: Unit, question: str) -> str:
 
 def years_apart(text: str, question: str) -> bool:
     """Whether the text is about years, and the question about none of them nor any between them."""
-    asked, said = (sorted(_years(words)) for words in (question, text))
+    asked, said = (sorted(years_in(words)) for words in (question, text))
     return bool(asked and said) and all(year < said[0] or year > said[-1] for year in asked)
 
 
@@ -218,13 +218,24 @@ def caption_of(unit: Unit) -> str:
     return " ".join(takewhile(lambda line: CELL.strip() not in line, above))
 
 
+def above_of(unit: Unit) -> str:
+    """What a table's row stands under: the caption, the names of its columns, the nearest line that heads rows; "" for prose."""
+    if unit.hit.modality != "table":
+        return ""
+    lines = unit.hit.text[: unit.start].split("\n")
+    width = len(cells_of(unit.hit.text[unit.start : unit.end]))
+    header = _header(lines, width, _heads(unit.hit.text.split("\n")))
+    heading = next((line for line in reversed(lines) if line.strip() and not any(cells_of(line)[1:])), "")
+    return " ".join([caption_of(unit), *header, heading])
+
+
 def dates_shared(question: str, text: str) -> str:
     """The question's full dates, as it writes them, that the text has in some form: "7 January 2024" for 2024-01-07."""
-    held = {day for _, day in _dates(text)}
-    return " ".join(written for written, day in _dates(question) if day in held)
+    held = {day for _, day in dates_in(text)}
+    return " ".join(written for written, day in dates_in(question) if day in held)
 
 
-def _dates(text: str) -> Iterator[tuple[str, tuple[int, int, int]]]:
+def dates_in(text: str) -> Iterator[tuple[str, tuple[int, int, int]]]:
     """Each full date as it is written, and as year, month, day."""
     for found in _DATE.finditer(text):
         part = {name.rstrip("12"): value for name, value in found.groupdict().items() if value}
@@ -232,7 +243,8 @@ def _dates(text: str) -> Iterator[tuple[str, tuple[int, int, int]]]:
         yield found[0], (int(part["year"]), month, int(part["day"]))
 
 
-def _years(text: str) -> set[str]:
+def years_in(text: str) -> set[str]:
+    """As four figures."""
     return {*_YEAR.findall(text), *(f"20{year}" for year in _SHORT_YEAR.findall(text))}
 
 

@@ -19,7 +19,7 @@ from ultrafast_rag.language.terms import detect
 
 _TOKEN = re.compile(r"[^\W_]+(?:[.,]\d+)*(?:['’]s\b)?")
 _QUOTED = re.compile(r"[\"“„«']{1}([^\"”“»']{1,80})[\"”“»']{1}(?!\w)")
-_NUMBERS = {
+NUMBER_WORDS = {
     word: str(n)
     for n, word in enumerate(
         "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
@@ -169,14 +169,14 @@ class _Question:
             plain = phrase.sub(lambda found, verb=verb: f"{verb}{found[1] or '' if found.lastindex else ''}", plain)  # type: ignore[misc]
         words = _TOKEN.findall(plain)
         self.words = words = _possessives_last(words)
-        self.numbers = sorted(_NUMBERS.get(word, word) for word in words if word in _NUMBERS or word[0].isdigit())
+        self.numbers = sorted(NUMBER_WORDS.get(word, word) for word in words if word in NUMBER_WORDS or word[0].isdigit())
         self.quoted = sorted(_QUOTED.findall(text))
         self.turns = sorted(turn for word in words if (turn := _SAME_TURN.get(word, word if word in _TURNS else "")))
         self.asks = _asks(words)
         if "how high" in " ".join(words):  # "how high is the risk" asks what it is
             words = [word for word in words if word != "high"]
         telling = [word for word in words if word not in _COMMON and word not in _TURNS and word not in _SAME_TURN]
-        self.stems = {stem_english(word): word for word in telling if word not in _NUMBERS and word not in _ASKS}
+        self.stems = {stem_english(word): word for word in telling if word not in NUMBER_WORDS and word not in _ASKS}
         self.order = [stem_english(word) for word in telling]
         self.passive = any(word in _BE for word in words) and not any(word in _DO for word in words) and _has_participle(words)
         self.agent = "by" in words
@@ -231,14 +231,15 @@ def _explained(only_a: Sequence[str], only_b: Sequence[str], a: _Question, b: _Q
     asked = frozenset().union(*(_ASKS.get(kind, frozenset()) for kind in {a.asks, b.asks} - {"what", "yes"}))
     left_a, left_b = ([word for word in words if word not in asked] for words in (only_a, only_b))
     for word in list(left_a):
-        match = next((other for other in left_b if _same_word(word, other)), None)
+        match = next((other for other in left_b if same_word(word, other)), None)
         if match is not None:
             left_a.remove(word)
             left_b.remove(match)
     return not left_a and not left_b
 
 
-def _same_word(word: str, other: str) -> bool:
+def same_word(word: str, other: str) -> bool:
+    """Whether two words, in lower case, are synonyms, or forms of one."""
     if _MEANS.get(stem_english(word), set()) & _MEANS.get(stem_english(other), set()):
         return True
     shorter, longer = sorted((word, other), key=len)

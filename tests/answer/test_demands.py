@@ -1,0 +1,100 @@
+"""What a question insists on, looked for in rows and sentences; no models."""
+
+from __future__ import annotations
+
+import pytest
+
+from ultrafast_rag.answer.demands import demands_of, unsaid
+from ultrafast_rag.answer.units import units_of
+from ultrafast_rag.types import PAGE_HEAD, Hit
+
+ACCOUNTS = """In millions
+ | 2018 | 2017
+Net sales | 2,741 | 2,655
+Interest expense, net | (49) | (41)
+Repurchases of common stock | (25) | (95)"""
+PEOPLE = """Name | Company | City | E-mail
+Sheryl Baxter | Rasmussen Group | East Leonard | sb@smith.example
+Roy Berry | Murillo-Perry | Isabelborough | rb@carr.example"""
+SALES = "Product | Date | Revenue\nWidget A | 2024-01-05 | 7000\nWidget B | 2024-01-14 | 7100"
+STORY = (
+    "Jim Bainbridge began at IBM 30 years ago, in the U.S. office. After World War II the mill was rebuilt. The cost of a "
+    "breach rose by 15% in 2013. Seasons from 1993 to 2021 are on record."
+)
+
+
+def lacking(text, question, row="", modality="table", **hit):
+    units = units_of(Hit(1, "d", "/x/HARBORLANE_2018_10K.pdf", modality, text, 0.9, **hit))
+    return unsaid(next(unit for unit in units if row in unit.shown), question)
+
+
+@pytest.mark.parametrize(
+    ("text", "row", "question", "unmet"),
+    [
+        (ACCOUNTS, "Net sales", "What were the net sales of Harbor Lane in 2018?", ()),
+        (ACCOUNTS, "Net sales", "What were the net sales of Harbor Lane in 2012?", ("2012",)),
+        (ACCOUNTS, "Net sales", "What were the net sales of Tessel in 2018?", ("Tessel",)),
+        (ACCOUNTS, "Interest", "What was Harbor Lane's advertising expense in 2018?", ("advertising",)),
+        (ACCOUNTS, "Interest", "What was the interest expense in 2017?", ()),
+        (ACCOUNTS, "Repurchases", "How much did Harbor Lane spend on share buybacks in 2017?", ()),
+        (ACCOUNTS, "Net sales", "What was the revenue of Harbor Lane in 2018?", ()),
+        (ACCOUNTS, "Net sales", "How many stores did Harbor Lane operate in 2018?", ("stores",)),
+        (PEOPLE, "Roy", "Which company does Roy Berry work for?", ()),
+        (PEOPLE, "Sheryl", "Which company does Emily Baxter work for?", ("Emily Baxter",)),
+        (PEOPLE, "Roy", "How old is Roy Berry?", ("old",)),
+        (PEOPLE, "Roy", "What is Roy Berry's salary?", ("salary",)),
+        (PEOPLE, "Roy", "What is the e-mail address of Roy Berry?", ()),
+        (SALES, "Widget A", "What was the revenue of Widget A on 5 January 2024?", ()),
+        (SALES, "Widget A", "What was the revenue of Widget E on 5 January 2024?", ("Widget E",)),
+        (SALES, "Widget A", "What was the revenue of Widget A on 6 January 2024?", ("6 January 2024",)),
+        (SALES, "Widget A", "What was the profit of Widget A on 5 January 2024?", ("profit",)),
+    ],
+)
+def test_a_row_leaves_unsaid_what_makes_it_another(text, row, question, unmet):
+    assert lacking(text, question, row) == unmet
+
+
+def test_what_stands_over_a_row_counts_as_said_by_it():
+    question = "What were Tessel's net sales in Asia in 2018?"
+    assert lacking(ACCOUNTS, question, "Net") == ("Tessel", "Asia")
+    assert lacking(ACCOUNTS, question, "Net", title="Tessel Instruments", metadata={PAGE_HEAD: "Sales by region: Asia"}) == ()
+
+
+@pytest.mark.parametrize(
+    ("question", "unmet"),
+    [
+        ("By how much did the cost of a breach rise in 2013?", ()),
+        ("By how much did the cost of a breach rise in 2011?", ()),  # inside a span of years that the passage names
+        ("By how much did the cost of a breach rise in 1987?", ("1987",)),
+        ("When did Rob Bestgen begin?", ("Rob Bestgen",)),
+        ("When did Mr Bainbridge begin?", ()),
+        ("When did Jim Bainbrige begin?", ()),  # one letter mistyped
+        ("What was rebuilt after WWII?", ()),
+        ("Which office in the United States did he work in?", ()),
+        ("How many patents did Microsoft file by 30 June?", ("Microsoft",)),
+        ("What does “mill” mean, and what “wheel”?", ("wheel",)),
+        ("Where did IBM Have Its First Office After The War Of 1812?", ("1812",)),
+        ("Wann begann die Arbeit der Mühle?", ()),
+    ],
+)
+def test_prose_has_to_name_what_the_question_names(question, unmet):
+    assert lacking(STORY, question, modality="text") == unmet
+
+
+def test_what_stands_around_a_passage_may_name_it():
+    question = "What did Rob Bestgen build?"
+    assert lacking(STORY, question, modality="text") == ("Rob Bestgen",)
+    assert lacking(STORY, question, modality="text", neighbours=("Rob Bestgen wrote this.", "")) == ()
+
+
+def test_identifiers_are_told_by_their_form_at_any_place():
+    assert demands_of("QCRTAUT or CLIENT_PORT: which is older than bzip2?").names == (("QCRTAUT",), ("CLIENT_PORT",), ("bzip2",))
+    assert demands_of("What is I and why?").names == ()
+
+
+def test_a_question_for_a_time_or_a_number_needs_one():
+    wiki = "The wiki was made by Ward Cunningham."
+    assert lacking(wiki, "When was the wiki made?", modality="text") == ("When",)
+    assert lacking(wiki, "How many wikis did Cunningham make?", modality="text") == ("How many",)
+    assert lacking(wiki, "Who made the wiki?", modality="text") == ()
+    assert lacking(wiki.replace("made", "made early"), "When was the wiki made?", modality="text") == ()
