@@ -57,6 +57,7 @@ TOGETHER = 0.5  # weight of each of a group's two losses beside its passages' ow
 BATCH_TOKENS, BATCHES_A_STEP = 1024, 4  # a batch that fits a core's cache; some 22 examples a step
 WARM_UP, SAVED = 0.06, 200  # share of the training; batches
 SEED = 20261121
+NOTHING = -100.0  # log odds of a question without any candidate
 SAME, OTHER = 4, 3  # near misses kept of a question: of its own article, of others
 OPPOSITES = """first last|largest smallest|largest least|most least|more less|more fewer|before after|north south|east west|
 northern southern|eastern western|highest lowest|higher lower|increase decrease|increased decreased|early late|oldest newest|
@@ -378,7 +379,8 @@ def evaluate(network, tokenizer, texts, questions) -> dict[str, float]:
 class Asked(NamedTuple):
     """A question of a held-out article through our own search.
 
-    features: of each candidate sentence, (n, 4), as `answer/extractive.py` weighs them. right: whether it holds the answer.
+    features: of each candidate sentence that says what the question insists on, (n, 4), n >= 0, as `answer/extractive.py` weighs
+    them. right: whether it holds the answer.
     plain: the best sentence without a reader, its score and whether it holds the answer.
     """
 
@@ -404,12 +406,13 @@ def ask(texts: dict[str, str], questions: list[dict], count: int) -> list[Asked]
             answerer, hits = rag._extractive, rag.search(q["text"], k=extractive.READ)
             scored, candidates = answerer.weigh(q["text"], hits, answerer.readings(q["text"], hits))
             best = max(scored, key=lambda s: s.score)
+            kept = [candidate for candidate in candidates if not candidate.lacking]
             asked.append(
                 Asked(
                     article(q["gold"][0]),
                     bool(q["answers"]),
-                    np.array([candidate.features for candidate in candidates]),
-                    np.array([holds(candidate.unit.shown, q["answers"]) for candidate in candidates]),
+                    np.array([candidate.features for candidate in kept]).reshape(-1, len(extractive.WEIGHTS)),
+                    np.array([holds(candidate.unit.shown, q["answers"]) for candidate in kept], bool),
                     (best.score, holds(best.unit.shown, q["answers"])),
                 )
             )
@@ -428,18 +431,19 @@ def calibrate(asked: list[Asked]) -> dict:
     def fit(group: list[Asked]) -> tuple[np.ndarray, np.ndarray]:
         x, y = np.concatenate([one.features for one in group]), np.concatenate([one.right for one in group])
         weights = logistic(np.c_[np.ones(len(x)), x], y)[1:]
-        best = [(one.features @ weights).max() for one in group]
-        return weights, logistic(np.c_[np.ones(len(group)), best], np.array([_best(one, weights) for one in group]))
+        some = [one for one in group if len(one.right)]
+        best = [(one.features @ weights).max() for one in some]
+        return weights, logistic(np.c_[np.ones(len(some)), best], np.array([_best(one, weights) for one in some]))
 
     unseen, right = np.zeros(len(asked)), np.zeros(len(asked))
     for name in set(names):
         weights, scale = fit([one for one in asked if one.article != name])
         for n, one in enumerate(asked):
             if one.article == name:
-                unseen[n], right[n] = scale[0] + scale[1] * (one.features @ weights).max(), _best(one, weights)
+                unseen[n], right[n] = scale[0] + scale[1] * _highest(one, weights), _best(one, weights)
     weights, scale = fit(asked)
     support = 1 / (1 + np.exp(-unseen))
-    final = np.array([scale[0] + scale[1] * (one.features @ weights).max() for one in asked])
+    final = np.array([scale[0] + scale[1] * _highest(one, weights) for one in asked])
     return {
         "questions": len(asked),
         "WEIGHTS": [float(w) for w in weights],
@@ -462,7 +466,12 @@ def calibrate(asked: list[Asked]) -> dict:
 
 def _best(one: Asked, weights: np.ndarray) -> bool:
     """Whether the candidate with the highest odds is right."""
-    return bool(one.right[(one.features @ weights).argmax()])
+    return bool(len(one.right) and one.right[(one.features @ weights).argmax()])
+
+
+def _highest(one: Asked, weights: np.ndarray) -> float:
+    """Its odds; where there is no candidate, none."""
+    return float((one.features @ weights).max(initial=NOTHING))
 
 
 def logistic(x: np.ndarray, y: np.ndarray) -> np.ndarray:

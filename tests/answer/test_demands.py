@@ -34,6 +34,8 @@ def lacking(text, question, row="", modality="table", **hit):
         (ACCOUNTS, "Net sales", "What were the net sales of Harbor Lane in 2018?", ()),
         (ACCOUNTS, "Net sales", "What were the net sales of Harbor Lane in 2012?", ("2012",)),
         (ACCOUNTS, "Net sales", "What were the net sales of Tessel in 2018?", ("Tessel",)),
+        (ACCOUNTS, "Net sales", "What were the net sales of Harborlane Foods in 2018?", ()),
+        (ACCOUNTS, "Net sales", "What amount of net sales does Harbor Lane report for 2018?", ()),
         (ACCOUNTS, "Interest", "What was Harbor Lane's advertising expense in 2018?", ("advertising",)),
         (ACCOUNTS, "Interest", "What was the interest expense in 2017?", ()),
         (ACCOUNTS, "Repurchases", "How much did Harbor Lane spend on share buybacks in 2017?", ()),

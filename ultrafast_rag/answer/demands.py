@@ -52,7 +52,10 @@ _WHAT_IS = re.compile(
 # "which currency does", "how many pages are": what precedes the verb; not "which plants give", where it is what the answer is
 _WHICH = re.compile(rf"\b(?:what|which|how many|how much) ((?:(?!{_AUX}\b|{_STOP}\b)[\w&-]+ ){{1,4}}){_AUX}\b", re.I)
 _COUNTED = re.compile(
-    r"\b(?:number|amount|count|total|sum|share|percentage|value) of (?:the )?([^?]+?)(?: " + _STOP + r"\b|[?,]|$)", re.I
+    r"\b(?:number|amount|count|total|sum|share|percentage|value) of (?:the )?([^?]+?)(?: "
+    + f"(?:{_STOP}|{_AUX})"
+    + r"\b|[?,]|$)",
+    re.I,
 )
 _WHO = re.compile(rf"\bwho (?:(?:is|was|are|were) the ([\w ]+?)(?: {_STOP}\b|[?,]|$)|(?!{_AUX}\b)(\w+))", re.I)
 _MEASURES = re.compile(r"\bhow (old|heavy|tall|deep|fast|wide|thick)\b", re.I)
@@ -114,8 +117,10 @@ def unsaid(unit: Unit, question: str) -> tuple[str, ...]:
     above = f"{unit.hit.title} {unit.hit.section} {_around(unit)}"
     if not _is_english(above if unit.hit.modality == "table" else unit.hit.text):
         return tuple(dict.fromkeys(lacking))
-    lacking += [" ".join(run) for run in asked.names if not scope.says(run, whole=unit.hit.modality == "table")]
-    if unit.hit.modality == "table":
+    table = unit.hit.modality == "table"
+    over = _scope_of(_headings(unit, question)) if table else scope
+    lacking += [" ".join(run) for run in asked.names if not over.says(run) and not (table and scope.says_whole(run))]
+    if table:
         lines = concepts(scope.text).keys()
         lacking += [word for word in asked.quantity if not scope.has(word) and not _other_name(word, question, lines)]
     lacking += [found[1] for asks, holds in _KINDS if (found := asks.search(question)) and not holds.search(unit.shown)]
@@ -217,11 +222,15 @@ class _Scope:
         own = year in self.years or year in self.lower or f"{year[:3]}0s" in self.lower
         return own or any(first < year < last for first, last in spans)
 
-    def says(self, run: tuple[str, ...], *, whole: bool) -> bool:
-        """A name: every word of it, or where whole is False one of them."""
-        said = [self._named(word) for word in run]
-        initials = "".join(word[0] for word in run)
-        return (all(said) if whole else any(said)) or (len(run) > 1 and initials in self.words)
+    def says(self, run: tuple[str, ...]) -> bool:
+        """A name: a word of it, but whatever is a single letter, or its initials."""
+        letters = {word for word in run if len(word) == 1}
+        said = letters <= self.words and any(self._named(word) for word in run)
+        return said or (len(run) > 1 and "".join(word[0] for word in run) in self.words)
+
+    def says_whole(self, run: tuple[str, ...]) -> bool:
+        """Every word of a name."""
+        return all(self._named(word) for word in run)
 
     def _named(self, word: str) -> bool:
         if len(word) == 1:
@@ -259,9 +268,12 @@ def _scope(unit: Unit, question: str) -> _Scope:
     """A table's row with what stands over it, of prose its passage, for a name is often said once; the text around either."""
     hit = unit.hit
     own = f"{unit.group} {unit.shown} {above_of(unit)}" if hit.modality == "table" else hit.text
-    name = Path(hit.source).stem
-    above = f"{hit.section} {hit.title} {hit.metadata.get(PAGE_HEAD, '')} {name} {said_by_name(question, name)}"
-    return _scope_of(f"{own} {_around(unit)} {above}")
+    return _scope_of(f"{own} {_around(unit)} {_headings(unit, question)}")
+
+
+def _headings(unit: Unit, question: str) -> str:
+    hit, name = unit.hit, Path(unit.hit.source).stem
+    return f"{hit.section} {hit.title} {hit.metadata.get(PAGE_HEAD, '')} {name} {said_by_name(question, name)}"
 
 
 def _around(unit: Unit) -> str:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ultrafast_rag.answer.byline import author_words, is_author_asked
 from ultrafast_rag.answer.demands import unsaid
 from ultrafast_rag.answer.units import (
     Unit,
@@ -197,9 +198,9 @@ class ExtractiveAnswerer:
         candidates = []
         for rank, reading in enumerate(readings):
             table = hits[rank].modality == "table"
-            own = [s for s in scored if s.unit.place[0] == rank and (table or _holds(s.unit, reading))]
+            own = [s for s in scored if s.unit.place[0] == rank and (table or s.named == 1 or _holds(s.unit, reading))]
             if best := max(own, key=lambda s: s.order, default=None):
-                verdict = sum(verdicts) / len(verdicts) if table else verdicts[rank]
+                verdict = sum(verdicts) / len(verdicts) if table or best.named == 1 else verdicts[rank]
                 share = hits[rank].score / hits[0].score if hits[0].score > 0 else 1.0
                 features = (verdict, share, best.coverage, best.cosine)
                 cell = bool(best.named and cell_named(best.unit, question))
@@ -234,7 +235,7 @@ class ExtractiveAnswerer:
         if meaning:
             asked: Vectors = self._encoder().encode_queries([question])
             cosines = np.clip(self._vectors(shown) @ asked[0], 0, 1)
-        named = [label_asked(unit, question) for unit in units]
+        named = [label_asked(unit, question) or float(is_author_asked(unit, question)) for unit in units]
         wanted = [(stem_english(term), weight) for term, weight in self._words.weights(question).items()]
         covered = [self._coverage(question, wanted, unit, asked_for) for unit, asked_for in zip(units, named)]
         return [
@@ -294,7 +295,9 @@ class ExtractiveAnswerer:
         """
         hit = unit.hit
         above = f"{hit.title} {hit.section} {caption_of(unit)} {named_otherwise(unit, question)}"
-        if named == 1:
+        if named == 1 and hit.modality == "text":
+            above += f" {author_words(question)} {Path(hit.source).stem}"
+        elif named == 1:
             above += f" {said_by_name(question, Path(hit.source).stem)} {hit.metadata.get(PAGE_HEAD, '')}"
         held = set(map(stem_english, self._words.weights(f"{above} {unit.shown} {dates_shared(question, unit.shown)}")))
         total = sum(weight for _, weight in wanted)
@@ -313,13 +316,13 @@ def lead_of(hit: Hit) -> str:
 
 
 def _support(found: Candidate) -> float:
-    """The candidate's own; of a table's row, on which the reader's verdict says little, at least what its words say.
+    """The candidate's own; of a table's row or line of authors, of which the reader says little, at least what its words say.
 
     0 where it does not say what the question insists on.
     """
     if found.lacking:
         return 0.0
-    if found.unit.hit.modality != "table":
+    if found.unit.hit.modality != "table" and found.named < 1:
         return found.support
     _, _, coverage, cosine = found.features
     return max(found.support, _by_sentences(Scored(found.unit, cosine, coverage, apart=found.apart).score))
