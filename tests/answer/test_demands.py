@@ -89,6 +89,20 @@ def test_what_stands_around_a_passage_may_name_it():
     assert lacking(STORY, question, modality="text", neighbours=("Rob Bestgen wrote this.", "")) == ()
 
 
+def test_a_sentence_about_the_opposite_is_no_answer():
+    breed = "The call duck is the smallest breed and weighs 1 kg."
+    assert lacking(breed, "How much does the largest breed weigh?", modality="text") == ("largest",)
+    assert lacking(breed, "How much does the smallest breed weigh?", modality="text") == ()
+    assert (
+        lacking(breed + " The Aylesbury is the largest.", "What does the largest breed weigh?", "Aylesbury", modality="text")
+        == ()
+    )
+
+
+def test_a_people_and_its_country_are_one_name():
+    assert lacking("Kraków was the Polish capital in 1313.", "What was the capital of Poland in 1313?", modality="text") == ()
+
+
 def test_identifiers_are_told_by_their_form_at_any_place():
     assert demands_of("QCRTAUT or CLIENT_PORT: which is older than bzip2?").names == (("QCRTAUT",), ("CLIENT_PORT",), ("bzip2",))
     assert demands_of("What is I and why?").names == ()

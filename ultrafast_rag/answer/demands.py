@@ -86,22 +86,38 @@ _NUMBER = re.compile(
     rf"\d|\b(?:{'|'.join([*_WRITTEN.split(), *NUMBER_WORDS])}|eighty|ninety|(?:hundred|thousand|million|billion|dozen)s?)\b", re.I
 )
 _KINDS = ((_WHEN, _TIME), (_HOW_MANY, _NUMBER))
-# where the people's name and the country's do not begin alike
+# of two such words a sentence that says only the other answers another question
+_OPPOSITES = """
+    largest smallest; biggest smallest; most least; first last; highest lowest; longest shortest; oldest newest; oldest youngest
+    fastest slowest; best worst; maximum minimum; earliest latest; heaviest lightest; richest poorest; higher lower; older younger
+    more fewer; north south; east west; northern southern; eastern western; male female; internal external; upper lower
+"""
+_OPPOSITE: dict[str, set[str]] = {}
+for _pair in _OPPOSITES.strip().replace("\n", ";").split(";"):
+    _one, _other = _pair.split()
+    _OPPOSITE.setdefault(_one, set()).add(_other)
+    _OPPOSITE.setdefault(_other, set()).add(_one)
+# where a people and its country do not begin alike
 _PEOPLES = {
-    "french": "france", "dutch": "netherlands", "danish": "denmark", "spanish": "spain", "polish": "poland",
-    "swiss": "switzerland", "finnish": "finland", "welsh": "wales", "irish": "ireland", "greek": "greece",
-}  # fmt: skip
+    one: frozenset({other})
+    for pair in """
+    french france; dutch netherlands; danish denmark; spanish spain; polish poland; swiss switzerland; finnish finland;
+    welsh wales; irish ireland; greek greece
+    """.split(";")
+    for one, other in (pair.split(), pair.split()[::-1])
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Demands:
-    """Of one question. names: runs of words as written; quantity: words of what is asked for, in lower case."""
+    """Of one question. names: runs of words as written. In lower case: quantity, what is asked for; opposed, with an opposite."""
 
     names: tuple[tuple[str, ...], ...]
     numbers: tuple[str, ...]
     years: tuple[str, ...]
     quoted: tuple[str, ...]
     quantity: tuple[str, ...]
+    opposed: tuple[str, ...]
 
 
 def unsaid(unit: Unit, question: str) -> tuple[str, ...]:
@@ -123,6 +139,8 @@ def unsaid(unit: Unit, question: str) -> tuple[str, ...]:
     if table:
         lines = concepts(scope.text).keys()
         lacking += [word for word in asked.quantity if not scope.has(word) and not _other_name(word, question, lines)]
+    said = set(_TOKEN.findall(unit.shown.lower()))
+    lacking += [word for word in asked.opposed if word not in said and _OPPOSITE[word] & said]
     lacking += [found[1] for asks, holds in _KINDS if (found := asks.search(question)) and not holds.search(unit.shown)]
     return tuple(dict.fromkeys(lacking))
 
@@ -149,6 +167,7 @@ def demands_of(question: str) -> Demands:
         tuple(sorted(years_in(question).union(filter(_YEAR.fullmatch, figures)))),
         quoted,
         tuple(_quantity(rest)) if english else (),
+        tuple(word for word in _TOKEN.findall(rest.lower()) if word in _OPPOSITE) if english else (),
     )
 
 
@@ -238,7 +257,7 @@ class _Scope:
         lower = word.casefold()
         if "_" in word or any(map(str.isdigit, word)):
             return lower in self.lower
-        known = self.has(lower) or _PEOPLES.get(lower, lower) in self.lower or self._short_for(word)
+        known = self.has(lower) or not _PEOPLES.get(lower, frozenset()).isdisjoint(self.lower) or self._short_for(word)
         return known or (len(lower) >= _SPELLED and any(_mistyped(lower, other) for other in self.lower))
 
     def _short_for(self, word: str) -> bool:
