@@ -70,6 +70,7 @@ def test_what_stands_over_a_row_counts_as_said_by_it():
         ("By how much did the cost of a breach rise in 1987?", ("1987",)),
         ("When did Rob Bestgen begin?", ("Rob Bestgen",)),
         ("When did Mr Bainbridge begin?", ()),
+        ("When did Jim Lovelace begin?", ("Jim Lovelace",)),
         ("When did Jim Bainbrige begin?", ()),  # one letter mistyped
         ("What was rebuilt after WWII?", ()),
         ("Which office in the United States did he work in?", ()),

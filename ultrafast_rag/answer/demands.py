@@ -134,13 +134,14 @@ def unsaid(unit: Unit, question: str) -> tuple[str, ...]:
     if not _is_english(above if unit.hit.modality == "table" else unit.hit.text):
         return tuple(dict.fromkeys(lacking))
     table = unit.hit.modality == "table"
-    over = _scope_of(_headings(unit, question)) if table else scope
-    lacking += [" ".join(run) for run in asked.names if not over.says(run) and not (table and scope.says_whole(run))]
+    over = _scope_of(_headings(unit, question))
+    said = (lambda run: over.says_part(run) or scope.says_whole(run)) if table else scope.says
+    lacking += [" ".join(run) for run in asked.names if not said(run)]
     if table:
         lines = concepts(scope.text).keys()
         lacking += [word for word in asked.quantity if not scope.has(word) and not _other_name(word, question, lines)]
-    said = set(_TOKEN.findall(unit.shown.lower()))
-    lacking += [word for word in asked.opposed if word not in said and _OPPOSITE[word] & said]
+    words = set(_TOKEN.findall(unit.shown.lower()))
+    lacking += [word for word in asked.opposed if word not in words and _OPPOSITE[word] & words]
     lacking += [found[1] for asks, holds in _KINDS if (found := asks.search(question)) and not holds.search(unit.shown)]
     return tuple(dict.fromkeys(lacking))
 
@@ -242,10 +243,13 @@ class _Scope:
         return own or any(first < year < last for first, last in spans)
 
     def says(self, run: tuple[str, ...]) -> bool:
-        """A name: a word of it, but whatever is a single letter, or its initials."""
-        letters = {word for word in run if len(word) == 1}
-        said = letters <= self.words and any(self._named(word) for word in run)
-        return said or (len(run) > 1 and "".join(word[0] for word in run) in self.words)
+        """A name: its last word or most of them, or its initials."""
+        said = [self._named(word) for word in run]
+        return said[-1] or sum(said) * 2 > len(run) or (len(run) > 1 and "".join(word[0] for word in run) in self.words)
+
+    def says_part(self, run: tuple[str, ...]) -> bool:
+        """A word of a name and its single letters: half of a firm's name calls its file, "Widget" does not call Widget B."""
+        return {word for word in run if len(word) == 1} <= self.words and any(map(self._named, run))
 
     def says_whole(self, run: tuple[str, ...]) -> bool:
         """Every word of a name."""

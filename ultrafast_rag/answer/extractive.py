@@ -98,7 +98,12 @@ class Scored:
     @property
     def order(self) -> float:
         """What decides between sentences: "Net sales" before "Net sales abroad" for a question about net sales."""
-        return self.score + NAMED * self.named - bool(self.lacking)
+        return self.near - bool(self.lacking)
+
+    @property
+    def near(self) -> float:
+        """The same, were it no matter what it leaves unsaid."""
+        return self.score + NAMED * self.named
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +172,7 @@ class ExtractiveAnswerer:
         support = _support(found) if found else _by_sentences(best)
         timings = {"answer": time.perf_counter() - start}
         if support < LEAST_SUPPORT:
-            nearest = max(candidates, key=lambda candidate: candidate.near, default=None)
-            text = self._not_found(question, hits, nearest)
+            text = self._not_found(question, hits, max(candidates or scored, key=lambda one: one.near, default=None))
             return Answer(question, text, hits, supported=False, support=support, timings_s=timings, notes=notes)
         text, citations = _write(_chosen(question, scored, best, found))
         cited = {c.hit.chunk_id for c in citations}
@@ -257,7 +261,7 @@ class ExtractiveAnswerer:
                 self._known.popitem(last=False)
         return np.stack([known[text] for text in texts])
 
-    def _not_found(self, question: str, hits: Hits, found: Candidate | None) -> str:
+    def _not_found(self, question: str, hits: Hits, found: Candidate | Scored | None) -> str:
         """What was nearest, and why it was not enough."""
         if not hits:
             return NOT_FOUND
@@ -265,12 +269,12 @@ class ExtractiveAnswerer:
         quoted = f": “{_clipped(found.unit.shown)}”" if found else "."
         told = f"{NOT_FOUND} The nearest is in {nearest.where}"
         asked, written = (detect(words_of(text), {}) for text in (question, nearest.text))
-        if asked and written and asked != written and nearest.modality != "table":
+        if found and found.lacking:
+            told += _why_not(found)
+        elif asked and written and asked != written:
             told += (
                 ", in another language than the question. Ask in theirs; across languages only a multilingual text_model finds"
             )
-        elif found and found.lacking:
-            told += _why_not(found)
         elif missing := self._missing(question, nearest):
             told += f", which says nothing of {missing}"
         else:
@@ -339,7 +343,7 @@ def _clipped(text: str, longest: int = 200) -> str:
     return text if len(text) <= longest else text[: longest - 1].rsplit(" ", 1)[0] + " …"
 
 
-def _why_not(found: Candidate) -> str:
+def _why_not(found: Candidate | Scored) -> str:
     """What it leaves unsaid: "which has 2021 and 2022, not 2019", "which says nothing of “profit”", "which does not say when"."""
     years = [term for term in found.lacking if years_in(term) == {term}]
     words = [f"“{term}”" for term in found.lacking if term not in years and not _ASKS.match(term)]
