@@ -172,7 +172,8 @@ class ExtractiveAnswerer:
         support = _support(found) if found else _by_sentences(best)
         timings = {"answer": time.perf_counter() - start}
         if support < LEAST_SUPPORT:
-            text = self._not_found(question, hits, max(candidates or scored, key=lambda one: one.near, default=None))
+            weighed: Sequence[Candidate | Scored] = candidates or scored
+            text = self._not_found(question, hits, max(weighed, key=lambda one: one.near, default=None))
             return Answer(question, text, hits, supported=False, support=support, timings_s=timings, notes=notes)
         text, citations = _write(_chosen(question, scored, best, found))
         cited = {c.hit.chunk_id for c in citations}
