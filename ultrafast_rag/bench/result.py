@@ -30,6 +30,7 @@ _SCRIPTS = {
     "peers": "LangChain, LlamaIndex and txtai against us: same model files, same PDFs, one after another",
     "reader": "the reader on held-out articles of SQuAD 2.0: F1, exact match, AUC, bytes",
     "reader_support": "the support of answers: what the reader adds to search and words, and its calibration",
+    "reports": "annual reports that look alike, drawn by the script: the right file and page without names, without page heads",
     "speech": "recordings as ingested: words wrong, words invented where nobody speaks, how far off times are",
     "voices": "where somebody speaks: our detection against WebRTC's, by share of voiced frames",
 }
