@@ -20,7 +20,7 @@ from ultrafast_rag.types import Table
 FOLDER = Path("data/benchmarks")
 _CELL = 90  # characters that a table's cell shows at most: an error's first words
 # benchmark -> tables of its file that the folder's README repeats
-_SHOWN = {"moved": ("rows", "widths"), "pages_parts": ("rows",), "parity": ("rows",)}
+_SHOWN = {"moved": ("rows", "widths"), "pages_parts": ("rows",), "parity": ("rows",), "reports": ("rows",)}
 # what scripts outside of this folder measure, by the name in their record
 _SCRIPTS = {
     "demo_clip": "the demonstration CLIP: recall@1 of texts and of pictures, those it was never shown among them",
