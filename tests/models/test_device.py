@@ -70,7 +70,7 @@ def test_engines_follow_the_instructions_of_the_cpu(machine):
     assert plan_device(Config()).engines == ("openvino-int8", "openvino-bf16", "openvino-f32", "torch-bf16", "torch-f32")
     assert plan_device(Config()).dtype == "bfloat16"
     machine(BROADWELL)
-    assert plan_device(Config()).engines == ("openvino-f32", "openvino-int8", "torch-f32")
+    assert plan_device(Config()).engines == ("openvino-f32", "torch-f32")
     assert plan_device(Config()).dtype == "float32"
 
 
