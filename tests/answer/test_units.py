@@ -37,6 +37,7 @@ def test_a_caption_is_quoted_whole_but_the_text_around_a_picture_by_sentences_wi
     assert [unit.shown for unit in units_of(hit("A red boat. At sea", "image"))] == ["A red boat. At sea"]
     around = "Ada Holm built the lamp house. " * 7 + "It was finished in the year of"
     assert {unit.shown for unit in units_of(hit(around, "image"))} == {"Ada Holm built the lamp house."}
+    assert {unit.shown for unit in units_of(hit(f"{around} …", "image"))} == {"Ada Holm built the lamp house."}
 
 
 def test_list_numbers_and_bullets_go():

@@ -97,7 +97,8 @@ def units_of(hit: Hit, rank: int = 0) -> list[Unit]:
             units.append(Unit(hit, shown, at, at + len(sentence), (rank, len(units))))
             at += len(sentence)
     # what is kept of the text around a picture breaks off somewhere: its last sentence may lack the fact
-    return units[:-1] if hit.modality == "image" and not _ENDED.search(hit.text.rstrip()) else units
+    text = hit.text.rstrip()
+    return units[:-1] if hit.modality == "image" and (text.endswith("…") or not _ENDED.search(text)) else units
 
 
 def is_evidence(text: str) -> bool:
