@@ -32,6 +32,8 @@ def lacking(text, question, row="", modality="table", **hit):
     ("text", "row", "question", "unmet"),
     [
         (ACCOUNTS, "Net sales", "What were the net sales of Harbor Lane in 2018?", ()),
+        (ACCOUNTS, "Net sales", "What were Harbor Lane's FY2018 net sales?", ()),
+        (ACCOUNTS, "Net sales", "What were Harbor Lane's FY2012 net sales?", ("2012",)),
         (ACCOUNTS, "Net sales", "What were the net sales of Harbor Lane in 2012?", ("2012",)),
         (ACCOUNTS, "Net sales", "What were the net sales of Tessel in 2018?", ("Tessel",)),
         (ACCOUNTS, "Net sales", "What were the net sales of Harborlane Foods in 2018?", ()),

@@ -210,6 +210,7 @@ def _quantity(question: str) -> Iterator[str]:
             and plain not in _COMMON
             and plain not in names
             and not plain[0].isdigit()
+            and not years_in(plain)  # "FY2017", which the years are held to
             and len(plain) > 1
         ):
             yield plain
