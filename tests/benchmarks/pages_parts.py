@@ -77,12 +77,7 @@ def main() -> None:
     table = [row_of(found, name, title) for name in SETS for title in MEASURES if title in found[WHOLE][name]]
     for row in table:
         print(row)
-    write_result(
-        arguments.out.stem,
-        {"rows": table, "questions": found},
-        arguments.out.parent,
-        command="python tests/benchmarks/pages_parts.py",
-    )
+    write_result(arguments.out.stem, {"rows": table}, arguments.out.parent, command="python tests/benchmarks/pages_parts.py")
 
 
 def row_of(found, name, title):
