@@ -130,10 +130,9 @@ def unsaid(unit: Unit, question: str) -> tuple[str, ...]:
     lacking += [number for number in asked.numbers if number not in scope.numbers]
     lacking += [text for text in asked.quoted if text.casefold() not in scope.text.casefold()]
     # a name may be another in a language of its own, and any other word is; rows are too short to tell it
-    above = f"{unit.hit.title} {unit.hit.section} {_around(unit)}"
-    if not _is_english(above if unit.hit.modality == "table" else unit.hit.text):
-        return tuple(dict.fromkeys(lacking))
     table = unit.hit.modality == "table"
+    if not _is_english(f"{unit.hit.title} {unit.hit.section} {_around(unit)}" if table else unit.hit.text):
+        return tuple(dict.fromkeys(lacking))
     over = _scope_of(_headings(unit, question))
     said = (lambda run: over.says_part(run) or scope.says_whole(run)) if table else scope.says
     lacking += [" ".join(run) for run in asked.names if not said(run)]

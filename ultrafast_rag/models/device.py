@@ -347,7 +347,7 @@ def _engines(
         return ("openvino-int8", "openvino-bf16", "openvino-f32", *torch_engines), "int8 and bf16 products in hardware"
     if cpu.vnni:
         return ("openvino-int8", "openvino-f32", "torch-f32"), "int8 products in hardware, no bf16"
-    # not worth its conversion, up to a minute: 0.85 of float32's speed on AMD Zen 3 (3 211 and 3 632, 3 069 and 3 763 tokens/s)
+    # not worth its conversion: 0.85 of float32's speed on AMD Zen 3 (3 211 and 3 632, 3 069 and 3 763 tokens/s)
     return (
         "openvino-f32",
         "torch-f32",

@@ -25,7 +25,7 @@ _NUMBERED = re.compile(
 )
 _LETTERS = re.compile(r"[^\W\d_].*[^\W\d_]", re.S)  # two or more
 _PAGE_NUMBER = re.compile(r"^\W*(?:page|seite|p\.)?\s*(?:\d{1,4}|[ivxlc]{1,7})(?:\s*(?:/|of|von)\s*\d{1,4})?\W*$", re.I)
-_FIGURE = re.compile(r"[$€£(]?\s?-?\d[\d.,]*\s?[%)]{0,2}")
+_FIGURE = re.compile(r"[$€£(]?\s?-?\d[\d.,]*\s?[%)]{0,2}")  # narrower than a table's: a dash may be a page's ornament
 _NEXT_ROW, _ALIGNED_PT = 2.2, 2.5  # line heights to the next row of a table, points that its figures' edges differ by
 _BOLD = 16  # MuPDF's TEXT_FONT_BOLD in a span's flags
 _FOOT = 0.18  # where a page number that stands alone may be
