@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).parents[2] / "data" / "questions"
-NAMES = ("pages", "pages_hard", "tables", "facts", "facts2", "fresh", "manuals", "absent")
-ELSEWHERE = {"manuals"}  # on documents that the public folder lacks
+NAMES = ("pages", "pages_hard", "tables", "facts", "facts2", "fresh", "manuals", "papers", "papers_absent", "absent")
+ELSEWHERE = {"manuals", "papers", "papers_absent"}  # on documents that the public folder lacks
 SETS = {name: [json.loads(line) for line in (FOLDER / f"{name}.jsonl").open(encoding="utf-8")] for name in NAMES}
 
 
@@ -65,6 +65,7 @@ def test_sets_have_the_promised_rows():
     assert len(SETS["facts2"]) == 22
     assert len(SETS["fresh"]) + len(SETS["manuals"]) == 46
     assert len(SETS["absent"]) == 80
+    assert (len(SETS["papers"]), len(SETS["papers_absent"])) == (50, 15)
     assert len({row["twin"] for row in SETS["absent"]} | {row["question"] for row in SETS["absent"]}) == 160
     for rows in SETS.values():
         assert len({row["question"] for row in rows}) == len(rows)

@@ -25,8 +25,9 @@ from ultrafast_rag.types import Answer, Hit, Table
 
 FOLDER = Path("data/questions")
 SETS = ("pages", "pages_hard", "tables", "facts", "facts2")
-# asked alone, for their documents would compete with the others'; `data/questions/README.md` says where those of manuals are
-APART = ("fresh", "manuals", "absent")
+# asked alone, for their documents would compete with the others';
+# `data/questions/README.md` says where those of manuals and papers are
+APART = ("fresh", "manuals", "papers", "papers_absent", "absent")
 DOCUMENTS = ("pdf_varied/**/*.pdf", "office_html/haystack/pdf/*.pdf")  # and every file that a question names
 DEPTH = 50  # hits asked for, so that ten pages are among them though a page gives several hits
 PASSAGES = 10  # what `query` takes by default
