@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from PIL import Image
 
@@ -115,6 +117,30 @@ def test_a_reader_that_fails_leaves_the_answer_of_the_sentences_and_a_note(rag):
     answer = answerer.answer(question, rag.search(question))
     assert "Bosun" in answer.text
     assert answer.notes == ("the reader was not used: the reader gives no number for a passage",)
+
+
+def test_a_phrase_is_answered_by_the_sentence_that_says_it_and_not_shown_to_the_reader(rag):
+    answerer = ExtractiveAnswerer(rag._models.text, rag._lexical, BrokenReader)
+    phrase = "length of the harbour quay in metres"
+    answer = answerer.answer(phrase, rag.search(phrase))
+    assert "210 metres" in answer.text.split(" [1]")[0]
+    assert answer.notes == ()
+
+
+def test_a_phrase_that_no_text_says_points_to_the_picture_that_was_found_first(rag):
+    text = rag.search("lamp house")[0]
+    picture = replace(
+        text, chunk_id=999, source="IMG_0418.jpg", modality="image", text="IMG_0418", title="", section="", score=2.0
+    )
+    answer = rag._extractive.answer("yellow submarine under palm trees", Hits([picture, text]))
+    assert answer.text == "Not found in words. By what it shows, IMG_0418.jpg is nearest."
+    assert not answer.supported
+
+
+def test_a_summary_is_refused_with_the_name_of_who_writes_one(rag):
+    answer = rag.query("Summarize the history of whaling in Norway.")
+    assert not answer.supported
+    assert 'takes a writer: generator="gemini" or "local". The nearest is in ' in answer.text
 
 
 def test_not_found_names_the_pictures_that_nobody_looked_at(tmp_path):

@@ -85,6 +85,12 @@ _WRITTEN = (
 _NUMBER = re.compile(
     rf"\d|\b(?:{'|'.join([*_WRITTEN.split(), *NUMBER_WORDS])}|eighty|ninety|(?:hundred|thousand|million|billion|dozen)s?)\b", re.I
 )
+_MARK = re.compile(r"[?\u037e\u055e\u061f\u1367\ufe56\uff1f]")  # Greek, Armenian, Arabic, Ethiopic, small and full-width ones too
+_ASKING = re.compile(
+    r"\b(?:wh(?:o|om|ose|at|ich|en|ere|y)|how)\b"
+    rf"|^\W*(?:please )?(?:{_AUX}|will|shall|name|list|tell|give|state|define|explain|describe|summari[sz]e|compare)\b",
+    re.I,
+)
 _KINDS = ((_WHEN, _TIME), (_HOW_MANY, _NUMBER))
 # of two such words a sentence that says only the other answers another question
 _OPPOSITES = """
@@ -106,6 +112,11 @@ _PEOPLES = {
     """.split(";")
     for one, other in (pair.split(), pair.split()[::-1])
 }
+
+
+def is_question(text: str) -> bool:
+    """Rather than a phrase, "a red boat at night": by its mark, or in English by a word that asks."""
+    return bool(_MARK.search(text) or not _is_english(text) or _ASKING.search(text))
 
 
 @dataclass(frozen=True, slots=True)
