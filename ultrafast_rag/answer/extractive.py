@@ -162,7 +162,7 @@ class ExtractiveAnswerer:
         """Up to three sentences of the best hits with [n] citations; `supported` is False when none fits."""
         start = time.perf_counter()
         notes: tuple[str, ...] = ()
-        try:  # the reader learned from questions: of 66 as keywords it has 42 right first, sentences by themselves 51 (2026-11)
+        try:  # the reader learned from questions: of 66 as keywords it has 42 right first, sentences by themselves 50 (2026-11)
             readings = self.readings(question, hits) if is_question(question) else []
         except EncodingError as error:
             readings, notes = [], (f"the reader was not used: {error}",)
