@@ -68,6 +68,14 @@ def test_scripts_without_spaces_give_characters_with_their_marks_and_pairs(word,
         ("३०८", "308", "hindi"),
         ("٣٠٨", "308", "arabic"),
         ("क\u094d\u200dष", "क\u094dष", "hindi"),
+        ("والكتاب", "كتاب", "arabic"),  # "and the book"
+        ("ﻛﺘﺎب", "كتـاب", "arabic"),  # presentation forms; a stretched line
+        ("İSTANBUL", "istanbul", "turkish"),
+        ("IŞIK", "ışık", "turkish"),
+        ("Ποιά", "ποια", "english"),  # Greek among English
+        ("ΣΎΣΤΗΜΑ", "συστημα", "greek"),
+        ("tie\u0302\u0301ng", "tiếng", "english"),
+        ("ＡＢＣ１２", "abc12", "english"),
     ],
 )
 def test_what_a_writer_may_leave_out_does_not_part_a_word_from_itself(written, asked, language):
@@ -85,3 +93,19 @@ def test_a_text_as_english_as_french_is_taken_for_english_until_the_collection_s
     words = analysis.words_of("Capital expenditure rose on new machines.")
     assert analysis.detect(words, {}) == "english"
     assert analysis.detect(words, {"french": 0.9, "english": 0.1}) == "french"
+
+
+@pytest.mark.parametrize(
+    ("question", "kept", "language"),
+    [
+        ("公司是哪一年成立的？", ["公司是", "年成立的"], analysis.UNSPACED),
+        ("สมเด็จพระราชินีครองราชย์เมื่อใด", ["สมเด็จพระราชินีครองราชย์"], analysis.UNSPACED),
+        ("会社はいつ設立されましたか", ["会社は", "設立され"], analysis.UNSPACED),
+        ("पैंथर्स ने कितने अंक दिए", ["पैंथर्स", "अंक", "दिए"], "hindi"),
+        ("कौन", ["कौन"], "hindi"),
+        ("Câte puncte au primit", ["puncte", "primit"], "romanian"),
+    ],
+)
+def test_what_a_question_asks_with_is_not_searched_for_unless_it_is_all_there_is(question, kept, language):
+    assert analysis.detect(analysis.words_of(question), {}) == language
+    assert analysis.Analyzer().question_words(analysis.words_of(question), language) == kept

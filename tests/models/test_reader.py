@@ -95,6 +95,9 @@ def test_it_says_which_questions_it_can_read(reader):
     assert reader.reads("What did the committee decide about the northern quay?")
     assert not reader.reads("ताजमहल किसने बनवाया था और कब?")
     assert not reader.reads("北京的人口是多少？")
+    assert not reader.reads("ราชินีวิกตอเรียครองราชย์เมื่อปีใด")  # one word, and one unknown piece
+    assert not reader.reads("Wie viele Punkte gab die Verteidigung ab?")
+    assert not reader.reads("Khi nào công ty được thành lập?")
 
 
 def test_adapters_of_another_model_are_refused(tmp_path, capfd):

@@ -9,7 +9,7 @@ from PIL import Image
 from ultrafast_rag.config import Config
 from ultrafast_rag.errors import ConfigError
 from ultrafast_rag.extract.detect import media_type
-from ultrafast_rag.search.fusion import trusted
+from ultrafast_rag.language.terms import trusted
 from ultrafast_rag.search.searcher import Searcher, read_query
 from ultrafast_rag.types import DESCRIBES, Chunk, Ranking
 

@@ -37,7 +37,7 @@ from ultrafast_rag.answer.units import (
 from ultrafast_rag.errors import EncodingError, RemoteEncoderError
 from ultrafast_rag.language.names import said_by_name
 from ultrafast_rag.language.sameness import stem_english
-from ultrafast_rag.language.terms import detect, words_of
+from ultrafast_rag.language.terms import DEFAULT_LANGUAGE, detect, shows, trusted, words_of
 from ultrafast_rag.ports import Reader, TextEncoder, WordWeights
 from ultrafast_rag.types import PAGE_HEAD, Answer, Citation, Hit, Hits, Reading, Vectors
 
@@ -83,6 +83,7 @@ class Scored:
     """A unit that could be quoted.
 
     cosine: to the question, cut at 0.  coverage: share of the question's idf that its words hold.  score: of both.
+    meaning: weight of the cosine, 0 to MEANING: what the encoder knows nothing of is neither lifted nor sunk by it.
     named: how much of the row's label the question says; that makes it the row, and no surer answer: see `order`.
     apart: whether it is about other years than the question. lacking: what the question insists on and this does not say.
     """
@@ -93,11 +94,12 @@ class Scored:
     named: float = 0.0
     apart: bool = False
     lacking: tuple[str, ...] = ()
+    meaning: float = MEANING
 
     @property
     def score(self) -> float:
         """0 to 1."""
-        return (MEANING * self.cosine + (1 - MEANING) * self.coverage) * (APART if self.apart else 1)
+        return (self.meaning * self.cosine + (1 - self.meaning) * self.coverage) * (APART if self.apart else 1)
 
     @property
     def order(self) -> float:
@@ -240,15 +242,16 @@ class ExtractiveAnswerer:
         if not units:
             return []
         shown = [f"{unit.hit.section}: {unit.shown}" if unit.hit.section else unit.shown for unit in units]
-        cosines = np.zeros(len(units), np.float32)
+        cosines, weight = np.zeros(len(units), np.float32), 0.0
         if meaning:
+            weight = trusted(MEANING, self._encoder().known_share(question))
             asked: Vectors = self._encoder().encode_queries([question])
             cosines = np.clip(self._vectors(shown) @ asked[0], 0, 1)
         named = [label_asked(unit, question) or float(is_author_asked(unit, question)) for unit in units]
-        wanted = [(stem_english(term), weight) for term, weight in self._words.weights(question).items()]
+        wanted = [(stem_english(term), idf) for term, idf in self._words.weights(question).items()]
         covered = [self._coverage(question, wanted, unit, asked_for) for unit, asked_for in zip(units, named)]
         return [
-            Scored(unit, float(cosine), coverage, asked_for, years_apart(unit.shown, question), unsaid(unit, question))
+            Scored(unit, float(cosine), coverage, asked_for, years_apart(unit.shown, question), unsaid(unit, question), weight)
             for unit, cosine, coverage, asked_for in zip(units, cosines, covered, named)
         ]
 
@@ -276,12 +279,11 @@ class ExtractiveAnswerer:
         quoted = f": “{_clipped(found.unit.shown)}”" if found else "."
         written_of = _TO_WRITE.search(question)
         told = f"{NOT_FOUND}{_WRITER if written_of else ''} The nearest is in {nearest.where}"
-        asked, written = (detect(words_of(text), {}) for text in (question, nearest.text))
         if written_of:
             return told + quoted
         if found and found.lacking:
             told += _why_not(found)
-        elif asked and written and asked != written:
+        elif _in_another_language(question, nearest.text):
             told += (
                 ", in another language than the question. Ask in theirs; across languages only a multilingual text_model finds"
             )
@@ -347,6 +349,15 @@ def _by_sentences(best: float) -> float:
     if best >= SUPPORT:
         return LEAST_SUPPORT + (1 - LEAST_SUPPORT) * (best - SUPPORT) / (1 - SUPPORT)
     return LEAST_SUPPORT * best / SUPPORT
+
+
+def _in_another_language(question: str, text: str) -> bool:
+    """Whether a question shows surely that it is in another language than a text; a word that both have is the text's."""
+    written = detect(words_of(text), {})
+    asked = detect(words_of(question), {written: 0.9} if written else {})
+    if asked is None:
+        return written == DEFAULT_LANGUAGE and not shows(question, written)
+    return written is not None and asked != written
 
 
 def _clipped(text: str, longest: int = 200) -> str:

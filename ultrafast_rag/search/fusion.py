@@ -11,9 +11,6 @@ import numpy.typing as npt
 from ultrafast_rag.types import ChunkIds, Ranking
 
 FEW_PICTURES = 3  # of fewer, nothing is known of how their cosines scatter
-# Share of a question's letters that the encoder's vocabulary knows, from which meaning has its full weight; below, in proportion.
-# MiniLM (English): 0.79 to 1 for each question in English and German, 0.3 in Chinese and 0.06 in Hindi on average (XQuAD)
-KNOWN = 0.75
 # Added to the passages of the file that a question names, in shares of the best score: enough to pass those that fit as well
 NAME_WEIGHT = 0.5
 
@@ -40,11 +37,6 @@ def convex(cosines: Floats, bm25: Floats, *, alpha: float) -> Floats:
     lexical = bm25 / max(float(bm25.max(initial=0)), 1e-9)
     fused: Floats = (alpha * dense + (1 - alpha) * lexical).astype(np.float32)
     return fused
-
-
-def trusted(alpha: float, known_share: float) -> float:
-    """The weight of meaning for a question of which the encoder knows this share; 1, meaning only, stays what was asked for."""
-    return alpha * min(1.0, known_share / KNOWN) if alpha < 1 else alpha
 
 
 def add_named(scores: Floats, named: Floats) -> Floats:

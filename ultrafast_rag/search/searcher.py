@@ -21,6 +21,7 @@ from ultrafast_rag.config import Config
 from ultrafast_rag.errors import ConfigError, RemoteEncoderError, did_you_mean
 from ultrafast_rag.language.safetext import unstorable
 from ultrafast_rag.language.sentences import closest
+from ultrafast_rag.language.terms import trusted
 from ultrafast_rag.monitor import PerformanceMonitor
 from ultrafast_rag.ports import (
     ChunkReader,
@@ -33,7 +34,7 @@ from ultrafast_rag.ports import (
     TextEncoder,
     VectorIndex,
 )
-from ultrafast_rag.search.fusion import Floats, add_named, add_visual, convex, known_or, margin, nothing, rrf, trusted, union
+from ultrafast_rag.search.fusion import Floats, add_named, add_visual, convex, known_or, margin, nothing, rrf, union
 from ultrafast_rag.search.gather import Gatherer
 from ultrafast_rag.types import DESCRIBES, MODALITIES, Chunk, ChunkIds, Hit, Hits, Mask, Ranking, Words, moments_of
 

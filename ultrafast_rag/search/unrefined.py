@@ -12,8 +12,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ultrafast_rag.language.terms import trusted
 from ultrafast_rag.ports import ChunkReader, LexicalIndex, Refinement, StaticEncoder, TextEncoder, VectorIndex
-from ultrafast_rag.search.fusion import add_named, convex, known_or, trusted, union
+from ultrafast_rag.search.fusion import add_named, convex, known_or, union
 from ultrafast_rag.search.searcher import CANDIDATES
 from ultrafast_rag.types import ChunkIds, Mask, Ranking, Vectors
 
