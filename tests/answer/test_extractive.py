@@ -49,6 +49,9 @@ def test_sentences_are_encoded_once_however_often_they_are_asked_about(rag):
     class Counting:
         encoded = 0
 
+        def known_share(self, text):
+            return rag._models.text().known_share(text)
+
         def encode_queries(self, texts):
             return rag._models.text().encode_queries(texts)
 
@@ -101,6 +104,42 @@ def test_a_question_in_another_language_is_told_so(rag):
     answer = rag.query("Welche Vitamine sind in einer Kiwi?")
     assert not answer.supported
     assert "in another language than the question" in answer.text
+
+
+def test_a_question_in_the_language_of_the_documents_is_never_told_that_it_is_in_another(tmp_path):
+    with UltraFastRAG(tmp_path / "german", image_model=None, speech_model=None, quiet=True) as opened:
+        opened.add_texts(["Das Leuchtfeuer auf Skerry Rock brennt die ganze Nacht. Es wurde von Ada Holm entzündet."])
+        told = opened.query("Was kostet Milch?").text  # "was" is English, too
+        assert told.startswith("Not found")
+        assert "another language" not in told
+        assert "another language" in opened.query("Co je to fotosyntéza a kde probíhá?").text
+
+
+SCRIPTS = {
+    "thai": (
+        "ประภาคารสเกอร์รี่ร็อกสร้างโดยเอดา โฮล์ม สร้างเสร็จในปี 1874",
+        "สุนัขของผู้ดูแลชื่อโบซัน มันนอนอยู่ข้างเตาไฟ",
+        ("ใครสร้างประภาคาร", "โฮล์ม"),
+        "กีวีมีวิตามินอะไรบ้าง",
+    ),
+    "hindi": (
+        "स्केरी रॉक का प्रकाशस्तंभ एडा होल्म ने बनवाया था। काम 1874 में पूरा हुआ।",
+        "रखवाले के कुत्ते का नाम बोसुन है। वह चूल्हे के पास सोता है।",
+        ("प्रकाशस्तंभ किसने बनवाया था?", "होल्म"),
+        "कीवी में कौन से विटामिन होते हैं?",
+    ),
+}
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_script_that_the_models_cannot_read_is_answered_by_its_words(tmp_path, script):
+    first, second, (question, fact), absent = SCRIPTS[script]
+    with UltraFastRAG(tmp_path / "index", image_model=None, speech_model=None, quiet=True) as opened:
+        opened.add_texts([first, second])
+        answer = opened.query(question)
+        assert answer.supported
+        assert fact in answer.text.split(" [1]")[0]
+        assert not opened.query(absent).supported
 
 
 class BrokenReader:

@@ -96,6 +96,7 @@ def test_sentences_end_where_a_reader_ends_them(marked):
     [
         ("雨が降った。風も吹いた。", ["雨が降った。", "風も吹いた。"]),
         ("पहला है।दूसरा है।", ["पहला है।", "दूसरा है।"]),
+        ("น้ำทะเล " + "ก" * 100 + " ดอกไม้ต่างๆ " + "ข" * 100 + " แมว", ["น้ำทะเล " + "ก" * 100, "ดอกไม้ต่างๆ " + "ข" * 100, "แมว"]),
         ("A title\n\nA paragraph. It ends.", ["A title", "A paragraph.", "It ends."]),
         ("one line\nand the next", ["one line\nand the next"]),
         (

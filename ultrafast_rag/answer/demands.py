@@ -5,6 +5,7 @@ tells them apart surely, so what cannot be paraphrased is looked for as it is. N
 years, dates and numbers have to be said by the evidence or by what it stands under: headings, caption, column heads, the page's
 head, title, file name; of prose by the rest of its passage too. A table's row also has to say, by some name, the quantity that is
 asked for ("the advertising expense", "how many pages"); what answers "when" holds a time, and what answers "how many" a number.
+Nor does a sentence answer that says the opposite of a word, or of prose one that denies nothing where the question says "not".
 Names are told by their capitals, so in English alone (German capitalizes every noun); numbers and identifiers in any language.
 """
 
@@ -97,12 +98,36 @@ _OPPOSITES = """
     largest smallest; biggest smallest; most least; first last; highest lowest; longest shortest; oldest newest; oldest youngest
     fastest slowest; best worst; maximum minimum; earliest latest; heaviest lightest; richest poorest; higher lower; older younger
     more fewer; north south; east west; northern southern; eastern western; male female; internal external; upper lower
+    softest hardest; weakest strongest; weaker stronger; weak strong; weak powerful; soft hard
+    simple complex; hot cold; rich poor; early late; earlier later; before after; above below; inside outside; indoor outdoor
+    public private; formal informal; direct indirect; positive negative; majority minority; open closed; success failure
+    increase decrease; increase reduce; accept reject; win lose; won lost; gain lose; rise fall; rose fell; include exclude
+    allow prohibit; allow forbid; add subtract; addition subtraction; addition multiplication; attract repel; support oppose
+    import export; parallel perpendicular; temporary permanent; urban rural; domestic foreign; visible invisible; finite infinite
 """
 _OPPOSITE: dict[str, set[str]] = {}
 for _pair in _OPPOSITES.strip().replace("\n", ";").split(";"):
-    _one, _other = _pair.split()
+    _one, _other = map(stem_english, _pair.split())
     _OPPOSITE.setdefault(_one, set()).add(_other)
     _OPPOSITE.setdefault(_other, set()).add(_one)
+# "non-Muslims", "unofficial", "motionless": the opposite of what is left without it; not "income", "discount", "uniform"
+_TURNED = re.compile(
+    r"(?:(?:non-?|dis-|de-|off-|on-|un-?(?!der|i[fointv]|til|less))([a-z]{4,})"
+    r"|(?:in|im|ir|il)([a-z]{3,}(?:[ai]ble|[ae]nt|[ae]nce|ency|ive|[ae]te|al|ly|ity))"
+    r"|dis((?:like|appear|agree|connect|allow|approv|continu|satisf|honest|abilit|similar|advantag|trust|loyal)[a-z]*)"
+    r"|(?!regard|neverthe|nonethe)([a-z]{4,})less)"
+)
+_HYPHENED = re.compile(r"[a-z]+(?:-[a-z]+)*")
+# what a question denies, unless it asks "whether or not"; and what denies anything in a sentence, in whatever words
+_OR_NOT = re.compile(r"\b(?:or(?: \w+)? not|or \w+n['’]t|why not|not only)\b", re.I)
+_DENIED = re.compile(r"\b(?:not|never|cannot|no(?!\.)|without|neither|none|nor|\w+n['’]t)\b", re.I)
+_DENYING = re.compile(
+    r"\b(?:nobody|nothing|lack\w*|fail\w*|refus\w*|reject\w*|except\w*|exclud\w*|unlike|rather than|instead|prevent\w*|"
+    r"prohibit\w*|avoid\w*|oppos\w*|den(?:y|ies|ied)|few|little|hardly|rarely|seldom|against|only|absen\w*|far from|stop\w*|"
+    r"ceas\w*|ban\w*|forb\w*|"
+    r"un(?!der|i[ointv]|til)[a-z]{4,}|in(?:dependen|valid|capab|suffic|effect|form|act)\w*|non\w*|im(?:possib|pract)\w*|free|\w+less)\b",
+    re.I,
+)
 # where a people and its country do not begin alike
 _PEOPLES = {
     one: frozenset({other})
@@ -121,14 +146,14 @@ def is_question(text: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Demands:
-    """Of one question. names: runs of words as written. In lower case: quantity, what is asked for; opposed, with an opposite."""
+    """Of one question. names: runs of words as written. In lower case: quantity, what is asked for. denied: its "not"."""
 
     names: tuple[tuple[str, ...], ...]
     numbers: tuple[str, ...]
     years: tuple[str, ...]
     quoted: tuple[str, ...]
     quantity: tuple[str, ...]
-    opposed: tuple[str, ...]
+    denied: str
 
 
 def unsaid(unit: Unit, question: str) -> tuple[str, ...]:
@@ -150,10 +175,38 @@ def unsaid(unit: Unit, question: str) -> tuple[str, ...]:
     if table:
         lines = concepts(scope.text).keys()
         lacking += [word for word in asked.quantity if not scope.has(word) and not _other_name(word, question, lines)]
-    words = set(_TOKEN.findall(unit.shown.lower()))
-    lacking += [word for word in asked.opposed if word not in words and _OPPOSITE[word] & words]
+    else:
+        lacking += [asked.denied] if asked.denied and not _denies(unit.shown) else []
+    lacking += _turned(question, unit.shown)
     lacking += [found[1] for asks, holds in _KINDS if (found := asks.search(question)) and not holds.search(unit.shown)]
     return tuple(dict.fromkeys(lacking))
+
+
+def is_denial(term: str) -> bool:
+    """Whether what is left unsaid is a question's "not"."""
+    return _DENIED.fullmatch(term) is not None
+
+
+def _denies(text: str) -> bool:
+    return bool(_DENIED.search(text) or _DENYING.search(text))
+
+
+def _turned(question: str, text: str) -> list[str]:
+    """The question's words of which the text says the opposite, and not the word; of which it may deny the opposite, none."""
+    asked, said = (set(_HYPHENED.findall(words.lower())) for words in (question, text))
+    stems, held = ({stem_english(word): word for word in words} for words in (asked, said))
+    missing = {stem: word for stem, word in stems.items() if stem not in held}
+    found = [word for stem, word in missing.items() if _OPPOSITE.get(stem, set()) & held.keys() - stems.keys()]
+    if not _DENIED.search(question) and not _DENIED.search(text):
+        found += [word for word in missing.values() if _straight(word) & held.keys()]
+        found += [missing[root] for word in said - asked for root in _straight(word) & missing.keys()]
+    return sorted(set(found))
+
+
+def _straight(word: str) -> set[str]:
+    """The stem of what a word is the opposite of, by its prefix or suffix."""
+    turned = _TURNED.fullmatch(word)
+    return {stem_english(next(filter(None, turned.groups())))} if turned else set()
 
 
 @lru_cache(maxsize=512)
@@ -178,7 +231,7 @@ def demands_of(question: str) -> Demands:
         tuple(sorted(years_in(question).union(filter(_YEAR.fullmatch, figures)))),
         quoted,
         tuple(_quantity(rest)) if english else (),
-        tuple(word for word in _TOKEN.findall(rest.lower()) if word in _OPPOSITE) if english else (),
+        found[0] if english and (found := _DENIED.search(_OR_NOT.sub(" ", rest))) else "",
     )
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from ultrafast_rag.answer.byline import author_words, is_author_asked
-from ultrafast_rag.answer.demands import is_question, unsaid
+from ultrafast_rag.answer.demands import is_denial, is_question, unsaid
 from ultrafast_rag.answer.units import (
     Unit,
     caption_of,
@@ -57,6 +57,7 @@ MEANING = 0.5  # weight of the cosine, the rest is coverage: the two alone separ
 # 98 % of answerable questions are above, 3 % of those whose article is not indexed; questions written to look
 # answerable by a paragraph that is there (SQuAD 2.0's) are above as well, in nine of ten cases: choosing sentences cannot tell
 SUPPORT = 0.42
+COVERED = 0.35  # the same where the encoder says nothing of the question and only its words count
 LEAST_MARGIN = -30.0  # logits; a passage without anything to read has minus infinity
 READ = 10  # passages a reader is shown: the fact stands in one of ten more often than in one of five
 REMEMBERED = 2_000  # sentences with their vectors, 3 MB with MiniLM; chosen: of some eighty questions
@@ -174,8 +175,9 @@ class ExtractiveAnswerer:
             notes = (*notes, f"sentences were chosen without their meaning: {error}")
             scored, candidates = self.weigh(question, hits, readings, meaning=False)
         found = max(candidates, key=lambda candidate: candidate.order, default=None)
-        best = max((s.score for s in scored if not s.lacking), default=0.0)
-        support = _support(found) if found else _by_sentences(best)
+        first = max((s for s in scored if not s.lacking), key=lambda s: s.score, default=None)
+        best = first.score if first else 0.0
+        support = _support(found) if found else _by_sentence(first) if first else 0.0
         timings = {"answer": time.perf_counter() - start}
         if support < LEAST_SUPPORT:
             weighed: Sequence[Candidate | Scored] = candidates or scored
@@ -341,14 +343,15 @@ def _support(found: Candidate) -> float:
     if found.unit.hit.modality != "table" and found.named < 1:
         return found.support
     _, _, coverage, cosine = found.features
-    return max(found.support, _by_sentences(Scored(found.unit, cosine, coverage, apart=found.apart).score))
+    return max(found.support, _by_sentence(Scored(found.unit, cosine, coverage, apart=found.apart)))
 
 
-def _by_sentences(best: float) -> float:
-    """The best sentence's score on the reader's scale: SUPPORT falls on LEAST_SUPPORT, 1 on 1."""
-    if best >= SUPPORT:
-        return LEAST_SUPPORT + (1 - LEAST_SUPPORT) * (best - SUPPORT) / (1 - SUPPORT)
-    return LEAST_SUPPORT * best / SUPPORT
+def _by_sentence(best: Scored) -> float:
+    """The best sentence's score on the reader's scale: what is enough falls on LEAST_SUPPORT, 1 on 1."""
+    enough = COVERED + (SUPPORT - COVERED) * best.meaning / MEANING
+    if best.score >= enough:
+        return LEAST_SUPPORT + (1 - LEAST_SUPPORT) * (best.score - enough) / (1 - enough)
+    return LEAST_SUPPORT * best.score / enough
 
 
 def _in_another_language(question: str, text: str) -> bool:
@@ -371,6 +374,8 @@ def _why_not(found: Candidate | Scored) -> str:
     if years:
         there = _listed(sorted(years_in(found.unit.hit.text)))
         return f", which has {there}, not {_listed(years)}" if there else f", which says nothing of {_listed(years)}"
+    if is_denial(found.lacking[0]):
+        return ", which says how it is, not how it is not"
     return f", which says nothing of {', '.join(words[:3])}" if words else f", which does not say {found.lacking[0].lower()}"
 
 

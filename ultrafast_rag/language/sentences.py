@@ -11,11 +11,14 @@ from collections.abc import Sequence, Set
 _CLOSERS = "\"'”’»›)\\]」』）】》"
 _NOTES = r"(?:\[\d{1,3}\]|\(\d{1,3}\))*"  # marks of footnotes, glued to the sentence
 # What may end a sentence. Full stops that are written for nothing else need no blank after them: Han and kana, Devanagari and
-# its sisters, Arabic and Urdu, Armenian, Ethiopic, Khmer, Burmese, Tibetan
+# its sisters, Arabic and Urdu, Armenian, Ethiopic, Khmer, Burmese, Tibetan. Thai and Lao have none: a blank between two of their
+# letters parts sentences, or clauses (not after the mark of repetition)
 _END = re.compile(
     rf"(?P<point>[.!?…]+){_NOTES}[{_CLOSERS}]*{_NOTES}\s+(?=[\"'“‘„‚«‹(\[¿¡•–—]*\s?[^\W_])"
     rf"|[。！？｡।॥؟۔։።፧។៕။༎]+[{_CLOSERS}]*\s*|(?P<blank>\n\s*\n)"
+    r"|(?P<clause>(?<=[\u0e01-\u0e45\u0e47-\u0e4e\u0e81-\u0ec5\u0ec8-\u0ecd])\s+(?=[\u0e01-\u0e44\u0e81-\u0ec4]))"
 )
+_LEAST_CLAUSE = 100  # characters from which such a stretch is taken for a sentence, chosen: two short lines
 _WORD = re.compile(r"\w+")
 _LAST_WORD = re.compile(r"[^\s(\[\"'“‘„«/]+$")
 _NEXT_WORD = re.compile(r"[^\w]*(?P<word>\w+)(?P<after>.?)", re.S)
@@ -62,6 +65,8 @@ def split_sentences(text: str) -> list[str]:
     start = 0
     for end in _END.finditer(text):
         if end["point"] is not None and not _ends(text, start, end):
+            continue
+        if end["clause"] and end.start() - start < _LEAST_CLAUSE:
             continue
         sentences.append(text[start : end.end()].strip())
         start = end.end()
