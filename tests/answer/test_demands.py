@@ -102,6 +102,40 @@ def test_a_sentence_about_the_opposite_is_no_answer():
     )
 
 
+LAW = "First, the articles require that workers can take up employment. Turabi built a powerful base. The vote is unofficial."
+
+
+@pytest.mark.parametrize(
+    ("question", "row", "unmet"),
+    [
+        ("What did the articles not require of workers?", "articles", ("not",)),
+        ("What don't the articles require of workers?", "articles", ("don't",)),
+        ("Do the articles require it of workers or not?", "articles", ()),
+        ("What do the articles require of workers?", "articles", ()),
+        ("How did Turabi build a weak base?", "Turabi", ("weak",)),
+        ("How did Turabi build a powerful base?", "Turabi", ()),
+        ("Which vote is official?", "vote", ("official",)),
+        ("Which vote is not official?", "vote", ()),
+        ("Which non-workers take up employment?", "articles", ("non-workers",)),
+    ],
+)
+def test_a_sentence_that_says_the_contrary_is_no_answer(question, row, unmet):
+    assert lacking(LAW, question, row, modality="text") == unmet
+
+
+@pytest.mark.parametrize(
+    ("question", "sentence"),
+    [
+        ("How did sales come about?", "Income fell in the spring, and sales with it."),
+        ("What was the count of stores?", "A discount was given in stores."),
+        ("Which form was filed?", "A uniform was worn where it was filed, to inform visitors."),
+        ("Which workers did not join?", "All but the miners refused."),
+    ],
+)
+def test_words_that_only_look_alike_are_no_contraries(question, sentence):
+    assert lacking(sentence, question, modality="text") == ()
+
+
 def test_a_people_and_its_country_are_one_name():
     assert lacking("Kraków was the Polish capital in 1313.", "What was the capital of Poland in 1313?", modality="text") == ()
 

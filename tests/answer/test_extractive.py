@@ -142,6 +142,12 @@ def test_a_script_that_the_models_cannot_read_is_answered_by_its_words(tmp_path,
         assert not opened.query(absent).supported
 
 
+def test_a_question_about_what_is_not_so_is_told_that_nothing_is_denied(rag):
+    answer = rag.query("When did the ferries never call at the harbour?")
+    assert not answer.supported
+    assert "says how it is, not how it is not" in answer.text
+
+
 class BrokenReader:
     def reads(self, question):
         return True
