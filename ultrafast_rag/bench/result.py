@@ -20,7 +20,7 @@ from ultrafast_rag.types import Table
 FOLDER = Path("data/benchmarks")
 _CELL = 90  # characters that a table's cell shows at most: an error's first words
 # benchmark -> tables of its file that the folder's README repeats
-_SHOWN = {"moved": ("rows", "widths"), "pages_parts": ("rows",), "parity": ("rows",), "reports": ("rows",)}
+_SHOWN = {"moved": ("rows", "widths"), "pages_parts": ("rows",), "parity": ("rows",), "reports": ("rows",), "scripts": ("rows",)}
 # what scripts outside of this folder measure, by the name in their record
 _SCRIPTS = {
     "demo_clip": "the demonstration CLIP: recall@1 of texts and of pictures, those it was never shown among them",
@@ -30,6 +30,7 @@ _SCRIPTS = {
     "peers": "LangChain, LlamaIndex and txtai against us: same model files, same PDFs, one after another",
     "reader": "the reader on held-out articles of SQuAD 2.0: F1, exact match, AUC, bytes",
     "reader_support": "the support of answers: what the reader adds to search and words, and its calibration",
+    "scripts": "Thai, Arabic, Russian, Japanese: what is found, answered and refused",
     "reports": "annual reports that look alike, drawn by the script: the right file and page without names, without page heads",
     "speech": "recordings as ingested: words wrong, words invented where nobody speaks, how far off times are",
     "voices": "where somebody speaks: our detection against WebRTC's, by share of voiced frames",
