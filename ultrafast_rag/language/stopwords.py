@@ -85,12 +85,12 @@ _LISTS = {
         этот я""",
     "romanian": """a acea aceasta această aceasta acei acel acela acele aceste acest acesta acestea acestei acestor
         acestui acum ai aici al ale alt alte altă am ar are as asta astfel asupra au avea avut aș ați aţi ca
-        care cărei cărui căror ce cea cei cel cele celor cine conform cu cui cum când cât câte câți câţi
-        câtă către că da dacă dar de deci deja din doar după e ea ei el ele era erau este eu fel fi fie
-        fiecare fiind foarte fost fără fost iar il in la lângă le li lor lui mai mei mele meu mi mult multe
-        mulți mulţi ne nici niște nişte noastră noi nostru nu o ori orice pe pentru peste poate prin printre
-        prea sa sau sale se sub sunt său sa și şi te toate tot toți toţi totuși tu un una unde unei unele
-        unor unui unul va vi voi vor vă îi îl în între își îşi ăsta""",
+        cărei cărui căror ce cea cei cel cele celor cine conform cu cui cum când cât câte câți câţi câtă
+        către că da dacă dar de deci deja din doar după e ea ei el ele era erau este eu fel fi fie fiecare
+        fiind foarte fost fără fost iar il in la lângă le li lor lui mai mei mele meu mi mult multe mulți
+        mulţi ne nici niște nişte noastră noi nostru nu o ori orice pe pentru peste poate prin printre prea
+        sa sau se sub sunt său sa și şi te toate tot toți toţi totuși tu un una unde unei unele unor unui
+        unul va vi voi vor vă îi îl în între își îşi ăsta""",
     "greek": """αλλά αν από αυτά αυτές αυτή αυτήν αυτό αυτοί αυτού αυτούς αυτών αυτός για δε δεν εάν είναι είμαι είχαν είχε εκείνη
         εκείνο εκείνος εμείς ένα έναν ένας ενός ενώ εξής επειδή επίσης έτσι έχει έχουν ή η ήταν θα και κάθε κάποια
         κάποιο κάποιος κατά κι λόγω μας με μετά μεταξύ μέχρι μη μην μια μία μιας μόνο μου να ο οι όμως όπου όπως όσα όσο όταν ότι
