@@ -3,7 +3,7 @@
 Half the articles of a collection are indexed. Questions about those should be answered, questions about
 the other half should not: the same kind of question, written by the same people. Every weight of meaning
 against words is tried; for each, every threshold. Questions written to look answerable by a paragraph that
-does not answer them (SQuAD 2.0's) are counted apart: choosing sentences cannot tell those.
+does not answer them (SQuAD 2.0's) are counted apart: of those choosing sentences tells but few. No reader has a say.
 """
 
 from __future__ import annotations
@@ -39,16 +39,17 @@ SHARES = (0.6, 0.7, 0.8, 0.9, 1.0)  # of the best sentence's score, for further 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One question's sentences: cosine and coverage each, whether it holds the gold answer."""
+    """One question's sentences: cosine and coverage each, whether it holds the gold answer, whether it may be quoted at all."""
 
     kind: str  # ANSWERABLE, ELSEWHERE or NEAR_MISS
     cosines: Numbers
     coverages: Numbers
     gold: npt.NDArray[np.bool_]
+    quotable: npt.NDArray[np.bool_]  # it leaves nothing unsaid that the question insists on
 
     def scores(self, meaning: float) -> Numbers:
-        """Each sentence's score under a weight of the cosine."""
-        return meaning * self.cosines + (1 - meaning) * self.coverages
+        """Each sentence's score under a weight of the cosine; 0 for what may not be quoted."""
+        return self.quotable * (meaning * self.cosines + (1 - meaning) * self.coverages)
 
     def best(self, meaning: float) -> float:
         """The score that decides; 0 without sentences."""
@@ -129,6 +130,7 @@ def _ask(place: Path, rows: Sequence[tuple[str, list[str], str]], config: Config
                     np.array([s.cosine for s in scored]),
                     np.array([s.coverage for s in scored]),
                     np.array([contains_answer(s.unit.shown, gold) for s in scored], np.bool_),
+                    np.array([not s.lacking for s in scored], np.bool_),
                 )
             )
         models.close()
