@@ -340,8 +340,9 @@ def test_flops_match_a_count_by_hand():
 
 
 def test_support_threshold_separates_what_can_be_separated():
-    def asked(kind, cosine, gold):
-        return Asked(kind, np.array([cosine, 0.1]), np.array([0.5, 0.0]), np.array([gold, not gold and kind == ANSWERABLE]))
+    def asked(kind, cosine, gold, quotable=True):
+        right = np.array([gold, not gold and kind == ANSWERABLE])
+        return Asked(kind, np.array([cosine, 0.1]), np.array([0.5, 0.0]), right, np.array([quotable, True]))
 
     questions = [asked(ANSWERABLE, 0.7, True), asked(ANSWERABLE, 0.8, True), asked(ANSWERABLE, 0.9, False)]
     questions += [asked(ELSEWHERE, 0.2, False), asked(ELSEWHERE, 0.6, False), asked(NEAR_MISS, 0.75, False)]
@@ -350,6 +351,7 @@ def test_support_threshold_separates_what_can_be_separated():
     assert 0.6 < threshold <= 0.7
     assert (row["supported"], row["wrongly"], row["balanced"]) == (1, 0, 1)
     assert row["near misses"] == 1
+    assert support_row([asked(NEAR_MISS, 0.75, False, quotable=False)], 1.0, threshold)["near misses"] == 0
     assert row["best sentence right"] == pytest.approx(2 / 3)
     assert support_row(questions, 1.0, 0.5)["wrongly"] == 0.5
     assert further_of(questions, 1.0, 0.1) == {"share of the best": 0.1, "sentences": 2, "hold the answer": 1}
