@@ -18,7 +18,7 @@ _END = re.compile(
     rf"|[。！？｡।॥؟۔։።፧។៕။༎]+[{_CLOSERS}]*\s*|(?P<blank>\n\s*\n)"
     r"|(?P<clause>(?<=[\u0e01-\u0e45\u0e47-\u0e4e\u0e81-\u0ec5\u0ec8-\u0ecd])\s+(?=[\u0e01-\u0e44\u0e81-\u0ec4]))"
 )
-_LEAST_CLAUSE = 100  # characters from which such a stretch is taken for a sentence, chosen: two short lines
+_LEAST_CLAUSE = 150  # characters from which such a stretch is a sentence: of 28 Thai questions 16 are right first, with 100 12
 _WORD = re.compile(r"\w+")
 _LAST_WORD = re.compile(r"[^\s(\[\"'“‘„«/]+$")
 _NEXT_WORD = re.compile(r"[^\w]*(?P<word>\w+)(?P<after>.?)", re.S)
