@@ -273,3 +273,21 @@ def test_what_says_all_that_is_insisted_on_stands_before_a_nearer_miss(rag):
     _, candidates = answerer.weigh(question, hits, answerer.readings(question, hits))
     assert "1911" in max(candidates, key=lambda candidate: candidate.near).unit.shown
     assert "1912" in max(candidates, key=lambda candidate: candidate.order).unit.shown
+
+
+def test_a_question_why_is_answered_with_the_sentence_that_says_so(tmp_path):
+    text = "Operating margin was 12.0% in 2018, down 2.3 points. The decrease was driven by the Brenner Creek settlement."
+    (tmp_path / "review.md").write_text(f"# Margins\n\n{text}")
+    with UltraFastRAG(tmp_path / "index", image_model=None, speech_model=None, quiet=True) as rag:
+        rag.ingest(tmp_path / "review.md")
+        assert "Brenner Creek" in rag.query("What drove the change in operating margin in 2018?").text
+
+
+def test_asides_of_a_question_are_not_sought_in_a_row(tmp_path):
+    (tmp_path / "ACME_2018_10K.csv").write_text(TABLE)
+    with UltraFastRAG(tmp_path / "index", image_model=None, speech_model=None, quiet=True) as rag:
+        rag.ingest(tmp_path / "ACME_2018_10K.csv")
+        short = rag.query("What was the goodwill of Acme in 2018?")
+        wordy = rag.query("Using the balance sheet, what was the goodwill of Acme at the end of FY2018? Answer in USD millions.")
+        assert wordy.text == short.text
+        assert wordy.support > 0.8 * short.support

@@ -299,3 +299,58 @@ def test_list_items_and_headings_on_lines_of_their_own_are_not_joined_to_sentenc
         "It was early.",
         "Boots Nut",
     ]
+
+
+STAFF = """No | First name | Last name | Salary (EUR)
+1 | Ada | Hassan | 33725
+2 | Ada | Schmidt | 93638"""
+
+
+def test_a_row_is_named_by_its_words_not_its_number_and_by_both_parts_of_a_name():
+    units = units_of(hit(STAFF, "table"))
+    assert [unit.label for unit in units] == ["Ada Hassan", "Ada Schmidt"]
+    assert cell_named(units[1], "What is the salary of Ada Schmidt?") == "Ada Schmidt, Salary (EUR): 93638"
+    assert [label_asked(unit, "What is the salary of Ada Schmidt?") for unit in units] == [0.25, 1]
+
+
+def test_a_number_that_is_no_count_of_rows_names_its_row():
+    (unit, *_) = units_of(hit("Size | Name | Price\n12 | Lamp | 7\n14 | Desk | 9", "table"))
+    assert unit.label == "12"
+
+
+def test_a_unit_over_a_table_heads_no_rows_and_is_told():
+    text = "Sales\n(Millions)\n | 2018 | 2017\nPet | 3 | 4\nOperating income\n(Millions)\nPet | 1 | 2"
+    units = units_of(hit(text, "table"))
+    assert [unit.group for unit in units] == ["", "Operating income"]
+    assert cell_named(units[1], "Pet in 2017") == "Operating income, Pet, 2017: 2 (in millions)"
+
+
+def test_a_figure_is_told_in_the_scale_that_is_asked_for():
+    unit = units_of(hit("(Dollars in millions)\n | 2018 | 2017\nPlant | 8,738 | (250)", "table"))[0]
+    said = "Plant, 2018: 8,738 (in millions)"
+    assert cell_named(unit, "plant in 2018") == cell_named(unit, "plant in 2018 in USD millions") == said
+    assert cell_named(unit, "plant in 2018? Answer in USD billions.") == f"{said}, that is 8.738 billion"
+    assert cell_named(unit, "plant in 2017 in USD thousands").endswith("that is -250,000 thousand")
+
+
+@pytest.mark.parametrize(("question", "said"), [("in fiscal 2018", "February 2, 2019: 5"), ("FY2017", "February 3, 2018: 6")])
+def test_a_fiscal_year_ends_early_in_the_next_where_the_report_says_so(question, said):
+    text = " | February 2, | February 3,\n | 2019 | 2018\nCash | 5 | 6"
+    (unit,) = units_of(Hit(1, "d", "/x/STORES_2018_10K.pdf", "table", text, 0.9))
+    assert cell_named(unit, f"cash at the end of {question}") == f"Cash, {said}"
+    (unit,) = units_of(Hit(1, "d", "/x/STORES_2019_10K.pdf", "table", text, 0.9))
+    assert cell_named(unit, "cash 2018") == "Cash, February 3, 2018: 6"
+
+
+def test_an_empty_column_ends_what_a_head_spans():
+    text = (
+        " |  | Output |  |  | \nPlant | Head | 2022 | 2023 |  | Scrap\nCadiz | Roe | 5 | 6 |  | 0.029\nOslo | Ek | 7 | 8 |  | 0.1"
+    )
+    assert cell_named(units_of(hit(text, "table"))[0], "scrap of Cadiz") == "Cadiz, Scrap: 0.029"
+
+
+def test_a_quarter_is_a_column_whatever_the_year_is():
+    text = "2018 | First Quarter | Second Quarter | Year 2018\nNet sales | 5 | 6 | 11"
+    (unit,) = units_of(hit(text, "table"))
+    assert cell_named(unit, "net sales in the second quarter of 2018") == "Net sales, Second Quarter: 6"
+    assert cell_named(unit, "net sales in 2018") == "Net sales, Year 2018: 11"

@@ -67,6 +67,17 @@ def test_html_long_pages_come_in_parts_and_resume(tmp_path):
             {},
         ),
         ("<tr><td colspan=99999>a<td>b<tr><td colspan=x>1<td>2", "a\n1 | 2", {}),
+        (  # as filings have it: signs and spaces in cells of their own, heads over both
+            "<tr><td><td><td colspan=2>2018<td><td><td colspan=2>2017<td><tr><td>Cash<td><td>$<td>5<td><td><td>$<td>(6<td>)"
+            "<tr><td>Debt<td><td><td>7<td><td><td><td>8<td><tr><td>Rate<td><td><td>1<td>%<td><td><td>2<td>%",
+            " | 2018 | 2017\nCash | $ 5 | $ (6)\nDebt | 7 | 8\nRate | 1% | 2%",
+            {},
+        ),
+        (
+            "<tr><td><td colspan=2>Low<td><td colspan=2>High<tr><td>May<td><td>5<td><td><td>6<tr><td>June<td><td>7<td><td><td>8",
+            " | Low | High\nMay | 5 | 6\nJune | 7 | 8",
+            {},
+        ),
     ],
 )
 def test_html_tables_keep_captions_and_columns(tmp_path, table, text, metadata):

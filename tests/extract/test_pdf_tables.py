@@ -357,3 +357,87 @@ def test_the_finder_sees_the_same_grid_with_the_words_and_paths_it_is_given(turn
     assert len(near) == 2
     assert len(paths) == len(kept) == 22
     assert kept == [path["rect"] for path in drawn.drawings]
+
+
+def test_years_that_come_again_head_a_table_of_their_own_under_the_line_that_names_it(tmp_path):
+    document, page = page_with_prose()
+    sales = [["Pumps", "$ 3,497", "$ 3,120", "$ 2,675"], ["Valves", "7,782", "7,626", "5,531"]]
+    assets = [["Pumps", "$ 11,000", "$ 10,500"], ["Valves", "9,120", "9,010"]]
+    put(page, 60, 136, "Net sales")
+    draw(page, [YEARS, *sales])
+    put(page, 60, 206, "Assets")
+    put(page, 60, 218, "(Millions)")
+    draw(page, [["", "2018", "2017"], *assets], top=230, right=(430, 520))
+    first, second = tables_of(read(tmp_path, document))
+    assert first == shown([["Net sales"], YEARS, *sales])
+    assert second == shown([["Assets"], ["(Millions)"], ["", "2018", "2017"], *assets])
+
+
+def test_one_row_of_figures_under_years_is_a_table(tmp_path):
+    document, page = page_with_prose()
+    rows = [["", "2019", "2020", "2021"], ["Amortization expense", "$ 177", "$ 159", "$ 147"]]
+    draw(page, rows)
+    assert tables_of(read(tmp_path, document)) == [shown(rows)]
+
+
+def test_one_head_in_the_middle_of_three_years_stands_over_each(tmp_path):
+    document, page = page_with_prose()
+    put(page, 450 - width("Fiscal Years") / 2, 136, "Fiscal Years")
+    draw(page, [YEARS, *ROWS[2:5]])
+    assert tables_of(read(tmp_path, document))[0].splitlines()[0] == " | Fiscal Years | Fiscal Years | Fiscal Years"
+
+
+def test_heads_of_one_column_each_that_wrap_are_spread_over_no_other(tmp_path):
+    document, page = page_with_prose()
+    heads = [["", "", "Additional", ""], ["", "", "Paid-in", "Treasury"], ["", "Total", "Capital", "Stock"]]
+    rows = [["Balance", "9,867", "3,103", "(9,725)"], ["Net income", "2,102", "-", "-"], ["Reacquired", "(1,805)", "-", "(1,8)"]]
+    draw(page, [*heads, *rows])
+    top, middle, *_ = tables_of(read(tmp_path, document))[0].splitlines()
+    assert top.split(" | ")[1:] == ["", "Additional", ""]
+    assert middle.split(" | ")[2:] == ["Paid-in", "Treasury"]
+
+
+def test_a_date_that_wraps_in_a_label_is_no_column(tmp_path):
+    document, page = page_with_prose()
+    rows = [["", "Total", "Capital"], ["Balance at December"], ["31, 2016", "9,867", "3,103"], ["Net income", "2,102", "-"]]
+    draw(page, [*rows, ["Balance at December"], ["31, 2017", "9,055", "3,784"]])
+    table = tables_of(read(tmp_path, document))[0].splitlines()
+    assert table[1] == "Balance at December 31, 2016 | 9,867 | 3,103"
+    assert table[-1] == "Balance at December 31, 2017 | 9,055 | 3,784"
+
+
+def test_the_day_of_a_date_over_years_that_wraps_is_no_row_of_figures(tmp_path):
+    document, page = page_with_prose()
+    put(page, 450 - width("Years Ended December") / 2, 126, "Years Ended December")
+    put(page, 450 - width("31,") / 2, 138, "31,")
+    draw(page, [YEARS, *ROWS[2:5]])
+    head, years, *_ = tables_of(read(tmp_path, document))[0].splitlines()
+    assert head == " | Years Ended December 31, | Years Ended December 31, | Years Ended December 31,"
+    assert years == " | 2018 | 2017 | 2016"
+
+
+PLACES = [
+    (["Ames, Iowa"], ["Manufacturing and", "warehouse"], ["Fluids"], ["1,122,000"], ["Leased"]),
+    (["Columbia,", "Missouri"], ["Offices"], ["Safety and", "Inspection"], ["410,000"], ["Owned"]),
+    (["Wroclaw, Poland"], ["Customer service", "center"], ["Consumer"], ["394,000"], ["Leased"]),
+    (["Pune, India"], ["Manufacturing"], ["Fluids"], ["70,000"], ["Owned"]),
+]
+
+
+@pytest.mark.parametrize("upward", [True, False])
+def test_a_register_of_words_has_a_row_a_thing_however_its_cells_wrap(tmp_path, upward):
+    document, page = page_with_prose()
+    lefts, y = (60, 150, 260, 340, 440), 150
+    for x, head in zip(lefts, ("Location", "Principal use", "Segment", "Square feet", "Tenure")):
+        page.insert_text((x, 138), head, fontsize=9, fontname="hebo")
+    for place in PLACES:
+        tall = max(map(len, place))
+        for x, cell in zip(lefts, place):
+            for n, text in enumerate(cell):
+                put(page, x, y + 11 * (n + (tall - len(cell) if upward else 0)), text)
+        y += 11 * tall
+    (table,) = tables_of(read(tmp_path, document))
+    assert table.splitlines() == [
+        "Location | Principal use | Segment | Square feet | Tenure",
+        *(" | ".join(map(" ".join, place)) for place in PLACES),
+    ]

@@ -106,6 +106,18 @@ def test_a_long_table_repeats_its_header():
     assert [c.data for c in chunks] == [b"crop"] + [None] * (len(chunks) - 1)
 
 
+def test_a_table_stands_under_the_sentence_that_leads_to_it():
+    text = "Rent was 5 in 2018. Minimum lease payments after 2018 were:"
+    lines = "| 2019 | 2020\nTotal | 7 | 8"
+    found = chunk([Element("text", text), Element("table", lines), Element("text", "It ends."), Element("table", lines)])
+    tables = [c.text for c in found if c.modality == "table"]
+    led = f"Minimum lease payments after 2018 were:\n{lines}"
+    assert tables == [led, lines]
+    chunker = Chunker(Config(), WordTokenizer()).start()
+    pages = [Part(0, (Element("text", text), Element("text", "17"))), Part(1, (Element("table", lines),))]
+    assert [c.text for part in pages for c in chunker.chunk(part) if c.modality == "table"] == [led]
+
+
 def test_speech_keeps_its_seconds():
     spoken = [Element("speech", f"Sentence number {n} here.", start_s=n * 5.0, end_s=n * 5.0 + 4) for n in range(4)]
     chunks = chunk(spoken, chunk_tokens=8, chunk_overlap=0)

@@ -167,3 +167,14 @@ def test_a_pictures_path_is_read_also_when_given_as_text(tmp_path, monkeypatch):
         assert read_query(words, media_type=media_type) == words
     with pytest.raises(ConfigError, match="cannot be read"):
         read_query(tmp_path / "gone.png", media_type=media_type)
+
+
+def test_lines_of_accounts_are_looked_up_by_the_words_of_statements_too():
+    asked = []
+    found = searcher([chunk(1, "Purchases of property, plant and equipment | 5")], {}, {1: 1.0})
+    leg = found._lexical.search
+    found._lexical.search = lambda query, k, allowed=None: asked.append(query) or leg(query, k, allowed=allowed)
+    found.search("What was Acme's capex?", k=1, alpha=0.0)
+    found.search("How high is the lamp?", k=1, alpha=0.0)
+    assert "purchases of property plant and equipment" in asked[0]
+    assert asked[1] == "How high is the lamp?"

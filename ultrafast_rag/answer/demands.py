@@ -12,14 +12,16 @@ Names are told by their capitals, so in English alone (German capitalizes every 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
+from types import MappingProxyType
 
 from ultrafast_rag.answer.units import Unit, above_of, dates_in, years_in
 from ultrafast_rag.language.accounts import concepts
+from ultrafast_rag.language.asides import FORM, without_orders
 from ultrafast_rag.language.names import said_by_name
 from ultrafast_rag.language.rows import CELL
 from ultrafast_rag.language.sameness import NUMBER_WORDS, same_word, stem_english
@@ -34,6 +36,10 @@ _SPAN = re.compile(r"\b(1\d{3}|20\d\d)\s*(?:–|-|—|to|until|till|through|and)
 _SPELLED = 6  # letters of a name from which one may be mistyped
 _CAPITALS = re.compile(r"\b(?:[A-Z](?=[a-z])|[A-Z]{2,}\b)")  # of "World War II", WWII
 _INITIALS = re.compile(r"\b(?:[A-Z]\.){2,}")
+_SIGNED = re.compile(r"\b[A-Z]{1,2} ?& ?[A-Z]\b")  # R&D, M&A: kinds of business, no names
+_FIRM = re.compile(
+    r"(?:\b[A-Z][\w&.'’-]*,? )+(?:Inc|INC|Corp|CORP|Corporation|CORPORATION|Company|COMPANY|Ltd|LTD|plc|PLC|AG|GmbH)\b"
+)
 _POSSESSIVE = re.compile(r"['’]s\b|(?<=s)['’](?=\s)")
 _COMMON = frozenset(STOP_WORDS[DEFAULT_LANGUAGE])
 _MONTHS = frozenset(
@@ -41,9 +47,8 @@ _MONTHS = frozenset(
     "jan feb mar apr jun jul aug sep sept oct nov dec monday tuesday wednesday thursday friday saturday sunday".split()
 )
 _AUX = r"(?:is|are|was|were|does|do|did|has|have|had|can|could|may|might|must|should|will|would)"
-_STOP = (
-    f"(?:{'|'.join('of in on at for from to by with about per during since until under over as that like among after'.split())})"
-)
+_STOP_AT = "of in on at for from to by with about per during since until under over as that like among after including".split()
+_STOP = f"(?:{'|'.join(_STOP_AT)})"
 # the quantity: "what was Harbor Lane's advertising expense in", "how high were the taxes of"
 _WHAT_IS = re.compile(
     rf"\b(?:what|which|how (?:high|large|big|much)) (?:is|are|was|were) (?:[^?]*?['’]s? )?"
@@ -174,7 +179,8 @@ def unsaid(unit: Unit, question: str) -> tuple[str, ...]:
     lacking += [" ".join(run) for run in asked.names if not said(run)]
     if table:
         lines = concepts(scope.text).keys()
-        lacking += [word for word in asked.quantity if not scope.has(word) and not _other_name(word, question, lines)]
+        told = _scope_of(_FIRM.sub(" ", scope.text))  # a firm's name says nothing of what its tables count
+        lacking += [word for word in asked.quantity if not told.has(word) and not _other_name(word, question, lines)]
     else:
         lacking += [asked.denied] if asked.denied and not _denies(unit.shown) else []
     lacking += _turned(question, unit.shown)
@@ -209,30 +215,43 @@ def _straight(word: str) -> set[str]:
     return {stem_english(next(filter(None, turned.groups())))} if turned else set()
 
 
+def language_of(text: str, shares: Mapping[str, float] = MappingProxyType({})) -> str | None:
+    """As `terms.detect` tells it, but for "per": Italian, and in every English "per share"."""
+    return detect([word for word in words_of(text) if word.casefold() != "per"], shares)
+
+
 @lru_cache(maxsize=512)
 def _is_english(text: str) -> bool:
     """Or shows no language: a table of figures, a list of names."""
-    return detect(words_of(text), {DEFAULT_LANGUAGE: 0.5}) in (DEFAULT_LANGUAGE, None)
+    return language_of(text, {DEFAULT_LANGUAGE: 0.5}) in (DEFAULT_LANGUAGE, None)
 
 
 @lru_cache(maxsize=256)
 def demands_of(question: str) -> Demands:
     """See the head of this file."""
     english = _is_english(question)
-    rest = question
+    rest = FORM.sub(" ", without_orders(question))
     for written, _ in dates_in(question):
         rest = rest.replace(written, " ")
+    rest = _SIGNED.sub(" ", rest)
     quoted = tuple(_QUOTED.findall(rest))
     rest = _plain(_QUOTED.sub(" ", rest))
     figures = [token for token in _TOKEN.findall(rest) if token[0].isdigit() and not token.endswith("s")]
     return Demands(
-        tuple(_names(rest)) if english else (),
+        tuple(_names(_without_lines(rest))) if english else (),
         tuple(token for token in figures if not _YEAR.fullmatch(token)),
         tuple(sorted(years_in(question).union(filter(_YEAR.fullmatch, figures)))),
         quoted,
         tuple(_quantity(rest)) if english else (),
         found[0] if english and (found := _DENIED.search(_OR_NOT.sub(" ", rest))) else "",
     )
+
+
+def _without_lines(question: str) -> str:
+    """Without lines of accounts, which are no names however they are written: EPS, COGS."""
+    for said in concepts(question).values():
+        question = question.replace(said, " , ")
+    return question
 
 
 def _names(question: str) -> Iterator[tuple[str, ...]]:
@@ -326,7 +345,7 @@ class _Scope:
         if "_" in word or any(map(str.isdigit, word)):
             return lower in self.lower
         known = self.has(lower) or not _PEOPLES.get(lower, frozenset()).isdisjoint(self.lower) or self._short_for(word)
-        return known or (len(lower) >= _SPELLED and any(_mistyped(lower, other) for other in self.lower))
+        return known or (len(lower) >= _SPELLED and any(_mistyped(lower, other) for other in self.lower - _COMMON))
 
     def _short_for(self, word: str) -> bool:
         """An acronym, whose words the text has in a row with capitals."""

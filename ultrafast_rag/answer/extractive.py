@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from ultrafast_rag.answer.byline import author_words, is_author_asked
-from ultrafast_rag.answer.demands import is_denial, is_question, unsaid
+from ultrafast_rag.answer.demands import is_denial, is_question, language_of, unsaid
 from ultrafast_rag.answer.units import (
     Unit,
     caption_of,
@@ -35,6 +35,7 @@ from ultrafast_rag.answer.units import (
     years_in,
 )
 from ultrafast_rag.errors import EncodingError, RemoteEncoderError
+from ultrafast_rag.language.asides import plain, without_when
 from ultrafast_rag.language.names import said_by_name
 from ultrafast_rag.language.sameness import stem_english
 from ultrafast_rag.language.terms import DEFAULT_LANGUAGE, detect, shows, trusted, words_of
@@ -76,6 +77,10 @@ _TO_WRITE = re.compile(
     r"\b(?:summar(?:y|i[sz]e)|overview of|outline|compare|comparison|paraphrase|translate)\b|\babout\?*\s*$", re.I
 )
 _WRITER = ' A summary or comparison takes a writer: generator="gemini" or "local".'
+_ASKS_WHY = re.compile(r"\b(?:why|drove|drivers?|driven|drives?|reasons?|causes?|caused|led to|explains?)\b", re.I)
+_SAYS_WHY = re.compile(
+    r"\b(?:because|due to|driven by|as a result of|resulting from|reflect(?:s|ed|ing)|attributable to|owing to|caused by)\b", re.I
+)
 _ASKS = re.compile(r"when\b|how many\b|(?:in|on)? ?(?:what|which)\b", re.I)
 
 
@@ -237,7 +242,7 @@ class ExtractiveAnswerer:
         reader = self._reader() if hits else None
         if reader is None or not reader.reads(question):
             return []
-        return reader.read(question, [(lead_of(hit), hit.text) for hit in hits[:READ]])
+        return reader.read(plain(question), [(lead_of(hit), hit.text) for hit in hits[:READ]])
 
     def score(self, question: str, units: Sequence[Unit], *, meaning: bool = True) -> list[Scored]:
         """Each unit with its two numbers, in order."""
@@ -247,10 +252,10 @@ class ExtractiveAnswerer:
         cosines, weight = np.zeros(len(units), np.float32), 0.0
         if meaning:
             weight = trusted(MEANING, self._encoder().known_share(question))
-            asked: Vectors = self._encoder().encode_queries([question])
+            asked: Vectors = self._encoder().encode_queries([plain(question)])
             cosines = np.clip(self._vectors(shown) @ asked[0], 0, 1)
         named = [label_asked(unit, question) or float(is_author_asked(unit, question)) for unit in units]
-        wanted = [(stem_english(term), idf) for term, idf in self._words.weights(question).items()]
+        wanted = [(stem_english(term), idf) for term, idf in self._words.weights(without_when(plain(question))).items()]
         covered = [self._coverage(question, wanted, unit, asked_for) for unit, asked_for in zip(units, named)]
         return [
             Scored(unit, float(cosine), coverage, asked_for, years_apart(unit.shown, question), unsaid(unit, question), weight)
@@ -356,7 +361,7 @@ def _by_sentence(best: Scored) -> float:
 
 def _in_another_language(question: str, text: str) -> bool:
     """Whether a question shows surely that it is in another language than a text; a word that both have is the text's."""
-    written = detect(words_of(text), {})
+    written = language_of(text)
     asked = detect(words_of(question), {written: 0.9} if written else {})
     if asked is None:
         return written == DEFAULT_LANGUAGE and not shows(question, written)
@@ -403,13 +408,21 @@ def _chosen(question: str, scored: Sequence[Scored], best: float, found: Candida
     chosen = [_Quote(first, cell_named(first, question) or first.shown)]
     if first.hit.modality != "table" and leans_back(first.shown) and (before := _before(first)) is not None:
         chosen[0].said = f"{first.shown} (before it: “{_clipped(before.shown)}”)"
-    rest = [s.unit for s in others if s.unit.place != first.place][: MAX_SENTENCES - 1]
+    elif _ASKS_WHY.search(question) and not _SAYS_WHY.search(first.shown) and (after := _after(first)) is not None:
+        if _SAYS_WHY.search(after.shown):
+            chosen.append(_Quote(after, after.shown))
+    rest = [s.unit for s in others if s.unit.place != first.place][: MAX_SENTENCES - len(chosen)]
     return chosen + [_Quote(unit, unit.shown) for unit in sorted(rest, key=lambda unit: unit.place)]
 
 
 def _before(unit: Unit) -> Unit | None:
     units = units_of(unit.hit, unit.place[0])
     return units[unit.place[1] - 1] if unit.place[1] > 0 else None
+
+
+def _after(unit: Unit) -> Unit | None:
+    units = units_of(unit.hit, unit.place[0])
+    return units[unit.place[1] + 1] if unit.place[1] + 1 < len(units) else None
 
 
 def _write(chosen: Sequence[_Quote]) -> tuple[str, tuple[Citation, ...]]:

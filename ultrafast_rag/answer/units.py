@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise, takewhile
+from pathlib import Path
 
 from ultrafast_rag.language.accounts import concepts
+from ultrafast_rag.language.asides import plain
 from ultrafast_rag.language.rows import CELL, cells_of, head_lines, is_data, is_figure, is_period
 from ultrafast_rag.language.sameness import stem_english
 from ultrafast_rag.language.sentences import split_sentences
@@ -45,12 +47,21 @@ _SHORT_OF = 0.7  # of the next line's length, chosen
 _TERM = re.compile(r"\w+")
 _HYPHENED = re.compile(r"\w+(?:-\w+)+")
 _YEAR = re.compile(r"(?:19|20)\d\d")
+_QUARTERS = ("fi", "se", "th", "fo")
+_QUARTER_NAMED = re.compile(r"\b(first|second|third|fourth)[ -]quarter", re.I)
+_QUARTER = re.compile(r"\bQ([1-4])\b", re.I)
 _SHORT_YEAR = re.compile(r"\b(?:fy|cy)\s?['’]?(\d\d)\b", re.I)
 _UNIT = re.compile(
     r"\b(?:in|USD|EUR|GBP|JPY|CHF)\s+(?:thousands|millions|billions)(?:\s+of\s+[\w. ]{1,20})?"
-    r"|\b(?:thousands|millions|billions)\s+of\s+(?:U\.?S\.?\s+)?(?:dollars|euros?|pounds|yen|francs)\b",
-    re.I,
+    r"|\b(?:thousands|millions|billions)\s+of\s+(?:U\.?S\.?\s+)?(?:dollars|euros?|pounds|yen|francs)\b"
+    r"|(?<=^\()(?:thousands|millions|billions)(?=[,)])",
+    re.I | re.M,
 )
+_SCALE = re.compile(r"thousand|million|billion", re.I)
+_SCALE_ASKED = re.compile(r"\b(?:in|USD|EUR|GBP|dollars?|euros?)\s+(thousand|million|billion)s?\b", re.I)
+_DIGITS = re.compile(r"\d[\d,]*(?:\.\d+)?")
+_RUNNING = frozenset("no nr num number id index row rank pos position".split())  # heads of columns that count rows
+_NAME_PART = re.compile(r"\b(?:(?:first|last|given|family|middle) ?name|(?:sur|fore)name|(?:vor|nach)name)\b", re.I)
 _MONTHS = "janfebmaraprmayjunjulaugsepoctnovdec"
 _MONTH = r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*"
 _DATE = re.compile(
@@ -60,6 +71,8 @@ _DATE = re.compile(
     re.I,
 )
 _FIGURES = re.compile(r"(?<!\S)-?\d{1,9}(?:\.\d{1,9})?(?:\s+-?\d{1,9}(?:\.\d{1,9})?){3,}(?!\S)")
+_DAY = re.compile(rf"{_MONTH}\.? \d{{1,2}},?", re.I)
+_EARLY = re.compile(r"\b(?:jan|feb)[a-z]*\.? \d{1,2},? (?:19|20)\d\d", re.I)
 _LITTLE = frozenset("a and by for from in of on or the to".split())
 _MIN_WORDS = 3  # chosen: subject, verb, object
 _LINE = 100  # characters: a line of a table that has one cell, and is no longer, names rows or the whole table
@@ -71,7 +84,8 @@ _LABEL_END = re.compile(r",\s+(?:net|less|excluding|including|before|after)\b|\s
 class Unit:
     """A stretch of a hit's text that can stand alone. start, end: its characters in the text; shown: as a person reads it.
 
-    group: of a table's row whose label the table has twice, the line above that says which: "Operating income".
+    label: of a table's row, what names it. group: of one whose label the table has twice, the line above that says which:
+    "Operating income".
     """
 
     hit: Hit
@@ -80,6 +94,7 @@ class Unit:
     end: int
     place: tuple[int, int]  # rank of its hit, and which of its units, from 0
     group: str = ""
+    label: str = ""
 
 
 def units_of(hit: Hit, rank: int = 0) -> list[Unit]:
@@ -140,23 +155,49 @@ def cell_named(unit: Unit, question: str) -> str:
     above = unit.hit.text[: unit.start].split("\n")
     head = _heads(unit.hit.text.split("\n"))
     header = _header(above, len(row), head) if unit.hit.modality == "table" and len(row) > 1 else []
-    named = _columns_named(header, question)
+    asked = plain(question)
+    named = _columns_named(header, asked if years_in(asked) else question, _fiscal_shift(header, Path(unit.hit.source).stem))
     if len(named) != 1 or not row[named[0]]:
         return ""
-    label = ", ".join(part for part in (unit.group, row[0].strip(" :"), header[named[0]]) if part)
-    money = _UNIT.search(" ".join([*above, unit.hit.section, str(unit.hit.metadata.get(PAGE_HEAD, ""))]))
+    label = ", ".join(part for part in (unit.group, unit.label, header[named[0]]) if part)
+    money = _UNIT.search("\n".join([*above, unit.hit.section, str(unit.hit.metadata.get(PAGE_HEAD, ""))]))
     said = f"{label}: {row[named[0]]}"
-    return f"{said} ({money[0]})" if money and "%" not in said and "per share" not in label.casefold() else said
+    if not money or "%" in said or "per share" in label.casefold():
+        return said
+    scale = money[0] if " " in money[0] else f"in {money[0].lower()}"
+    return f"{said} ({scale}){_in_other_scale(row[named[0]], money[0], question)}"
 
 
-def _columns_named(header: list[str], question: str) -> list[int]:
+def _in_other_scale(cell: str, money: str, question: str) -> str:
+    """The figure in the thousands, millions or billions that a question asks for, where the table has others; else ""."""
+    own, asked = _SCALE.search(money), _SCALE_ASKED.search(question)
+    digits = _DIGITS.search(cell)
+    if not own or not asked or not digits or own[0][:2].lower() == asked[1][:2].lower():
+        return ""
+    exponents = {"th": 3, "mi": 6, "bi": 9}
+    value = float(digits[0].replace(",", "")) * 10.0 ** (exponents[own[0][:2].lower()] - exponents[asked[1][:2].lower()])
+    shown = f"{value:,.3f}".rstrip("0").rstrip(".") if value >= 1 else f"{value:.3g}"
+    return f", that is {'-' if '(' in cell else ''}{shown} {asked[1].lower().rstrip('s')}"
+
+
+def _fiscal_shift(header: list[str], name: str) -> int:
+    """1 where a report's last column ends early in the year after the one in the file's name: fiscal 2018, "February 2, 2019"."""
+    years = [year for column in header[1:] for year in years_in(column)]
+    early = years and all(_EARLY.search(column) for column in header[1:] if column)
+    return int(bool(early) and {str(int(max(years)) - 1)} == years_in(name))
+
+
+def _columns_named(header: list[str], question: str, shift: int = 0) -> list[int]:
     """Columns of the one year that is asked for, those of them that the question's other words fit best.
 
     Else those of which it says every word in some form, else the most, and half: "type" for "Data type". A year is the same
-    as "2018", "FY2018", "FY18" and "December 31, 2018".
+    as "2018", "FY2018", "FY18" and "December 31, 2018". shift: years from the fiscal year to the one in which it ends.
     """
     asked = _stems(question)
-    if len(years := years_in(question)) == 1:
+    if quarters := quarters_in(question):
+        if len(same := [n for n, name in enumerate(header) if n and quarters_in(name) == quarters]) == 1:
+            return same
+    if len(years := {str(int(year) + shift) for year in years_in(question)}) == 1:
         fits = {n: len(asked & _stems(name)) for n, name in enumerate(header) if n and years_in(name) == years}
         if fits:
             return [n for n, shared in fits.items() if shared == max(fits.values())]
@@ -177,7 +218,7 @@ def label_asked(unit: Unit, question: str) -> float:
     """
     if unit.hit.modality != "table":
         return 0.0
-    label = cells_of(unit.hit.text[unit.start : unit.end])[0].strip(" :")
+    label = unit.label
     if not _WORD.search(label):
         plain = any(map(str.isdigit, label)) or (len(label) == 1 and label.isupper())
         return float(plain and re.search(rf"(?<=\s){re.escape(label)}(?![\w-])", question) is not None)
@@ -191,7 +232,7 @@ def label_asked(unit: Unit, question: str) -> float:
 
 def named_otherwise(unit: Unit, question: str) -> str:
     """The question's words for lines of accounts that a row's label names too, in whichever words."""
-    lines = concepts(cells_of(unit.hit.text[unit.start : unit.end])[0]) if unit.hit.modality == "table" else {}
+    lines = concepts(unit.label)
     return " ".join(said for name, said in concepts(question).items() if name in lines)
 
 
@@ -244,6 +285,12 @@ def dates_in(text: str) -> Iterator[tuple[str, tuple[int, int, int]]]:
         yield found[0], (int(part["year"]), month, int(part["day"]))
 
 
+def quarters_in(text: str) -> set[int]:
+    """The quarters of a year that it names: "third quarter", Q3."""
+    found = (_QUARTERS.index(word[:2].casefold()) + 1 for word in _QUARTER_NAMED.findall(text))
+    return {*found, *map(int, _QUARTER.findall(text))}
+
+
 def years_in(text: str) -> set[str]:
     """As four figures."""
     return {*_YEAR.findall(text), *(f"20{year}" for year in _SHORT_YEAR.findall(text))}
@@ -278,14 +325,34 @@ def _rows(hit: Hit, rank: int) -> list[Unit]:
         alone = bool(labels) and not any(cells[1:])
         heads = n < len(lines) - 1 and len(cells) > 1 and (n < head or _header(lines[: n + 1], len(cells), head) == cells)
         if alone and len(line) <= _LINE and not _ENDED.search(line.rstrip(" :|")):
-            group = line.strip(" :|") if any(CELL in above for above in lines[:n]) else ""
+            if not _UNIT.search(line):
+                group = line.strip(" :|") if any(CELL in above for above in lines[:n]) else ""
         elif line.strip() and not heads:
+            header = _header(lines[:n], len(cells), head)
+            label, rest = _label_of(cells, header)
             own = group if labels[cells[0].casefold()] > 1 else ""
-            words = [f"{own}, {cells[0]}" if own else cells[0], *cells[1:]]
-            shown = _row_in_words(words, _header(lines[:n], len(cells), head))
-            units.append(Unit(hit, shown, at, at + len(line), (rank, len(units)), own))
+            words = [f"{own}, {label}" if own else label, *(cells[at] for at in rest)]
+            shown = _row_in_words(words, [header[0], *(header[at] for at in rest)])
+            units.append(Unit(hit, shown, at, at + len(line), (rank, len(units)), own, label.strip(" :")))
         at += len(line) + 1
     return units
+
+
+def _label_of(cells: list[str], header: list[str]) -> tuple[str, list[int]]:
+    """What names a row (its first cell, behind a running number the next, parts of a name as one); its other cells' places."""
+    first = int(len(cells) > 2 and _counts(cells, header))
+    last = first
+    while last + 1 < len(cells) and _NAME_PART.search(header[last]) and _NAME_PART.search(header[last + 1]):
+        last += 1
+    rest = [*range(first), *range(last + 1, len(cells))]
+    return " ".join(filter(None, cells[first : last + 1])), rest
+
+
+def _counts(cells: list[str], header: list[str]) -> bool:
+    """Whether the first cell is the row's running number: figures under "No", words beside them."""
+    name = header[0].casefold().strip(" .#")
+    plain = cells[0].isdigit() and not is_period(cells[0])
+    return plain and (name in _RUNNING or header[0].strip() == "#") and bool(_WORD.search(cells[1]))
 
 
 def _row_in_words(cells: list[str], header: list[str]) -> str:
@@ -316,6 +383,9 @@ def _header(above: list[str], width: int, head: int) -> list[str]:
     for at in reversed(range(len(rows))):
         if _names_periods(rows[at]):
             names = rows[at][1:]
+            over = rows[at - 1][1:] if at else []
+            if over and all(map(_DAY.fullmatch, over)):
+                return [rows[at][0], *(f"{day} {year}" for day, year in zip(over, names))]
             twice = at > 0 and len(set(names)) < len(names) and not is_data(rows[at - 1])
             return [rows[at][0], *(_under(rows[at - 1][1:], names) if twice else names)]
     if not rows or any(cell[:1].isdigit() or cell[:1] in "($€£-–" for cell in rows[0][1:] if cell):
@@ -339,6 +409,6 @@ def _under(groups: list[str], names: list[str]) -> list[str]:
     """Each name with the group that spans it, which is written once over its first column."""
     found, group = list[str](), ""
     for over, name in zip(groups, names):
-        group = over or group
+        group = over or (group if name else "")  # an empty column ends it
         found.append(f"{group}, {name}" if group else name)
     return found

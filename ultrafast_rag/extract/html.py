@@ -10,7 +10,7 @@ from typing import Any
 
 from ultrafast_rag.config import Config
 from ultrafast_rag.errors import CorruptError, require
-from ultrafast_rag.extract.cells import MAX_COLUMNS, table_element
+from ultrafast_rag.extract.cells import MAX_COLUMNS, closed_up, table_element
 from ultrafast_rag.extract.text import open_text
 from ultrafast_rag.types import Element, Part
 
@@ -168,7 +168,7 @@ def _table(tag: Any) -> Iterator[Element]:
         return
     caption = _words(tag.caption) if tag.caption else ""
     rows = [row for row in tag.find_all("tr") if row.find_parent("table") is tag and row.get_text(strip=True)]
-    if table := table_element(_grid(rows), caption=caption):
+    if table := table_element(closed_up(_grid(rows)), caption=caption):
         yield table
 
 

@@ -36,6 +36,7 @@ CONTEXT_SHARE = 0.25  # of a chunk's budget at most
 MOST_HEADINGS = 4  # directly after one another are all kept as a path; more are a list, and a passage of their own
 
 HEAD_SHARE = 0.4  # of a piece of a table, at most, are its column heads
+LEAD_IN = 240  # characters of a sentence before a table that says what it shows
 PAGE_LINE = 80  # characters: a shorter text between two pieces of a table is a page number, or "(continued)"
 
 _PIECE = re.compile(r"\s*\S+")
@@ -95,6 +96,7 @@ class DocumentChunker:
         self._title = title
         self._speech: Modality = "video" if film else "audio"
         self._headings: list[tuple[int, str]] = [(level, name) for level, name in enumerate(section.split(" > "), 1) if name]
+        self._lead = ""  # a sentence that led to a table on the part's next page
         self._open: tuple[int, list[str]] = (-1, [])  # the part that ended with a table, and that table's heads
 
     @property
@@ -109,7 +111,7 @@ class DocumentChunker:
             self._headings = []
         chunks: list[Chunk] = []
         run: list[Element] = []
-        elements = self._continued(part)
+        elements, self._lead = _led_in(self._continued(part), self._lead if part.number == self._open[0] + 1 else "")
         self._open = (part.number, _heads_at_the_end(elements))
         for group in _groups(elements):
             if group[0].kind == "heading":
@@ -305,6 +307,24 @@ def _headed(chunk: Chunk, head: str) -> Chunk:
     said = " ".join(f"{chunk.context} {chunk.text}".split())
     missing = [line for line in head.split("\n") if line and line not in said]
     return replace(chunk, metadata={**chunk.metadata, PAGE_HEAD: "\n".join(missing)}) if missing else chunk
+
+
+def _led_in(elements: Sequence[Element], lead: str) -> tuple[list[Element], str]:
+    """The elements, each table under the sentence that leads to it ("Future minimum lease payments were:"), and what leads on.
+
+    lead: from the page before; a page number does not part it from its table.
+    """
+    led: list[Element] = []
+    for element in elements:
+        if element.kind == "table" and lead and lead not in element.text:
+            element = replace(element, text=f"{lead}\n{element.text}")
+        if element.kind != "text":
+            lead = ""
+        elif _says_something(element) or element.text.rstrip().endswith(":"):
+            sentences = split_sentences(element.text)
+            lead = sentences[-1] if sentences and sentences[-1].endswith(":") and len(sentences[-1]) <= LEAD_IN else ""
+        led.append(element)
+    return led, lead
 
 
 def _says_something(element: Element) -> bool:

@@ -19,6 +19,8 @@ import numpy as np
 
 from ultrafast_rag.config import Config
 from ultrafast_rag.errors import ConfigError, RemoteEncoderError, did_you_mean
+from ultrafast_rag.language.accounts import other_names
+from ultrafast_rag.language.asides import of_document
 from ultrafast_rag.language.safetext import unstorable
 from ultrafast_rag.language.sentences import closest
 from ultrafast_rag.language.terms import trusted
@@ -127,6 +129,7 @@ class Searcher:
     def _by_text(
         self, query: str, k: int, pool: int, alpha: float, allowed: Mask | None, also: str
     ) -> tuple[ChunkIds, Floats, Floats, Floats]:
+        also = " ".join(filter(None, [also, other_names(query)]))
         words = f"{query} {query} {also}" if also else query
         early = self._config.stop_early and 0 < alpha < 1 and self._visual is None
         encoder = self._text_encoder() if alpha > 0 and not early else None
@@ -139,7 +142,7 @@ class Searcher:
         elif early:
             encoder = self._text_encoder()
             asked = self._beside.submit(encoder, query)
-        named = self._names.named(query) if self._names is not None and alpha < 1 else None
+        named = self._names.named(of_document(query)) if self._names is not None and alpha < 1 else None
         vector = asked.result() if asked is not None else None
         partial: PartialLeg | None = None
         if encoder is not None and self._unrefined is not None:

@@ -21,14 +21,18 @@ from ultrafast_rag.types import BBox
 _FRAGMENT = re.compile(r"\s*…\s*|\s{2,}")
 _FIGURES = re.compile(r"[$€£]?\s?\(?-?\d[\d,.]*\)?%?|[-–—](?=\s|$)")
 _BRACKET = re.compile(r"(?<=[\d%])\s+\)")  # "(143 )": the bracket was set in a cell of its own
+_DAY = re.compile(r"\d{1,2}, (?:19|20)\d\d")
+_DAYS = re.compile(r"\d{1,2},")
+_MONTH_LAST = re.compile(r"\b(?:January|February|March|April|May|June|July|August|September|October|November|December)$")
 _MARK = re.compile(r"^[$€£¥%)]+$")
 _UNITS = re.compile(
     r"^\(?(?:all\s+)?(?:(?:dollars?|amounts?|figures)\s+)?(?:are\s+)?(?:in\s+)?(?:U\.?S\.?\s*)?(?:[$€£]|[A-Z]{3})?\s*"
     r"(?:millions?|thousands?|billions?|mio|mrd|tsd)\b.{0,80}$"
-    r"|^\(.{0,80}\b(?:millions|thousands|billions|unaudited|shares)\b.{0,60}\)$",
+    r"|^\(.{0,80}\b(?:millions|thousands|billions|percent|unaudited|shares)\b.{0,60}\)$",
     re.I,
 )
 _LONGEST_CELL = 28  # characters of a column's head
+_LONGEST_NAME = 90  # characters of a line that says what a table shows
 _MOST_HEAD_ROWS = 6  # chosen: years, periods, units, footnotes and two more
 _GAP = 2.6  # line heights between two rows of one table
 _LARGER = 1.15  # times the type of a row: a title
@@ -99,7 +103,7 @@ def find_statements(groups: Sequence[Sequence[Line]]) -> list[Statement]:
     if sum(map(_may_be_figure, lines)) < 2 and not any(_FRAGMENT.search(line.text.strip()) for line in lines):
         return []
     found = []
-    for region in _regions(groups):
+    for region in regions(groups):
         rows = [row for cells in region if (row := _row(cells)).cells]
         for first, last in _runs(rows):
             if table := _table(rows, first, last):
@@ -115,7 +119,7 @@ def join_figures(groups: Sequence[list[Line]]) -> list[list[Line]]:
     gutter = find_gutter([line for group in groups for line in group])
     joined: dict[int, Line] = {}
     gone: set[int] = set()
-    for region in _regions(groups):
+    for region in regions(groups):
         for row in region:
             for label, line in pairwise(row):
                 at = next((key for key, made in joined.items() if made is label), id(label))
@@ -149,7 +153,7 @@ def _belongs(label: Line, figure: Line, group: Sequence[Line]) -> bool:
     )
 
 
-def _regions(groups: Sequence[Sequence[Line]]) -> Iterator[list[list[Line]]]:
+def regions(groups: Sequence[Sequence[Line]]) -> Iterator[list[list[Line]]]:
     """Rows of lines that may belong together: those of the page, cut where narrow columns of prose stand beside them.
 
     The lines of such prose are in none.
@@ -213,7 +217,8 @@ def _row(lines: Sequence[Line]) -> _Row:
     for line in lines:
         cells += _fragments(line)
     cells = _with_marks(sorted(cells, key=lambda line: line.x0))
-    if len(cells) > 2 and is_figure(cells[0].text) and sum(map(str.isalpha, cells[1].text)) > 2 and not is_period(cells[1].text):
+    numbered = len(cells) > 2 and is_figure(cells[0].text) and not any(map(is_period, (cells[0].text, cells[1].text)))
+    if numbered and sum(map(str.isalpha, cells[1].text)) > 2:
         first, second = cells[:2]  # an item's number or bullet before its words
         cells[:2] = [replace(second, text=f"{first.text.strip()} {second.text.strip()}", x0=first.x0)]
     labelled = bool(cells) and (not is_figure(cells[0].text) or is_period(cells[0].text))
@@ -248,6 +253,8 @@ def _fragments(line: Line) -> list[Line]:
 def _figures_of(text: str) -> list[str]:
     """Figures or years that MuPDF took for words of one line, each by itself; any other text as it is."""
     pieces = _FIGURES.findall(text)
+    if _DAY.fullmatch(text.strip()):
+        return [text]  # of "December 31, 2018", wrapped
     if len(pieces) < 2 or is_figure(text) or "".join(pieces).replace(" ", "") != text.replace(" ", ""):
         return [text]
     return pieces
@@ -275,10 +282,19 @@ def _runs(rows: Sequence[_Row]) -> Iterator[tuple[int, int]]:
         if first >= 0 and at > last and not _follows(rows, last, at):
             yield first, last
             first = -1
+        if row.is_data and first >= 0 and any(map(_heads_anew, rows[last + 1 : at])):
+            yield first, last
+            first = -1
         if row.is_data:
             first, last = (at, at) if first < 0 else (first, at)
     if first >= 0:
         yield first, last
+
+
+def _heads_anew(row: _Row) -> bool:
+    """Whether a row between rows of figures heads columns again: years alone, or the unit of what follows."""
+    texts = [line.text.strip() for line in row.cells]
+    return (len(texts) > 1 and all(map(is_period, texts))) or (len(texts) == 1 and bool(_UNITS.match(texts[0])))
 
 
 def _follows(rows: Sequence[_Row], last: int, at: int) -> bool:
@@ -303,7 +319,7 @@ def _table(rows: Sequence[_Row], first: int, last: int) -> Statement | None:
     body = list(rows[first : last + 1])
     data = [row for row in body if row.is_data]
     columns = _columns(data)
-    if not _lines_up(data, columns):
+    if not (_is_headed(rows, first, columns) if len(data) == 1 else _lines_up(data, columns)):
         return None
     margin = min(row.cells[0].x0 for row in body)
     start = _head_start(rows, first, columns, margin)
@@ -312,6 +328,7 @@ def _table(rows: Sequence[_Row], first: int, last: int) -> Statement | None:
     labels = max((row.label.x1 for row in data if row.label is not None), default=columns[0][0])
     cells = [_cells(row, columns, labels) for row in body]
     _spread(body, cells, columns, labels)
+    body, cells = _without_days(body, cells)
     lines = [line for row in body for line in row.parents]
     shown = [_unit_first(texts) for texts in _merged_labels(body, cells)]
     return Statement(union(lines), shown, lines)
@@ -336,6 +353,16 @@ def _columns(data: Sequence[_Row]) -> list[tuple[float, float]]:
     return [(x0, x1) for x0, x1 in sorted(columns)]
 
 
+def _is_headed(rows: Sequence[_Row], first: int, columns: Sequence[tuple[float, float]]) -> bool:
+    """Whether a single row of figures is a table: a label, figures, and right above each of them a year or the like."""
+    row, above = rows[first], rows[first - 1] if first else None
+    if row.label is None or above is None or len(row.numbers) < 2 or len(row.values) != len(columns):
+        return False
+    over = [line for line in above.cells if line.x0 > row.label.x1]
+    near = row.top - above.bottom < _GAP * row.size
+    return near and len(over) == len(columns) and sum(is_period(line.text) for line in over) > 1
+
+
 def _lines_up(data: Sequence[_Row], columns: Sequence[tuple[float, float]]) -> bool:
     """Whether the rows are a table: enough numbers, sharing edges, beside words; no list of contents, no formulas."""
     numbers = [line for row in data for line in row.numbers]
@@ -348,9 +375,8 @@ def _lines_up(data: Sequence[_Row], columns: Sequence[tuple[float, float]]) -> b
     ):
         return False
     off = [min(min(abs(n.x1 - x1), abs(n.x0 - x0), abs(n.x0 + n.x1 - x0 - x1) / 2) for x0, x1 in columns) for n in numbers]
-    named = sum(
-        row.label is not None and (sum(map(str.isalpha, row.label.text)) > 2 or is_period(row.label.text)) for row in data
-    )
+    labels = [row.label.text.strip() for row in data if row.label is not None]
+    named = sum(sum(map(str.isalpha, text)) > 2 or is_period(text) or _DAY.fullmatch(text) is not None for text in labels)
     if named * 2 < len(data):  # numbers alone: only as a perfect grid, for the ticks of a chart stand in rows too
         return len(data) >= 3 and widest >= 3 and all(len(row.values) == widest for row in data) and max(off) <= _ALIGNED_PT
     return sum(edge <= 3 * _ALIGNED_PT for edge in off) >= 0.7 * len(off)
@@ -380,7 +406,22 @@ def _head_start(rows: Sequence[_Row], first: int, columns: Sequence[tuple[float,
         elif len(text) > 60 or len(row.cells) > 1 or (start < first and not any(is_period(line.text) for line in row.cells)):
             break  # prose, or a title over the heads that were found
         at -= 1
-    return start
+    return start - 1 if 0 < start < first and _names_table(rows, start, margin) else start
+
+
+def _names_table(rows: Sequence[_Row], start: int, margin: float) -> bool:
+    """Whether a short line right above the heads says what the table shows ("Operating Income", over years).
+
+    No bold or larger line, which is a heading, and no end of a paragraph.
+    """
+    row, below, above = rows[start - 1], rows[start], rows[start - 2] if start > 1 else None
+    text = row.cells[0].text.strip()
+    if len(row.cells) > 1 or row.cells[0].bold or row.size > _LARGER * below.size or not text[:1].isalnum():
+        return False
+    near = above is not None and row.top - above.bottom < 0.5 * row.size and not above.is_data
+    of_text = near and above is not None and sum(len(line.text) for line in above.cells) > len(text)
+    short = len(text) <= _LONGEST_NAME and not text.endswith((".", ";", ","))
+    return short and not of_text and below.top - row.bottom < row.size and abs(row.cells[0].x0 - margin) < 2 * row.size
 
 
 def _heads(row: _Row, columns: Sequence[tuple[float, float]], margin: float) -> bool:
@@ -417,11 +458,28 @@ def _spread(body: Sequence[_Row], cells: Sequence[list[str]], columns: Sequence[
         periods = frozenset(at for at, text in heads.items() if is_period(text))
         under = periods if len(periods) > 1 else frozenset(heads)  # years are not headed together with what is none
         over = [line for line in row.cells if line.x0 > labels]
+        if len(periods) < 2 and (len(over) == 1 or sum(any(texts[1:]) for texts in cells[n + 1 : first]) > 1):
+            continue  # heads of three lines and more are words that wrap
         beside = [line for line in row.cells if line.x0 <= labels and _places(line, row, columns, labels) != [0]]
-        if not beside and 1 < len(over) < len(under) and (spans := _spans(over, columns, under)):
+        if not beside and 0 < len(over) < len(under) and (spans := _spans(over, columns, under)):
             cells[n][1:] = [""] * len(columns)
             for line, (start, end) in zip(over, spans):
                 cells[n][start + 1 : end + 2] = [" ".join(line.text.split())] * (end + 1 - start)
+
+
+def _without_days(body: Sequence[_Row], cells: Sequence[list[str]]) -> tuple[list[_Row], list[list[str]]]:
+    """The rows with the days of wrapped dates ("Years Ended December" over "31,") put to their months."""
+    rows: list[_Row] = []
+    kept: list[list[str]] = []
+    for row, texts in zip(body, cells):
+        said = [text for text in texts if text]
+        months = [text for text in kept[-1] if text] if kept else []
+        if said and all(map(_DAYS.fullmatch, said)) and months and all(map(_MONTH_LAST.search, months)):
+            kept[-1] = [f"{month} {said[0]}" if month else "" for month in kept[-1]]
+        else:
+            rows.append(row)
+            kept.append(list(texts))
+    return rows, kept
 
 
 def _spans(over: Sequence[Line], columns: Sequence[tuple[float, float]], under: frozenset[int]) -> list[tuple[int, int]]:
@@ -492,8 +550,9 @@ def _runs_on(row: _Row, label: str, below: _Row, texts: Sequence[str]) -> bool:
     if below.top - row.bottom > 0.6 * row.size or label.endswith(":") or not any(texts[1:]) or _UNITS.match(label):
         return False
     return (
-        not texts[0]
+        (not texts[0] and below.is_data)
         or texts[0][:1].islower()
-        or texts[0][:1] in "$€£("
+        or texts[0].startswith(("$", "€", "£", "("))
         or label.endswith((",", " and", " of", " the", " to", "-"))
+        or bool(_MONTH_LAST.search(label) and texts[0][:1].isdigit())
     )

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from ultrafast_rag.errors import require
 from ultrafast_rag.extract.pdf.drawn import DrawnPage, Word
 from ultrafast_rag.extract.pdf.layout import Line, union
+from ultrafast_rag.extract.pdf.registers import find_registers
 from ultrafast_rag.extract.pdf.statements import counts_up, find_statements, rows_of
 from ultrafast_rag.language.rows import is_data, is_figure
 from ultrafast_rag.types import BBox
@@ -51,7 +52,8 @@ def find(drawn: DrawnPage, groups: Sequence[Sequence[Line]], paths: Sequence[BBo
             if sum(inside(line, area) for line in lines) >= 2:  # else it is the grid of a chart, or a drawing
                 _keep(tables, *_grid_tables(drawn, area, lines))
     free = [[line for line in group if not any(inside(line, table.bbox) for table in tables)] for group in groups]
-    _keep(tables, *(Table(found.bbox, found.rows, found.lines) for found in find_statements(free)))
+    for finder in (find_statements, find_registers):
+        _keep(tables, *(Table(found.bbox, found.rows, found.lines) for found in finder(free)))
     if len(paths) <= _MOST_RULES:
         for area in _ruled(paths):
             if table := _aligned(lines, area):
