@@ -207,6 +207,55 @@ def test_pdf_running_heads_and_page_numbers_are_dropped(tmp_path):
     assert sum(text.startswith("Body") for text in texts) == 5
 
 
+def test_pdf_the_head_of_a_page_with_its_number_is_dropped_at_once_but_no_heading_with_its_number(tmp_path):
+    document = pymupdf.open()
+    for number in (2, 3):
+        page = document.new_page()
+        page.insert_text((200, 84), "Ada Holm, Ole Brandt" if number % 2 else "Lamps of the north", fontsize=10)
+        page.insert_text((510 if number % 2 else 72, 84), str(number), fontsize=10)
+        page.insert_textbox((72, 108, 520, 300), f"with body {number}. " + PROSE * 4, fontsize=10)
+    page = document.new_page()
+    page.insert_text((72, 84), "4", fontsize=14)
+    page.insert_text((90, 84), "Results of the lamps", fontsize=14)
+    page.insert_textbox((72, 108, 520, 300), PROSE * 4, fontsize=10)
+    first, second, third = read(save(tmp_path, document))
+    assert [e.text[:11] for e in (*first.elements, *second.elements)] == ["with body 2", "with body 3"]
+    assert second.head.startswith("Ada Holm, Ole Brandt\nwith body 3")
+    assert third.elements[0].text == "4 Results of the lamps"
+
+
+def test_pdf_numbered_headings_at_the_top_of_pages_are_no_running_heads(tmp_path):
+    document = pymupdf.open()
+    for number in range(4):
+        page = document.new_page()
+        page.insert_text((72, 34), f"3.{number // 2} Lamps", fontsize=9)
+        page.insert_text((72, 62), f"Definition {7 + 3 * number}", fontsize=10, fontname="hebo")
+        page.insert_textbox((72, 80, 520, 300), PROSE * 4, fontsize=10)
+        page.insert_text((250, 810), f"Volume 12, sheet {number + 31}", fontsize=9, fontname="hebo")
+    elements = [e for part in read(save(tmp_path, document)) for e in part.elements]
+    assert [e.text for e in elements if e.text.startswith("Def")] == [
+        "Definition 7",
+        "Definition 10",
+        "Definition 13",
+        "Definition 16",
+    ]
+    assert sum(e.text.startswith("Volume") for e in elements) == 1
+
+
+def test_pdf_a_title_set_line_by_line_is_one_heading(tmp_path):
+    document = pymupdf.open()
+    page = document.new_page()
+    page.insert_text((72, 80), "Conducting Meta-Analyses with the", fontsize=18)
+    page.insert_text((250, 106), "Lamp Package", fontsize=18)
+    page.insert_text((72, 160), "Introduction", fontsize=18)
+    page.insert_textbox((72, 180, 520, 400), PROSE * 4, fontsize=10)
+    (part,) = read(save(tmp_path, document))
+    assert [e.text for e in part.elements if e.kind == "heading"] == [
+        "Conducting Meta-Analyses with the Lamp Package",
+        "Introduction",
+    ]
+
+
 @pytest.mark.skipif(not ocr.available(), reason="tesseract is not installed")
 def test_pdf_scanned_page_is_read_by_ocr(tmp_path):
     drawn = pymupdf.open()
@@ -533,6 +582,7 @@ def title_of(tmp_path, lines, **metadata):
         ([("On Tides", 20)], r"C:\\users\\x\\report.doc", "On Tides"),
         ([("On Tides", 20)], "Annual Report 2018", "On Tides"),
         ([("On Tides", 20)], "Tides of the North", "Tides of the North"),
+        ([("On Tides", 20)], "CMR10", "On Tides"),
     ],
 )
 def test_pdf_title_names_this_document_and_no_other(tmp_path, lines, metadata, title):

@@ -25,12 +25,18 @@ _NUMBERED = re.compile(
 )
 _LETTERS = re.compile(r"[^\W\d_].*[^\W\d_]", re.S)  # two or more
 _PAGE_NUMBER = re.compile(r"^\W*(?:page|seite|p\.)?\s*(?:\d{1,4}|[ivxlc]{1,7})(?:\s*(?:/|of|von)\s*\d{1,4})?\W*$", re.I)
+_YEAR = re.compile(r"\b(?:19|20)\d\d\b")
+_DIGITS = re.compile(r"\d{1,9}")
+_LARGER = 1.1  # than the page's type: it may head something
+_REMEMBERED = 4  # pages that had the same line at the same height: left and right ones, and two more
+_APART = 3.0  # letter heights between a running head and its page number, at least
 _FIGURE = re.compile(r"[$€£(]?\s?-?\d[\d.,]*\s?[%)]{0,2}")  # narrower than a table's: a dash may be a page's ornament
 _NEXT_ROW, _ALIGNED_PT = 2.2, 2.5  # line heights to the next row of a table, points that its figures' edges differ by
 _BOLD = 16  # MuPDF's TEXT_FONT_BOLD in a span's flags
 _FOOT = 0.18  # where a page number that stands alone may be
 _TITLE_LINE = 50  # characters: bold lines all shorter are a title of several lines, not a paragraph
 _MARGIN = 0.085  # of the page's height, above and below which running heads live
+_TOP_ROW = 0.13  # of the page's height; a row apart from the text below it, down to there, may be a running head too
 
 
 @dataclass(slots=True)
@@ -291,37 +297,47 @@ class RunningHeads:
     """Recognizes what repeats at the top and bottom of pages, from the pages already read.
 
     The first one of each passes; from the second on, at the same height, it is dropped. Looking ahead lost: a broken
-    page would then take its neighbour down.
+    page would then take its neighbour down. Its numbers may differ; in type that heads something they have to go on as
+    the pages do, or "Definition 7" at the top of a page would be taken for "Definition 3" at the top of another.
     """
 
     def __init__(self) -> None:
-        self._seen: set[tuple[str, int]] = set()
-        self._here: set[tuple[str, int]] = set()
+        self._seen: dict[tuple[str, int], list[tuple[int, list[int]]]] = {}
+        self._here: dict[tuple[str, int], list[int]] = {}
         self.top: list[str] = []
         """What was dropped at the top of the last page, page numbers aside: it says what the page is about."""
 
-    def drop(self, blocks: list[list[Line]], height: float) -> list[list[Line]]:
-        """The groups without running heads, feet and page numbers."""
+    def drop(self, blocks: list[list[Line]], height: float, *, page: int) -> list[list[Line]]:
+        """The groups without running heads, feet and page numbers. page: its number."""
         lines = [line for group in blocks for line in group]
-        self._here = set()
-        running = {id(line) for line in lines if self._is_running(line, height)}
+        self._here = {}
+        row = _top_row(lines, height)
+        usual = median(line.size for line in lines) if lines else 0.0
+        running = {id(line) for line in lines if self._is_running(line, height, page, is_apart=line in row, usual=usual)}
         running |= {id(line) for line in _outermost(lines, height) if _PAGE_NUMBER.match(line.text.strip())}
+        if _is_numbered(row, lines):
+            running |= set(map(id, row))
         running -= {id(line) for line in lines if id(line) in running and _is_of_table(line, lines)}
-        self._seen |= self._here
-        said = [line for line in lines if id(line) in running and line.y0 < height * _MARGIN]
+        for key, numbers in self._here.items():
+            self._seen[key] = [*self._seen.get(key, []), (page, numbers)][-_REMEMBERED:]
+        said = [line for line in lines if id(line) in running and (line.y0 < height * _MARGIN or line in row)]
         self.top = [text for line in said if not _PAGE_NUMBER.match(text := " ".join(line.text.split()))]
         kept = [[line for line in group if id(line) not in running] for group in blocks]
         return [group for group in kept if group]
 
-    def _is_running(self, line: Line, height: float) -> bool:
-        if height * _MARGIN < line.center[1] < height * (1 - _MARGIN):
+    def _is_running(self, line: Line, height: float, page: int, *, is_apart: bool, usual: float) -> bool:
+        inside = height * _MARGIN < line.center[1] < height * (1 - _MARGIN)
+        if inside and not is_apart:
             return False
         text = line.text.strip()
-        if _PAGE_NUMBER.match(text):
+        if not inside and _PAGE_NUMBER.match(text):
             return True
-        key = (re.sub(r"\d+", "#", text), round(line.y0 / 3))
-        self._here.add(key)
-        return key in self._seen
+        key, numbers = (_DIGITS.sub("#", text), round(line.y0 / 3)), [int(found) for found in _DIGITS.findall(text)]
+        self._here[key] = numbers
+        earlier = self._seen.get(key, [])
+        if not inside and not (line.bold or line.size > _LARGER * usual):
+            return bool(earlier)
+        return any(all(new - old in (0, page - at) for new, old in zip(numbers, before)) for at, before in earlier)
 
 
 def _is_of_table(line: Line, lines: Sequence[Line]) -> bool:
@@ -338,6 +354,34 @@ def _is_of_table(line: Line, lines: Sequence[Line]) -> bool:
         for figure in figures
         for other in lines
     )
+
+
+def _top_row(lines: Sequence[Line], height: float) -> list[Line]:
+    """The page's first row, where it stands high and apart from what follows; none where it does not."""
+    top = min(lines, key=lambda line: line.y0, default=None)
+    if top is None:
+        return []
+    row = [line for line in lines if abs(line.center[1] - top.center[1]) < 0.5 * top.size]
+    bottom = max(line.y1 for line in row)
+    below = [line.y0 for line in lines if line not in row]
+    is_apart = bottom < height * _TOP_ROW and below and min(below) - bottom > top.size
+    return row if is_apart else []
+
+
+def _is_numbered(row: Sequence[Line], lines: Sequence[Line]) -> bool:
+    """Whether a page's first row is a name, and well apart at its outer end the page's number, in no larger type than the page's.
+
+    A heading with its number is bold, larger, or close to it; a year heads a column.
+    """
+    if not 2 <= len(row) <= 3 or any(line.bold or line.size > _LARGER * median(one.size for one in lines) for line in row):
+        return False
+    by_x = sorted(row, key=lambda line: line.x0)
+    for number, beside in ((by_x[0], by_x[1]), (by_x[-1], by_x[-2])):
+        gap = max(number.x0, beside.x0) - min(number.x1, beside.x1)
+        text = number.text.strip()
+        if _PAGE_NUMBER.match(text) and not _YEAR.search(text) and gap > _APART * number.size:
+            return True
+    return False
 
 
 def _outermost(lines: Sequence[Line], height: float) -> list[Line]:

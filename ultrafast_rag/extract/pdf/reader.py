@@ -46,6 +46,7 @@ _HEAD_CHARACTERS = 260  # of a page that speak for all of it
 _TITLE_PAGES = 3  # a cover that is a picture comes before the page that names the document
 _COVER_CHARACTERS = 40  # chosen: a page with fewer names nothing
 _NOTE = 0.9  # of the body's type: what is smaller at a page's foot is a note
+_TITLE_TYPE, _TITLE_LINES = 1.3, 4  # of the body's type, and lines: what is set so large below one another is one title
 _SLIDE = 1.2  # width to height: a page this wide is a slide, and what headed the one before is over
 
 
@@ -167,7 +168,7 @@ class _Reader:
         if sum(map(len, groups)) * 3 < len(turned):
             groups, turned = [turned], []
         self._name(groups, number)
-        groups = self._heads.drop(groups, page.rect.height)
+        groups = self._heads.drop(groups, page.rect.height, page=number)
         count_sizes(groups, self._sizes)
         self._words.learn(line.text for group in groups for line in group)
         groups, found = figures.claim(groups, turned)
@@ -200,7 +201,7 @@ class _Reader:
         blocks = reading_order(split_blocks(join_figures(groups)))
         for block in blocks:
             block.level = heading_level(block, body, outline)
-        return merge_paragraphs(_join_numbers(blocks))
+        return merge_paragraphs(_join_titles(_join_numbers(blocks), body))
 
     def _scanned(self, page: Any, number: int, figures: PageFigures, notes: list[str]) -> list[Element]:
         """A page without a text layer: its pictures, and its words by OCR where that is to be had."""
@@ -282,7 +283,7 @@ def join_lines_of(block: str) -> str:
 def _is_unreadable(groups: Sequence[Sequence[Line]]) -> bool:
     """No text layer, or one whose font tells no characters."""
     text = "".join(line.text for lines in groups for line in lines)
-    bad = text.count("\ufffd")
+    bad = sum(c == "\ufffd" or "✁" <= c <= "➾" for c in text)  # dingbats for letters: a font whose encoding was lost
     return len("".join(text.split())) - bad < 3 or bad * 2 > len(text)
 
 
@@ -299,6 +300,26 @@ def _join_numbers(blocks: list[Block]) -> list[Block]:
             and abs(before.y0 - block.y0) < 0.5 * block.size
             and before.x1 < block.x0
             and abs(before.size - block.size) < 0.15 * block.size
+        ):
+            joined[-1] = Block(before.lines + block.lines, level=block.level)
+        else:
+            joined.append(block)
+    return joined
+
+
+def _join_titles(blocks: list[Block], body: float) -> list[Block]:
+    """The lines of a title in large type, set apart from one another, as one heading."""
+    joined: list[Block] = []
+    for block in blocks:
+        before = joined[-1] if joined else None
+        if (
+            before is not None
+            and block.level == before.level > 0
+            and block.size > _TITLE_TYPE * body
+            and abs(before.size - block.size) < 0.05 * block.size
+            and 0 <= block.y0 - before.y1 < 0.6 * block.size
+            and len(before.lines) + len(block.lines) <= _TITLE_LINES
+            and not block.text[:1].isdigit()
         ):
             joined[-1] = Block(before.lines + block.lines, level=block.level)
         else:

@@ -18,7 +18,9 @@ _FILE_NAME = re.compile(
     re.I,
 )
 _TOOL = re.compile(
-    r"^(?:microsoft (?:word|powerpoint|excel)|untitled|(?:document|slide)\s?\d*$|powerpoint presentation|none$|title$|scan)", re.I
+    r"^(?:microsoft (?:word|powerpoint|excel)|untitled|(?:document|slide)\s?\d*$|powerpoint presentation|none$|title$|scan)"
+    r"|^(?:cm|ec|sf|lm)(?:r|rm|bx|b|ti|ss|tt|sy|mi|sl|csc|ex)\w{0,3}\d{1,4}$",  # a font of TeX: "CMR10"
+    re.I,
 )
 _SHARED = re.compile(
     r"^(?:(?:form|schedule)\s+[\dA-Z]+(?:[-–]\w+)?(?:/a)?"
