@@ -2,8 +2,8 @@
 
 import pytest
 
-from ultrafast_rag.answer.byline import is_author_asked
-from ultrafast_rag.answer.units import units_of
+from ultrafast_rag.answer.byline import is_author_asked, is_date_asked
+from ultrafast_rag.answer.units import evidence_of, units_of
 from ultrafast_rag.types import Hit
 
 TITLE = "Everything we know about tides but were afraid to ask"
@@ -44,3 +44,16 @@ def test_another_question_document_or_page_is_not_answered_by_it():
 )
 def test_names_are_told_from_firms_titles_and_slogans(line, names):
     assert bool(named("Who wrote the paper on tides?", line)) == names
+
+
+@pytest.mark.parametrize(
+    "line", ["October 14, 1998", "Version: June 28, 2019.", "Mar 25, 2016", "This version was compiled on May 2019"]
+)
+def test_a_date_alone_on_the_first_page_is_the_documents(line):
+    text = f"{line}\nThe lamps of the north were lit on May 3, 1874, and have been burning since."
+    hit = Hit(1, "d", "x.pdf", "text", text, 0.9, page=1, title="Lamps of the North")
+    asked = ("When was the paper on lamps of the north published?", "What date stands on the lamps of the north?")
+    for question in asked:
+        assert [unit.shown for unit in evidence_of(hit) if is_date_asked(unit, question)] == [line]
+    for question in ("When were the lamps lit?", "When was the paper on ships published?", "Who wrote the lamps of the north?"):
+        assert not any(is_date_asked(unit, question) for unit in evidence_of(hit))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ultrafast_rag.answer.demands import demands_of, is_question, unsaid
+from ultrafast_rag.answer.demands import asks_why, demands_of, gives_reason, is_question, unsaid
 from ultrafast_rag.answer.units import units_of
 from ultrafast_rag.types import PAGE_HEAD, Hit
 
@@ -175,3 +175,17 @@ def test_a_question_asks_by_its_mark_or_by_a_word(text):
 @pytest.mark.parametrize("text", ["a white lighthouse at night", "somewhat shown", "net sales 2018", "find two red boats"])
 def test_a_phrase_asks_nothing(text):
     assert not is_question(text)
+
+
+@pytest.mark.parametrize("text", ["In the outbreak of 1861, they fell ill", "Figure 1: The outbreak", "The outbreak (Holm 2009)"])
+def test_a_year_a_citation_or_the_number_of_a_figure_counts_nothing(text):
+    assert lacking(f"{text} in Hagen.", "How many children fell ill in the outbreak?", modality="text") == ("How many",)
+    assert lacking(f"{text} and 188 children.", "How many children fell ill in the outbreak?", modality="text") == ()
+
+
+def test_a_reason_is_told_by_its_words():
+    assert asks_why("Why was the file moved?")
+    assert not asks_why("Who knows why?")
+    assert gives_reason("The file was moved as we cannot build with another one.")
+    assert gives_reason("Kittiwakes nest there because foxes do not reach the ledge.")
+    assert not gives_reason("Kittiwakes nest on the north face.")

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from ultrafast_rag import UltraFastRAG
-from ultrafast_rag.answer.extractive import ExtractiveAnswerer
+from ultrafast_rag.answer.extractive import ODDS_CAPTION, ODDS_CELL, ODDS_REASON, Candidate, ExtractiveAnswerer, _chosen
 from ultrafast_rag.errors import EncodingError
-from ultrafast_rag.types import PAGE_HEAD, Hit, Hits
+from ultrafast_rag.types import PAGE_HEAD, Hit, Hits, Reading
 
 TABLE = "in millions,2018,2017\nNet sales,32765,31657\nInterest expense,310,287\nGoodwill,1120,1090\n"
 STORY = """The lamp house of Skerry Rock was built by Ada Holm. It was finished in 1874 after three summers of work.
@@ -291,3 +291,51 @@ def test_asides_of_a_question_are_not_sought_in_a_row(tmp_path):
         wordy = rag.query("Using the balance sheet, what was the goodwill of Acme at the end of FY2018? Answer in USD millions.")
         assert wordy.text == short.text
         assert wordy.support > 0.8 * short.support
+
+
+BIRDS = "The kittiwake has lost a quarter of its pairs. The reason is hunger: its food keeps to colder water than it used to."
+
+
+def weighed(rag, question, *texts, spans, **rest):
+    hits = Hits([Hit(n, "d", "birds.pdf", "text", text, 0.9, **rest) for n, text in enumerate(texts)])
+    readings = [Reading(text.index(span), text.index(span) + len(span), 0.0, -5.0) for text, span in zip(texts, spans)]
+    return ExtractiveAnswerer(rag._models.text, rag._lexical).weigh(question, hits, readings)
+
+
+def test_why_is_answered_by_the_sentence_beside_the_readers_that_gives_the_reason(rag):
+    _, (found,) = weighed(rag, "Why are there fewer pairs of kittiwakes?", BIRDS, spans=["lost a quarter"])
+    assert found.unit.shown.startswith("The reason is hunger")
+    assert found.behind == 0
+    _, (found,) = weighed(rag, "How many pairs of kittiwakes were lost?", BIRDS, spans=["lost a quarter"])
+    assert found.unit.shown.startswith("The kittiwake has lost")
+    _, (found,) = weighed(rag, "Why are there fewer kittiwakes?", BIRDS.split(". ")[0] + ".", spans=["lost a quarter"])
+    assert found.behind == ODDS_REASON
+
+
+def test_a_sentence_counts_in_part_what_the_one_before_it_names(rag):
+    text = "The kittiwake feeds at the surface. The count was made in 1874 and took three weeks."
+    (_, second), _ = weighed(rag, "How long did the count of the kittiwake take?", text, spans=["three weeks"])
+    (alone,), _ = weighed(rag, "How long did the count of the kittiwake take?", second.unit.shown, spans=["three weeks"])
+    (both,), _ = weighed(
+        rag, "How long did the count of the kittiwake take?", "The count of the kittiwake took weeks.", spans=["weeks"]
+    )
+    assert alone.coverage < second.coverage < both.coverage
+
+
+def test_a_caption_stands_behind_a_sentence_and_a_line_of_authors_before_any(rag):
+    texts = ("Figure 1: Kittiwakes by year.", "Kittiwakes were counted by year.")
+    _, (caption, sentence) = weighed(rag, "How were kittiwakes counted?", *texts, spans=["Kittiwakes", "counted"])
+    assert (caption.behind, sentence.behind) == (ODDS_CAPTION, 0)
+    question = "Who wrote the paper on birds?"
+    _, (names,) = weighed(rag, question, "Ada Holm and Ole Brandt", spans=["Ada"], page=1, title="Birds")
+    assert names.near - names.odds == pytest.approx(ODDS_CELL)
+
+
+@pytest.mark.parametrize(("verdict", "quotes"), [(12.0, 1), (-8.0, 2)])
+def test_a_sure_answer_is_one_sentence(rag, verdict, quotes):
+    question = "When were the kittiwakes counted?"
+    text = "The kittiwakes were counted in June 1874. The kittiwakes were counted again in June 1875."
+    scored, _ = weighed(rag, question, text, spans=["June 1874"])
+    first = scored[0]
+    found = Candidate(first.unit, (verdict, 1.0, first.coverage, first.cosine))
+    assert len(_chosen(question, scored, max(s.score for s in scored), found)) == quotes

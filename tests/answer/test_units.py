@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from ultrafast_rag.answer.quotable import is_caption, is_evidence, lists_references
 from ultrafast_rag.answer.units import (
     caption_of,
     cell_named,
     dates_shared,
-    is_evidence,
+    evidence_of,
     label_asked,
     leans_back,
     named_otherwise,
@@ -202,6 +203,9 @@ def test_rows_read_without_bars():
         "7 2.9. AUTHOR …",
         "0 0.5 1 1.5 2 2.5 3 Slicing Blockword Multiword Number of processor cycles a byte.",
         "1 Definition of CRC … 2 2 Related work … 3",
+        "R> lamps <- read.csv('lamps of the north.csv')",
+        "> install.packages('lamps')",
+        '#include "lamps.h" using namespace Lamps;',
     ],
 )
 def test_contents_lines_references_and_bare_figures_are_no_evidence(text):
@@ -354,3 +358,74 @@ def test_a_quarter_is_a_column_whatever_the_year_is():
     (unit,) = units_of(hit(text, "table"))
     assert cell_named(unit, "net sales in the second quarter of 2018") == "Net sales, Second Quarter: 6"
     assert cell_named(unit, "net sales in 2018") == "Net sales, Year 2018: 11"
+
+
+REFERENCES = (
+    "Adams J, Holm A (2008). “Lamps of the northern coast.” Journal of Light, 27(5), 764–777. Brandt O (1997). "
+    "“From oil to gas.” Lamp Studies, 53(4), 1253–1261."
+)
+
+
+@pytest.mark.parametrize("section", ["References", "7. Acknowledgements > References", "Appendix"])
+def test_a_list_of_references_is_no_evidence_whatever_it_stands_under(section):
+    assert lists_references(REFERENCES, section)
+    assert evidence_of(hit(REFERENCES, section=section)) == []
+
+
+@pytest.mark.parametrize("section", ["References", "Method"])
+def test_prose_that_cites_is_no_list_of_references(section):
+    text = (
+        "The lamp burns oil (Adams and Holm 2008). Brandt (1997) found no other. It was lit on May 3, 1874. See Holm (2001) too."
+    )
+    assert not lists_references(text, section)
+
+
+def test_a_line_that_only_says_the_title_again_is_no_evidence():
+    said = [
+        u.shown
+        for u in evidence_of(hit("Lamps of the North\nThe lamp burns 12 watts.", title="The Lamps of the North and South"))
+    ]
+    assert said == ["The lamp burns 12 watts."]
+
+
+def test_code_and_footnotes_are_no_part_of_the_sentences_around_them():
+    text = (
+        'R> if (require(lamps, quietly = TRUE)) { + data("lamps") + lamps$watts = as.numeric(lamps$watts) + }\n'
+        "The first thing to do is to light them, and the model is fitted via\n2Another way is to wait until the evening comes."
+    )
+    assert [unit.shown for unit in evidence_of(hit(text))] == [
+        "The first thing to do is to light them, and the model is fitted via",
+        "Another way is to wait until the evening comes.",
+    ]
+
+
+def test_a_sentence_cut_by_the_edge_of_a_page_is_shown_whole():
+    text = "with 49999 permutations of the data. The survey was got from the archive of"
+    around = ("It is new. The exact value is found by a conditional proce-", "the Journal of Lamps. It is old.")
+    units = units_of(hit(text, page=7, neighbours=around))
+    assert [unit.shown for unit in units] == [
+        "The exact value is found by a conditional with 49999 permutations of the data.",
+        "The survey was got from the archive of the Journal of Lamps.",
+    ]
+    assert text[units[1].start : units[1].end] == "The survey was got from the archive of"
+    assert [unit.shown for unit in units_of(hit("The lamp burns.", page=7, neighbours=("It burns", "and so on.")))] == [
+        "The lamp burns."
+    ]
+
+
+def test_a_sentence_knows_the_one_before_it_in_its_paragraph():
+    units = units_of(hit("The keeper came. He slept.\nThe lamp burns."))
+    assert [unit.before for unit in units] == ["", "The keeper came.", ""]
+
+
+def test_the_caption_of_a_table_is_no_row_of_it_however_long():
+    caption = (
+        "Table 4: MAX test for the lamps with linear statistic, its conditional expectation, standard deviation and p-values."
+    )
+    text = f"{caption}\n | T | p\nadditive | 28 | 0.0868"
+    assert [unit.shown for unit in units_of(hit(text, "table"))] == ["additive: 28 (T), 0.0868 (p)"]
+
+
+def test_captions_are_told():
+    assert is_caption("Figure 1: Lamps by year.")
+    assert not is_caption("Figure 1 shows the lamps.")

@@ -259,6 +259,9 @@ def test_what_the_extractive_writer_puts_together_is_borne_out_by_its_passage_an
     )  # no row: in a row
     assert faithfulness(cited("It is red. (before it: “The door is old.”) [1]", "The door is old. It is red.")) == 1
     assert faithfulness(cited("It is red. (before it: “The door is new.”) [1]", "The door is old. It is red.")) == 0.5
+    cut = Hit(1, "d", "a.pdf", "text", "The door is", 1.0, neighbours=("It is old.", "red, and so is the gate.\nIt is new."))
+    for said, share in (("The door is red, and so is the gate. [1]", 1), ("It is new. [1]", 0)):
+        assert faithfulness(Answer("q", said, Hits([cut]), (Citation(1, cut, "The door is"),))) == share
     in_head = Hit(1, "d", "a.pdf", "table", table, 1.0, metadata={PAGE_HEAD: "STATEMENTS (In millions)"})
     answer = Answer("q", "Net sales, 2018: 32,765 (In millions) [1]", Hits([in_head]), (Citation(1, in_head, table),))
     assert faithfulness(answer) == 1

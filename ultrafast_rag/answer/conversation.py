@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ultrafast_rag.answer.units import is_evidence
+from ultrafast_rag.answer.quotable import is_evidence
 from ultrafast_rag.language.safetext import quotable
 from ultrafast_rag.language.sentences import split_sentences
 from ultrafast_rag.language.stopwords import STOP_WORDS

@@ -97,7 +97,20 @@ _ASKING = re.compile(
     rf"|^\W*(?:please )?(?:{_AUX}|will|shall|name|list|tell|give|state|define|explain|describe|summari[sz]e|compare)\b",
     re.I,
 )
-_KINDS = ((_WHEN, _TIME), (_HOW_MANY, _NUMBER))
+# numbers that count nothing: years, the number of a figure or section, a work that is cited
+_UNCOUNTED = re.compile(
+    r"\((?:[^()]*\W)?(?:19|20)\d\d[a-z]?\)|\[[\d,;–\s-]+\]"
+    r"|\b(?:tables?|figures?|figs?\.|sections?|sec\.|chapters?|equations?|eqs?\.|pages?|appendix|version)\s+\d+(?:\.\d+)*"
+    r"|\b(?:in|of|since|by|from|until|till|to|the|and|early|late|mid|during|after|before|between)\s+(?:1[789]|20)\d\d\b(?!\s*%)",
+    re.I,
+)
+_WHY = re.compile(r"^\W*(?:why|for (?:what|which) reason|what (?:is|was) the reason)\b", re.I)
+_REASON = re.compile(
+    r"\b(?:because|since|due to|owing to|thanks to|reasons?|so that|in order to|to (?:avoid|prevent|ensure|allow|keep|reduce)|"
+    r"therefore|thus|hence|consequently|as a result|leads?|leading|led|caus(?:e|es|ed|ing)|explain(?:s|ed)?|otherwise|means that|"
+    r"as (?:it|they|we|he|she|there|this|these|the|an?|no)|for (?:it|they|he|she|there)|so (?:it|they|he|she)|cannot)\b",
+    re.I,
+)
 # of two such words a sentence that says only the other answers another question
 _OPPOSITES = """
     largest smallest; biggest smallest; most least; first last; highest lowest; longest shortest; oldest newest; oldest youngest
@@ -109,6 +122,7 @@ _OPPOSITES = """
     increase decrease; increase reduce; accept reject; win lose; won lost; gain lose; rise fall; rose fell; include exclude
     allow prohibit; allow forbid; add subtract; addition subtraction; addition multiplication; attract repel; support oppose
     import export; parallel perpendicular; temporary permanent; urban rural; domestic foreign; visible invisible; finite infinite
+    summer winter
 """
 _OPPOSITE: dict[str, set[str]] = {}
 for _pair in _OPPOSITES.strip().replace("\n", ";").split(";"):
@@ -184,7 +198,9 @@ def unsaid(unit: Unit, question: str) -> tuple[str, ...]:
     else:
         lacking += [asked.denied] if asked.denied and not _denies(unit.shown) else []
     lacking += _turned(question, unit.shown)
-    lacking += [found[1] for asks, holds in _KINDS if (found := asks.search(question)) and not holds.search(unit.shown)]
+    counted = unit.shown if table else _UNCOUNTED.sub(" ", unit.shown)
+    kinds = ((_WHEN, _TIME, unit.shown), (_HOW_MANY, _NUMBER, counted))
+    lacking += [found[1] for asks, holds, said in kinds if (found := asks.search(question)) and not holds.search(said)]
     return tuple(dict.fromkeys(lacking))
 
 
@@ -218,6 +234,16 @@ def _straight(word: str) -> set[str]:
 def language_of(text: str, shares: Mapping[str, float] = MappingProxyType({})) -> str | None:
     """As `terms.detect` tells it, but for "per": Italian, and in every English "per share"."""
     return detect([word for word in words_of(text) if word.casefold() != "per"], shares)
+
+
+def asks_why(question: str) -> bool:
+    """Whether a reason is asked for, in English."""
+    return bool(_WHY.match(question))
+
+
+def gives_reason(text: str) -> bool:
+    """Whether a sentence shows by its words that it says why."""
+    return bool(_REASON.search(text))
 
 
 @lru_cache(maxsize=512)

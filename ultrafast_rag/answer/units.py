@@ -1,6 +1,6 @@
 """What can be quoted of a hit: sentences of prose and speech, rows of a table, a picture's caption.
 
-Running heads, lines of a table of contents, references and bare numbers are text of a document, and no evidence.
+Which of it is evidence is told in `quotable.py`.
 """
 
 from __future__ import annotations
@@ -8,38 +8,29 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise, takewhile
 from pathlib import Path
 
+from ultrafast_rag.answer.quotable import ENDED, is_caption, is_code, is_evidence, lists_references
 from ultrafast_rag.language.accounts import concepts
 from ultrafast_rag.language.asides import plain
 from ultrafast_rag.language.rows import CELL, cells_of, head_lines, is_data, is_figure, is_period
 from ultrafast_rag.language.sameness import stem_english
 from ultrafast_rag.language.sentences import split_sentences
-from ultrafast_rag.language.terms import is_unspaced, words_of
 from ultrafast_rag.types import PAGE_HEAD, Hit
 
-# leaders, as they are or shortened by the PDF reader; a lone "Total … 38" is a label with its figure
-_DOT_LEADERS = re.compile(
-    r"(?:\.\s?){5,}\s*\d*\s*$|(?:\s\.){4,}|(?:…\s*\d{1,4}\b.*){2}|^\s*(?:\d{1,4}\s+)?\d+(?:\.\d+)*\.?\s.*…\s*\d{0,4}\s*$", re.S
-)
-_REFERENCE = re.compile(
-    r"^\s*(?:\[\d{1,3}\]|\d{1,3}\.)\s.*(?:\b(?:19|20)\d\d[a-z]?\.|\bpp?\.\s*\d|\barXiv\b|\bdoi\b|https?:)"
-    r"|\bIn Proceedings of\b|\barXiv:\d",
-    re.I | re.S,
-)
 _WORD = re.compile(r"[^\W\d_]{2,}")
 _LIST_NUMBER = re.compile(r"^\s*(?:[•▪◦‣–*·-]|\(?(?:\d{1,2}|[a-z]|[ivx]{1,4})[.)])\s+(?=\S)")
+_FOOTNOTE = re.compile(r"^(?:\d{1,2}|[a-d])(?=[A-Z][a-z])")  # its mark, glued to the note or to an address: "aDebian Project"
 # words whose meaning stands in the sentence before
 _LEANING = re.compile(
-    r"^(?:it|its|they|their|them|this|these|those|that|he|she|his|her|such|both|the (?:former|latter)|here|there|then|thus|"
-    r"however|moreover|furthermore|in addition|in this case|as a result|therefore)\b",
+    r"^(?:it|its|they|their|them|this|these|those|that|he|she|his|her|such|both|the (?:former|latter|reason)|here|there|then|"
+    r"thus|however|moreover|furthermore|in addition|in this case|as a result|therefore)\b",
     re.I,
 )
 _LINE_END = re.compile(r"\s*\n\s*")
-_ENDED = re.compile(r"[.!?:;…。！？।؟][\"'”’»)\]]*$")
 _ITEM = re.compile(r"[•▪◦‣–*·-]\s|\(?(?:\d{1,2}|[a-z]|[ivx]{1,4})[.)]\s")
 _CAPTION = 200  # characters: a longer text of a picture is what stands around it on the page
 _WRAPPED = 60  # characters: a longer line without an end is text that was wrapped, a shorter one may be a heading
@@ -70,11 +61,13 @@ _DATE = re.compile(
     rf"|(?P<name2>{_MONTH})\.?\s+(?P<day2>\d{{1,2}})(?:st|nd|rd|th)?,?\s+(?P<year2>\d{{4}}))\b",
     re.I,
 )
-_FIGURES = re.compile(r"(?<!\S)-?\d{1,9}(?:\.\d{1,9})?(?:\s+-?\d{1,9}(?:\.\d{1,9})?){3,}(?!\S)")
 _DAY = re.compile(rf"{_MONTH}\.? \d{{1,2}},?", re.I)
 _EARLY = re.compile(r"\b(?:jan|feb)[a-z]*\.? \d{1,2},? (?:19|20)\d\d", re.I)
+_MONTH_YEAR = re.compile(rf"\b{_MONTH}\.?,?\s+\d{{4}}\b", re.I)
+_DATED = frozenset(
+    "version date dated updated update last revised published compiled printed draft as of this was on the".split()
+)
 _LITTLE = frozenset("a and by for from in of on or the to".split())
-_MIN_WORDS = 3  # chosen: subject, verb, object
 _LINE = 100  # characters: a line of a table that has one cell, and is no longer, names rows or the whole table
 # what is written behind a row's label and is not asked for: "Accounts receivable, net of allowances", "Interest expense, net"
 _LABEL_END = re.compile(r",\s+(?:net|less|excluding|including|before|after)\b|\s+\(|\s+[–—-]\s+")
@@ -86,6 +79,7 @@ class Unit:
 
     label: of a table's row, what names it. group: of one whose label the table has twice, the line above that says which:
     "Operating income".
+    before: the sentence before this one in its paragraph, which what this one calls "it" or "the model" may stand in.
     """
 
     hit: Hit
@@ -95,6 +89,7 @@ class Unit:
     place: tuple[int, int]  # rank of its hit, and which of its units, from 0
     group: str = ""
     label: str = ""
+    before: str = ""
 
 
 def units_of(hit: Hit, rank: int = 0) -> list[Unit]:
@@ -105,40 +100,54 @@ def units_of(hit: Hit, rank: int = 0) -> list[Unit]:
         return [Unit(hit, hit.text, 0, len(hit.text), (rank, 0))] if hit.text.strip() else []
     units = list[Unit]()
     for start, end in _paragraphs(hit.text):
-        at = start
+        at, before = start, ""
         for sentence in split_sentences(hit.text[start:end]):
             at = max(hit.text.find(sentence, at), at)
-            shown = _LIST_NUMBER.sub("", " ".join(sentence.split()))
-            units.append(Unit(hit, shown, at, at + len(sentence), (rank, len(units))))
-            at += len(sentence)
+            shown = _FOOTNOTE.sub("", _LIST_NUMBER.sub("", " ".join(sentence.split())))
+            units.append(Unit(hit, shown, at, at + len(sentence), (rank, len(units)), before=before))
+            at, before = at + len(sentence), shown
+    units = _whole(units, hit)
     # what is kept of the text around a picture breaks off somewhere: its last sentence may lack the fact
     text = hit.text.rstrip()
-    return units[:-1] if hit.modality == "image" and (text.endswith("…") or not _ENDED.search(text)) else units
+    return units[:-1] if hit.modality == "image" and (text.endswith("…") or not ENDED.search(text)) else units
 
 
-def is_evidence(text: str) -> bool:
-    """Whether a line says something: no contents line, reference, axis of a chart, bare figures or heading of a word or two."""
-    if _DOT_LEADERS.search(text) or _REFERENCE.search(text) or _has_axis(text):
-        return False
-    return len(_WORD.findall(text)) >= _MIN_WORDS or _says(text) or (":" in text and any(map(str.isdigit, text)))
+def _whole(units: list[Unit], hit: Hit) -> list[Unit]:
+    """With the sentences that the edges of a page cut in two made whole from what stands around the passage."""
+    if not units or hit.modality != "text" or hit.page is None:
+        return units
+    first, last = units[0].shown, units[-1].shown
+    head = _paragraph_end(hit.neighbours[0]) if first[:1].islower() else ""
+    tail = hit.neighbours[1].lstrip().partition("\n")[0] if not ENDED.search(last) and _WORD.search(last) else ""
+    if head and not ENDED.search(head) and head not in hit.text:
+        units[0] = replace(units[0], shown=_joined(head, first))
+    if tail[:1].islower() and tail not in hit.text:
+        units[-1] = replace(units[-1], shown=_joined(units[-1].shown, split_sentences(tail)[0]))
+    return units
 
 
-def _says(text: str) -> bool:
-    """Whether it ends as a sentence or has enough words, where `_WORD` does not find them or no spaces part them."""
-    if text.isascii():
-        return False
-    words = words_of(text)
-    return bool(_ENDED.search(text)) or len(words) >= _MIN_WORDS or any(map(is_unspaced, words))
+def _paragraph_end(text: str) -> str:
+    """The last sentence of a text's last line."""
+    line = text.rstrip().rpartition("\n")[2]
+    return " ".join(split_sentences(line)[-1].split()) if line.strip() else ""
 
 
-def _has_axis(text: str) -> bool:
-    """Whether figures stand side by side in equal steps, as what is written along an axis does: "0 0.5 1 1.5 2"."""
-    for found in _FIGURES.finditer(text):
-        ticks = [float(figure) for figure in found[0].split()]
-        steps = [round(b - a, 6) for a, b in pairwise(ticks)]
-        if any(a == b == c != 0 for a, b, c in zip(steps, steps[1:], steps[2:])):
-            return True
-    return False
+def _joined(left: str, right: str) -> str:
+    """Two halves of a sentence; of a word that was cut in two the second is whole, see the PDF reader."""
+    return f"{left.rpartition(' ')[0] if left[-1] in '-‐' else left} {right}"
+
+
+def evidence_of(hit: Hit, rank: int = 0) -> list[Unit]:
+    """What of a hit can answer something: no references, and no line that only says its title or heading again."""
+    if hit.modality != "table" and lists_references(hit.text, hit.section):
+        return []
+    above = f"{hit.title} > {hit.section}".casefold()
+    return [
+        unit
+        for unit in units_of(hit, rank)
+        if (is_evidence(unit.shown) or (hit.page == 1 and dated_line(unit.shown)))
+        and (hit.modality == "table" or ENDED.search(unit.shown) or unit.shown.casefold() not in above)
+    ]
 
 
 def leans_back(text: str) -> bool:
@@ -291,6 +300,13 @@ def quarters_in(text: str) -> set[int]:
     return {*found, *map(int, _QUARTER.findall(text))}
 
 
+def dated_line(text: str) -> bool:
+    """Whether a line is a date and nothing more than what calls it one: "Version: June 28, 2019", "May 2019"."""
+    found = _DATE.search(text) or _MONTH_YEAR.search(text)
+    rest = f"{text[: found.start()]} {text[found.end() :]}" if found else ""
+    return bool(found) and all(word.casefold() in _DATED for word in _TERM.findall(rest))
+
+
 def years_in(text: str) -> set[str]:
     """As four figures."""
     return {*_YEAR.findall(text), *(f"20{year}" for year in _SHORT_YEAR.findall(text))}
@@ -301,8 +317,9 @@ def _paragraphs(text: str) -> Iterator[tuple[int, int]]:
     start = last = 0
     for found in _LINE_END.finditer(text):
         line, rest = text[last : found.start()], text[found.end() : found.end() + 8]
+        apart = is_code(line) or is_code(text[found.end() :].partition("\n")[0]) or _FOOTNOTE.match(rest)
         heading = len(line) < _WRAPPED and (rest[:1].isupper() or _heads_caseless(line, text[found.end() :]))
-        if _ENDED.search(line) or _ITEM.match(rest) or heading:
+        if ENDED.search(line) or _ITEM.match(rest) or heading or apart:
             yield start, found.start()
             start = found.end()
         last = found.end()
@@ -324,7 +341,7 @@ def _rows(hit: Hit, rank: int) -> list[Unit]:
     for n, (line, cells) in enumerate(zip(lines, cut)):
         alone = bool(labels) and not any(cells[1:])
         heads = n < len(lines) - 1 and len(cells) > 1 and (n < head or _header(lines[: n + 1], len(cells), head) == cells)
-        if alone and len(line) <= _LINE and not _ENDED.search(line.rstrip(" :|")):
+        if alone and (is_caption(line) or (len(line) <= _LINE and not ENDED.search(line.rstrip(" :|")))):
             if not _UNIT.search(line):
                 group = line.strip(" :|") if any(CELL in above for above in lines[:n]) else ""
         elif line.strip() and not heads:

@@ -134,7 +134,8 @@ def statements_of(answer: Answer) -> list[tuple[str, list[str]]]:
     """The answer's statements, each with the passages that its [n] marks cite; none cited: [].
 
     A statement is what stands before a mark, or a sentence after the last one; what is quoted as standing before it is another.
-    A passage is shown with its title, headings and page head, which may say a table's unit.
+    A passage is shown with its title, headings and page head, which may say a table's unit, and with the lines around it, where a
+    sentence may go on that its edge cuts in two.
     """
     passages = {citation.number: _as_shown(citation.hit) for citation in answer.citations}
     pieces = _MARKS.split(answer.text)
@@ -148,7 +149,9 @@ def statements_of(answer: Answer) -> list[tuple[str, list[str]]]:
 
 
 def _as_shown(hit: Hit) -> str:
-    return "\n".join(filter(None, [hit.title, hit.section, str(hit.metadata.get(PAGE_HEAD, "")), hit.text]))
+    before, after = hit.neighbours if hit.modality == "text" else ("", "")
+    text = " ".join(filter(None, [before.rpartition("\n")[2], hit.text, after.partition("\n")[0]]))
+    return "\n".join(filter(None, [hit.title, hit.section, str(hit.metadata.get(PAGE_HEAD, "")), text]))
 
 
 def faithfulness(answer: Answer, *, supports: Supports = contained, encode: Encode | None = None) -> float:
