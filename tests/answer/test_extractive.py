@@ -293,7 +293,7 @@ def test_asides_of_a_question_are_not_sought_in_a_row(tmp_path):
         assert wordy.support > 0.8 * short.support
 
 
-BIRDS = "The kittiwake has lost a quarter of its pairs. The reason is hunger: its food keeps to colder water than it used to."
+BIRDS = "The kittiwake has lost a quarter of its pairs. The kittiwakes are fewer because their food keeps to colder water now."
 
 
 def weighed(rag, question, *texts, spans, **rest):
@@ -304,7 +304,7 @@ def weighed(rag, question, *texts, spans, **rest):
 
 def test_why_is_answered_by_the_sentence_beside_the_readers_that_gives_the_reason(rag):
     _, (found,) = weighed(rag, "Why are there fewer pairs of kittiwakes?", BIRDS, spans=["lost a quarter"])
-    assert found.unit.shown.startswith("The reason is hunger")
+    assert found.unit.shown.startswith("The kittiwakes are fewer because")
     assert found.behind == 0
     _, (found,) = weighed(rag, "How many pairs of kittiwakes were lost?", BIRDS, spans=["lost a quarter"])
     assert found.unit.shown.startswith("The kittiwake has lost")
