@@ -28,6 +28,7 @@ from ultrafast_rag.index.dense import DenseIndex
 from ultrafast_rag.index.lexical import LexicalIndex
 from ultrafast_rag.index.store import Store
 from ultrafast_rag.ingest.stages import Until
+from ultrafast_rag.language.asking import plain_question, respelled
 from ultrafast_rag.language.safetext import unstorable
 from ultrafast_rag.monitor import StageClock, peak_rss_mb, rss_mb
 from ultrafast_rag.parts import Parts
@@ -279,11 +280,14 @@ class UltraFastRAG(Parts):
         k, alpha = self.config.k if k is None else k, self.config.alpha if alpha is None else alpha
         again = bool(self.config.rerank_model) if rerank is None else rerank
         check_query(query, k=k, alpha=alpha, modality=modality, filters=filters)
+        notes: tuple[str, ...] = ()
+        if isinstance(query, str):
+            query, notes = self._meant(query, alpha)
         asked = normalised(query) if isinstance(query, str) else hashlib.sha256(query).hexdigest()
         key = ("search", self._store.generation, asked, k, alpha, frozen(modality), frozen(filters), again, neighbours)
         known: Hits | None = self.query_cache.get(key) if self.config.query_cache else None
         if known is not None:
-            known.evidence, known.seconds = self._evidence, 0.0
+            known.evidence, known.seconds, known.notes = self._evidence, 0.0, notes
             return known
         with self.monitor.measure("search"), self._refiner.asking(), self._moving():
             options: dict[str, Any] = {"k": k, "alpha": alpha, "modality": modality, "filters": filters}
@@ -295,7 +299,17 @@ class UltraFastRAG(Parts):
             self._check_fields(filters)
         if self.config.query_cache and not hits.notes:  # a model that failed to write variants may not fail again
             self.query_cache.put(key, hits)
+        hits.notes = (*notes, *hits.notes)
         return hits
+
+    def _meant(self, question: str, alpha: float) -> tuple[str, tuple[str, ...]]:
+        """The question as it was meant, and a note where a word was read otherwise than it is written; see `language.asking`."""
+        plain = type(question)(plain_question(question))  # `Words` stay so
+        if not 0 < alpha < 1 or is_remote(self.config.text_model):  # words or meaning alone; no vocabulary is here
+            return plain, ()
+        tokenize = self._models.text().tokenize
+        plain, read = respelled(plain, self._lexical.held, lambda word: len(tokenize([word])[0]))
+        return type(question)(plain), tuple(f"“{word}” stands in no document; read as “{other}”" for word, other in read.items())
 
     def query(
         self,
@@ -319,7 +333,7 @@ class UltraFastRAG(Parts):
             return known
         hits = asked.search()
         with self.monitor.measure("answer"):
-            answer = event_loop.run(self._generators.answerer(self._extractive, generator).answer(question, hits))
+            answer = event_loop.run(self._generators.answerer(self._extractive, generator).answer(asked.meant, hits))
         return asked.finish(answer)
 
     @cached_property
@@ -349,6 +363,7 @@ class UltraFastRAG(Parts):
             exact=self.query_cache if self.config.query_cache else None,
             alike=self.semantic_cache if self.config.semantic_cache else None,
             evidence=self._evidence,
+            means=partial(self._meant, question, self.config.alpha if (alpha := options.get("alpha")) is None else alpha),
             search=partial(self._search_to_answer, generator),
             unread=self._unread,
         )
@@ -384,7 +399,7 @@ class UltraFastRAG(Parts):
             return
         hits = asked.search()
         with self.monitor.measure("answer"):
-            for piece in event_loop.stream(self._generators.answerer(self._extractive, generator).stream(question, hits)):
+            for piece in event_loop.stream(self._generators.answerer(self._extractive, generator).stream(asked.meant, hits)):
                 yield asked.finish(piece) if isinstance(piece, Answer) else piece
 
     async def astream(
@@ -397,7 +412,7 @@ class UltraFastRAG(Parts):
             yield known
             return
         hits = await asyncio.to_thread(asked.search)
-        async for piece in event_loop.astream(self._generators.answerer(self._extractive, generator).stream(question, hits)):
+        async for piece in event_loop.astream(self._generators.answerer(self._extractive, generator).stream(asked.meant, hits)):
             yield asked.finish(piece) if isinstance(piece, Answer) else piece
 
     def page(self, hit: Hit, number: int | None = None) -> Leaf:

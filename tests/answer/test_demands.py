@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ultrafast_rag.answer.demands import asks_why, demands_of, gives_reason, is_question, unsaid
+from ultrafast_rag.answer.demands import asks_why, demands_of, gives_reason, unsaid
 from ultrafast_rag.answer.units import units_of
 from ultrafast_rag.types import PAGE_HEAD, Hit
 
@@ -163,18 +163,6 @@ def test_a_question_for_a_time_or_a_number_needs_one():
     assert lacking(wiki, "How many wikis did Cunningham make?", modality="text") == ("How many",)
     assert lacking(wiki, "Who made the wiki?", modality="text") == ()
     assert lacking(wiki.replace("made", "made early"), "When was the wiki made?", modality="text") == ()
-
-
-@pytest.mark.parametrize(
-    "text", ["keeper's dog?", "the year in which the quay was built", "Is the quay open", "please name it", "狗叫什么？"]
-)
-def test_a_question_asks_by_its_mark_or_by_a_word(text):
-    assert is_question(text)
-
-
-@pytest.mark.parametrize("text", ["a white lighthouse at night", "somewhat shown", "net sales 2018", "find two red boats"])
-def test_a_phrase_asks_nothing(text):
-    assert not is_question(text)
 
 
 @pytest.mark.parametrize("text", ["In the outbreak of 1861, they fell ill", "Figure 1: The outbreak", "The outbreak (Holm 2009)"])

@@ -12,12 +12,11 @@ Names are told by their capitals, so in English alone (German capitalizes every 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
-from types import MappingProxyType
 
 from ultrafast_rag.answer.units import Unit, above_of, dates_in, years_in
 from ultrafast_rag.language.accounts import concepts
@@ -26,7 +25,7 @@ from ultrafast_rag.language.names import said_by_name
 from ultrafast_rag.language.rows import CELL
 from ultrafast_rag.language.sameness import NUMBER_WORDS, same_word, stem_english
 from ultrafast_rag.language.stopwords import STOP_WORDS
-from ultrafast_rag.language.terms import DEFAULT_LANGUAGE, detect, without_accents, words_of
+from ultrafast_rag.language.terms import DEFAULT_LANGUAGE, is_english, without_accents, words_of
 from ultrafast_rag.types import PAGE_HEAD
 
 _TOKEN = re.compile(r"\w+(?:[.,:]\d+)*")
@@ -91,12 +90,6 @@ _WRITTEN = (
 _NUMBER = re.compile(
     rf"\d|\b(?:{'|'.join([*_WRITTEN.split(), *NUMBER_WORDS])}|eighty|ninety|(?:hundred|thousand|million|billion|dozen)s?)\b", re.I
 )
-_MARK = re.compile(r"[?\u037e\u055e\u061f\u1367\ufe56\uff1f]")  # Greek, Armenian, Arabic, Ethiopic, small and full-width ones too
-_ASKING = re.compile(
-    r"\b(?:wh(?:o|om|ose|at|ich|en|ere|y)|how)\b"
-    rf"|^\W*(?:please )?(?:{_AUX}|will|shall|name|list|tell|give|state|define|explain|describe|summari[sz]e|compare)\b",
-    re.I,
-)
 # numbers that count nothing: years, the number of a figure or section, a work that is cited
 _UNCOUNTED = re.compile(
     r"\((?:[^()]*\W)?(?:19|20)\d\d[a-z]?\)|\[[\d,;–\s-]+\]"
@@ -158,11 +151,6 @@ _PEOPLES = {
 }
 
 
-def is_question(text: str) -> bool:
-    """Rather than a phrase, "a red boat at night": by its mark, or in English by a word that asks."""
-    return bool(_MARK.search(text) or not _is_english(text) or _ASKING.search(text))
-
-
 @dataclass(frozen=True, slots=True)
 class Demands:
     """Of one question. names: runs of words as written. In lower case: quantity, what is asked for. denied: its "not"."""
@@ -186,7 +174,7 @@ def unsaid(unit: Unit, question: str) -> tuple[str, ...]:
     lacking += [text for text in asked.quoted if text.casefold() not in scope.text.casefold()]
     # a name may be another in a language of its own, and any other word is; rows are too short to tell it
     table = unit.hit.modality == "table"
-    if not _is_english(f"{unit.hit.title} {unit.hit.section} {_around(unit)}" if table else unit.hit.text):
+    if not is_english(f"{unit.hit.title} {unit.hit.section} {_around(unit)}" if table else unit.hit.text):
         return tuple(dict.fromkeys(lacking))
     over = _scope_of(_headings(unit, question))
     said = (lambda run: over.says_part(run) or scope.says_whole(run)) if table else scope.says
@@ -231,11 +219,6 @@ def _straight(word: str) -> set[str]:
     return {stem_english(next(filter(None, turned.groups())))} if turned else set()
 
 
-def language_of(text: str, shares: Mapping[str, float] = MappingProxyType({})) -> str | None:
-    """As `terms.detect` tells it, but for "per": Italian, and in every English "per share"."""
-    return detect([word for word in words_of(text) if word.casefold() != "per"], shares)
-
-
 def asks_why(question: str) -> bool:
     """Whether a reason is asked for, in English."""
     return bool(_WHY.match(question))
@@ -246,16 +229,10 @@ def gives_reason(text: str) -> bool:
     return bool(_REASON.search(text))
 
 
-@lru_cache(maxsize=512)
-def _is_english(text: str) -> bool:
-    """Or shows no language: a table of figures, a list of names."""
-    return language_of(text, {DEFAULT_LANGUAGE: 0.5}) in (DEFAULT_LANGUAGE, None)
-
-
 @lru_cache(maxsize=256)
 def demands_of(question: str) -> Demands:
     """See the head of this file."""
-    english = _is_english(question)
+    english = is_english(question)
     rest = FORM.sub(" ", without_orders(question))
     for written, _ in dates_in(question):
         rest = rest.replace(written, " ")

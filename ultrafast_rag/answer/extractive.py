@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from ultrafast_rag.answer.byline import byline_words, is_author_asked, is_date_asked
-from ultrafast_rag.answer.demands import asks_why, gives_reason, is_denial, is_question, language_of, unsaid
+from ultrafast_rag.answer.demands import asks_why, gives_reason, is_denial, unsaid
 from ultrafast_rag.answer.quotable import is_caption
 from ultrafast_rag.answer.units import (
     Unit,
@@ -37,9 +37,10 @@ from ultrafast_rag.answer.units import (
 )
 from ultrafast_rag.errors import EncodingError, RemoteEncoderError
 from ultrafast_rag.language.asides import plain, without_when
+from ultrafast_rag.language.asking import is_question
 from ultrafast_rag.language.names import said_by_name
 from ultrafast_rag.language.sameness import stem_english
-from ultrafast_rag.language.terms import DEFAULT_LANGUAGE, detect, shows, trusted, words_of
+from ultrafast_rag.language.terms import DEFAULT_LANGUAGE, detect, language_of, shows, trusted, words_of
 from ultrafast_rag.ports import Reader, TextEncoder, WordWeights
 from ultrafast_rag.types import PAGE_HEAD, Answer, Citation, Hit, Hits, Reading, Vectors
 

@@ -126,6 +126,10 @@ class LexicalIndex:
     def _majority(self) -> str:
         return self._languages.most_common(1)[0][0] if self._languages else analysis.DEFAULT_LANGUAGE
 
+    def _spoken(self) -> list[str]:
+        """Languages of enough passages to look for a word in."""
+        return [name for name, share in self._shares().items() if share >= _LANGUAGE_SHARE] or [self._majority()]
+
     # ---- asking
 
     def question_terms(self, query: str) -> list[str]:
@@ -136,7 +140,7 @@ class LexicalIndex:
             language = analysis.detect(words, shares)
             if language in shares:
                 return self._analyzer.terms(self._analyzer.question_words(words, language), language)
-            spoken = [name for name, share in shares.items() if share >= _LANGUAGE_SHARE] or [self._majority()]
+            spoken = self._spoken()
             kept = self._analyzer.question_words(words, language or self._majority())
             forms = [[term for name in spoken for term in self._analyzer.terms([word], name)] for word in kept]
             return [term for form in forms for term in dict.fromkeys(form)]
@@ -151,6 +155,18 @@ class LexicalIndex:
             return {}
         hashes = np.array([postings.hash_term(term) for term in terms], dtype=np.uint64)
         return dict(zip(terms, _idf(segments, gone, [segment.find(hashes) for segment in segments], len(terms)).tolist()))
+
+    def held(self, words: Sequence[str]) -> list[int]:
+        """How many passages hold each word, in any of its forms."""
+        self.refresh()
+        with self._guard:
+            segments, languages = list(self._segments), self._spoken()
+            forms = [[term for name in languages for term in self._analyzer.terms([word], name)] for word in words]
+        terms = list(dict.fromkeys(term for form in forms for term in form))
+        hashes = np.array([postings.hash_term(term) for term in terms], dtype=np.uint64)
+        counts = np.sum([segment.find(hashes)[1] for segment in segments], axis=0) if segments and terms else np.zeros(len(terms))
+        known = dict(zip(terms, counts.tolist()))
+        return [int(max((known[term] for term in form), default=0)) for form in forms]
 
     def search(self, query: str, k: int, *, allowed: Mask | None = None) -> Ranking:
         """The k best chunks that share a term with the query, best first."""
