@@ -248,7 +248,7 @@ def test_rows_of_one_label_say_which_they_are_and_lines_over_rows_are_no_rows():
     units = units_of(hit(text, "table"))
     assert [unit.shown.split(":")[0] for unit in units] == ["Net sales, Canned fish", "Operating income, Canned fish", "Rent"]
     question = "What was the operating income of canned fish in 2018?"
-    assert [label_asked(unit, question) for unit in units] == [0.25, 1.0, 0.0]
+    assert [label_asked(unit, question) for unit in units] == [0.0, 1.0, 0.0]
     assert cell_named(units[1], question) == "Operating income, Canned fish, 2018: 73 (In millions)"
     assert units_of(hit("name\nAda Holm", "table"))[0].shown == "name"  # of a table of one column every line is a row
 
@@ -351,6 +351,22 @@ def test_an_empty_column_ends_what_a_head_spans():
         " |  | Output |  |  | \nPlant | Head | 2022 | 2023 |  | Scrap\nCadiz | Roe | 5 | 6 |  | 0.029\nOslo | Ek | 7 | 8 |  | 0.1"
     )
     assert cell_named(units_of(hit(text, "table"))[0], "scrap of Cadiz") == "Cadiz, Scrap: 0.029"
+
+
+def test_a_row_under_a_common_label_is_asked_for_by_most_of_what_stands_over_it():
+    text = " | 2018\nWeighted average shares outstanding:\nDiluted | 526.7\nEarnings per share of holders:\nDiluted | 3.75"
+    shares, earnings = units_of(hit(text, "table"))
+    assert label_asked(shares, "How many diluted weighted average shares were there in 2018?") == 1
+    assert label_asked(earnings, "How many diluted weighted average shares were there in 2018?") < 0.5
+    assert label_asked(earnings, "What was the diluted EPS in 2018?") == 1
+
+
+def test_another_line_of_the_accounts_is_not_asked_for_by_the_words_it_shares():
+    bought, owned = units_of(
+        hit(" | 2018\nPurchases of property, plant and equipment (PP&E) | (5)\nProperty, plant and equipment — net | 9", "table")
+    )
+    assert [label_asked(unit, "What was net PP&E in 2018?") for unit in (bought, owned)] == [0, 1]
+    assert [label_asked(unit, "What was capex in 2018?") for unit in (bought, owned)] == [1, 0]
 
 
 def test_a_quarter_is_a_column_whatever_the_year_is():

@@ -380,10 +380,11 @@ def test_one_row_of_figures_under_years_is_a_table(tmp_path):
     assert tables_of(read(tmp_path, document)) == [shown(rows)]
 
 
-def test_one_head_in_the_middle_of_three_years_stands_over_each(tmp_path):
+@pytest.mark.parametrize("rows", [ROWS[2:5], [["Cost of sales", "$ 9", "$ 8", "$ 7"], ["Rent", "1", "2", "3"]]])
+def test_one_head_in_the_middle_of_three_years_stands_over_each(tmp_path, rows):
     document, page = page_with_prose()
     put(page, 450 - width("Fiscal Years") / 2, 136, "Fiscal Years")
-    draw(page, [YEARS, *ROWS[2:5]])
+    draw(page, [YEARS, *rows])
     assert tables_of(read(tmp_path, document))[0].splitlines()[0] == " | Fiscal Years | Fiscal Years | Fiscal Years"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ultrafast_rag.language.accounts import concepts, other_names
+from ultrafast_rag.language.accounts import concepts, is_change_of_balance, other_names
 from ultrafast_rag.language.asides import of_document, plain, without_when
 
 
@@ -40,3 +40,22 @@ def test_lines_of_accounts_are_sought_as_statements_write_them():
     assert "cost of sales" in other_names("COGS of Acme?")
     assert concepts("How much stock did Acme buy back?").keys() == {"buybacks"}
     assert other_names("How high is the lamp?") == ""
+
+
+@pytest.mark.parametrize(
+    ("question", "change"),
+    [
+        ("What was the inventory of Acme at the end of 2018?", True),
+        ("How did inventories change in 2018?", False),
+        ("What was net income in 2018?", False),
+    ],
+)
+def test_a_cash_flow_is_the_change_of_a_balance(question, change):
+    assert is_change_of_balance("Inventories", "CONSOLIDATED STATEMENTS OF CASH FLOWS", question) == change
+    assert not is_change_of_balance("Inventories", "CONSOLIDATED BALANCE SHEETS", question)
+
+
+def test_to_invest_in_plant_is_to_purchase_it():
+    assert concepts("How much did Acme invest in land, buildings and equipment?").keys() == {"capitalexpenditure"}
+    assert concepts("Purchases of land, buildings, and equipment").keys() == {"capitalexpenditure"}
+    assert concepts("Land, buildings, and equipment").keys() == {"plant"}

@@ -36,6 +36,7 @@ from ultrafast_rag.answer.units import (
     years_in,
 )
 from ultrafast_rag.errors import EncodingError, RemoteEncoderError
+from ultrafast_rag.language.accounts import is_change_of_balance
 from ultrafast_rag.language.asides import plain, without_when
 from ultrafast_rag.language.asking import is_question
 from ultrafast_rag.language.names import said_by_name
@@ -100,7 +101,8 @@ class Scored:
     cosine: to the question, cut at 0.  coverage: share of the question's idf that its words hold.  score: of both.
     meaning: weight of the cosine, 0 to MEANING: what the encoder knows nothing of is neither lifted nor sunk by it.
     named: how much of the row's label the question says; that makes it the row, and no surer answer: see `order`.
-    apart: whether it is about other years than the question. lacking: what the question insists on and this does not say.
+    apart: whether it is about other years than the question, or the change of what is asked for.
+    lacking: what the question insists on and this does not say.
     """
 
     unit: Unit
@@ -261,6 +263,7 @@ class ExtractiveAnswerer:
         """Each unit with its two numbers, in order."""
         if not units:
             return []
+        when = plain(question) if years_in(plain(question)) else question
         shown = [f"{unit.hit.section}: {unit.shown}" if unit.hit.section else unit.shown for unit in units]
         cosines, weight = np.zeros(len(units), np.float32), 0.0
         if meaning:
@@ -274,7 +277,7 @@ class ExtractiveAnswerer:
         wanted = [(stem_english(term), idf) for term, idf in self._words.weights(without_when(plain(question))).items()]
         covered = [self._coverage(question, wanted, unit, asked_for) for unit, asked_for in zip(units, named)]
         return [
-            Scored(unit, float(cosine), coverage, asked_for, years_apart(unit.shown, question), unsaid(unit, question), weight)
+            Scored(unit, float(cosine), coverage, asked_for, _is_apart(unit, when), unsaid(unit, question), weight)
             for unit, cosine, coverage, asked_for in zip(units, cosines, covered, named)
         ]
 
@@ -371,6 +374,12 @@ def _behind(unit: Unit, question: str) -> float:
 def _holds(unit: Unit, reading: Reading) -> bool:
     """Whether the reader's span begins in this unit."""
     return unit.start <= reading.start < unit.end
+
+
+def _is_apart(unit: Unit, question: str) -> bool:
+    """Whether a unit is about other years, or has the change of what is asked for."""
+    context = f"{unit.hit.section} {unit.hit.metadata.get(PAGE_HEAD, '')}"
+    return years_apart(unit.shown, question) or is_change_of_balance(unit.label, context, question)
 
 
 def lead_of(hit: Hit) -> str:

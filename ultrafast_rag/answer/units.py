@@ -68,6 +68,7 @@ _DATED = frozenset(
     "version date dated updated update last revised published compiled printed draft as of this was on the".split()
 )
 _LITTLE = frozenset("a and by for from in of on or the to".split())
+_GROUP_ASKED = 0.5  # chosen: share of the words over a row with a common label ("Diluted") that a question says of it
 _LINE = 100  # characters: a line of a table that has one cell, and is no longer, names rows or the whole table
 # what is written behind a row's label and is not asked for: "Accounts receivable, net of allowances", "Interest expense, net"
 _LABEL_END = re.compile(r",\s+(?:net|less|excluding|including|before|after)\b|\s+\(|\s+[–—-]\s+")
@@ -231,12 +232,19 @@ def label_asked(unit: Unit, question: str) -> float:
     if not _WORD.search(label):
         plain = any(map(str.isdigit, label)) or (len(label) == 1 and label.isupper())
         return float(plain and re.search(rf"(?<=\s){re.escape(label)}(?![\w-])", question) is not None)
-    label = f"{unit.group} {_LABEL_END.split(label)[0]}"
-    lines, said = concepts(label), concepts(question)
+    label = _LABEL_END.split(label)[0]
+    lines, said = concepts(f"{unit.group} {label}"), concepts(question)
+    if said and lines and not lines.keys() & said.keys():
+        return 0.0  # another line of the accounts, however many words it shares
     asked = _stems(" ".join([question, *(lines[name] for name in lines.keys() & said.keys())]))
+    share, over = _share_asked(label, asked), _share_asked(unit.group, asked) if unit.group else 1.0
+    return 1.0 if share == 1 and over >= _GROUP_ASKED else share * over / 2 if share == 1 else share / 2
+
+
+def _share_asked(label: str, asked: frozenset[str]) -> float:
+    """Of a label's words, little ones aside."""
     words = _stems(label) - _LITTLE or _stems(label)
-    share = sum(word in asked or ("_" in word and asked.issuperset(word.split("_"))) for word in words) / max(len(words), 1)
-    return share if share == 1 else share / 2
+    return sum(word in asked or ("_" in word and asked.issuperset(word.split("_"))) for word in words) / max(len(words), 1)
 
 
 def named_otherwise(unit: Unit, question: str) -> str:

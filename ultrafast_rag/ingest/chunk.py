@@ -318,9 +318,9 @@ def _led_in(elements: Sequence[Element], lead: str) -> tuple[list[Element], str]
     for element in elements:
         if element.kind == "table" and lead and lead not in element.text:
             element = replace(element, text=f"{lead}\n{element.text}")
-        if element.kind != "text":
+        if element.kind not in ("text", "heading"):  # a heading below a colon is a column's
             lead = ""
-        elif _says_something(element) or element.text.rstrip().endswith(":"):
+        elif element.kind == "text" and (_says_something(element) or element.text.rstrip().endswith(":")):
             sentences = split_sentences(element.text)
             lead = sentences[-1] if sentences and sentences[-1].endswith(":") and len(sentences[-1]) <= LEAD_IN else ""
         led.append(element)

@@ -10,11 +10,15 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 
-_PLANT = r"(?:property,?(?: and)? plant,? (?:and|&) equipment|property and equipment|pp ?& ?e|ppn?e|fixed assets)"
+_PLANT = (
+    r"(?:land,? buildings,? (?:and|&) equipment|property,?(?: and)? plant,? (?:and|&) equipment|property and equipment"
+    r"|pp ?& ?e|ppn?e|fixed assets)"
+)
 # the first that fits a stretch of text is taken: what is bought before what is owned, the cost of sales before sales
 _NAMES = {
-    "capitalexpenditure": rf"capital (?:expenditures?|spending)|capex|(?:purchases?|additions?|payments?|expenditures?)"
-    rf" (?:of|to|for|on) (?:the acquisition of )?{_PLANT}",
+    "capitalexpenditure": r"capital (?:expenditures?|spending)|capex"
+    r"|(?:purchases?|additions?|payments?|expenditures?|invest(?:ed)?)"
+    rf" (?:of|to|for|on|in) (?:the acquisition of )?{_PLANT}",
     "plant": _PLANT,
     "costofsales": r"costs? of (?:goods|products?|merchandise|services|sales|revenues?)(?: and services)?(?: sold)?|cogs",
     "revenue": r"(?<!deferred )(?<!unearned )(?:net |total )*(?:revenues?|sales|turnover)(?! (?:and|tax|price|ratio))",
@@ -57,6 +61,17 @@ _WRITTEN = {
 }
 _TOTALS = re.compile(r"\btotal (?:current |non-?current )?(?:assets|liabilities)\b", re.I)  # which balance sheets alone have
 _NAMED = re.compile("|".join(rf"(?P<{concept}>\b(?:{names}))" for concept, names in _NAMES.items()), re.I)
+
+# what a balance sheet has the amount of, and a statement of cash flows the change
+_BALANCES = frozenset({"receivables", "payables", "stocks", "plant"})
+_FLOWS = re.compile(r"\bcash flows?\b", re.I)
+_CHANGE = re.compile(r"\b(?:change[sd]?|increase[sd]?|decrease[sd]?|cash|flows?)\b", re.I)
+
+
+def is_change_of_balance(label: str, context: str, question: str) -> bool:
+    """Whether a row has the change over a year of what a question asks the amount of. context: headings over the row."""
+    asked = _BALANCES & concepts(question).keys() & concepts(label).keys()
+    return bool(asked and _FLOWS.search(context) and not _CHANGE.search(question))
 
 
 @lru_cache(maxsize=4096)

@@ -461,7 +461,11 @@ def _spread(body: Sequence[_Row], cells: Sequence[list[str]], columns: Sequence[
         if len(periods) < 2 and (len(over) == 1 or sum(any(texts[1:]) for texts in cells[n + 1 : first]) > 1):
             continue  # heads of three lines and more are words that wrap
         beside = [line for line in row.cells if line.x0 <= labels and _places(line, row, columns, labels) != [0]]
-        if not beside and 0 < len(over) < len(under) and (spans := _spans(over, columns, under)):
+        alone = len(over) == 1 and not beside and len(periods) > 1 and not _UNITS.match(over[0].text.strip())
+        if alone and columns[min(periods)][0] - 25 < over[0].center[0] < columns[max(periods)][1]:
+            for at in periods:  # alone over years, wherever their figures begin
+                cells[n][at + 1] = " ".join(over[0].text.split())
+        elif not beside and 0 < len(over) < len(under) and (spans := _spans(over, columns, under)):
             cells[n][1:] = [""] * len(columns)
             for line, (start, end) in zip(over, spans):
                 cells[n][start + 1 : end + 2] = [" ".join(line.text.split())] * (end + 1 - start)
