@@ -20,8 +20,9 @@ from pathlib import Path
 import numpy as np
 
 from ultrafast_rag.answer.byline import byline_words, is_author_asked, is_date_asked
-from ultrafast_rag.answer.demands import asks_why, gives_reason, is_denial, unsaid
+from ultrafast_rag.answer.demands import asks_why, gives_reason, unsaid
 from ultrafast_rag.answer.quotable import is_caption
+from ultrafast_rag.answer.refusal import clipped, refusal
 from ultrafast_rag.answer.units import (
     Unit,
     caption_of,
@@ -41,11 +42,10 @@ from ultrafast_rag.language.asides import plain, without_when
 from ultrafast_rag.language.asking import is_question
 from ultrafast_rag.language.names import said_by_name
 from ultrafast_rag.language.sameness import stem_english
-from ultrafast_rag.language.terms import DEFAULT_LANGUAGE, detect, language_of, shows, trusted, words_of
+from ultrafast_rag.language.terms import trusted, words_of
 from ultrafast_rag.ports import Reader, TextEncoder, WordWeights
 from ultrafast_rag.types import PAGE_HEAD, Answer, Citation, Hit, Hits, Reading, Vectors
 
-NOT_FOUND = "Not found in these documents."
 # Measured by `bench support` (300 questions of each kind, squad2, half of its articles indexed; data/benchmarks/support.json)
 MAX_SENTENCES = 3
 NEAR_BEST = 0.8  # of the best sentence's score: 1.6 sentences a reply, 91 % hold the answer; the best alone 82 %
@@ -82,16 +82,10 @@ CALIBRATION = (-8.2, 0.98)  # constant and slope: log odds that the best of them
 LEAST_SUPPORT = 0.18  # keeps nine of ten answerable questions there
 
 
-_MEASURE = re.compile(r"(?<=\bhow )(?:many|much|often|long|far|old|tall|high|deep|large|big)\b", re.I)  # asks, and names nothing
-_TO_WRITE = re.compile(
-    r"\b(?:summar(?:y|i[sz]e)|overview of|outline|compare|comparison|paraphrase|translate)\b|\babout\?*\s*$", re.I
-)
-_WRITER = ' A summary or comparison takes a writer: generator="gemini" or "local".'
 _ASKS_WHY = re.compile(r"\b(?:why|drove|drivers?|driven|drives?|reasons?|causes?|caused|led to|explains?)\b", re.I)
 _SAYS_WHY = re.compile(
     r"\b(?:because|due to|driven by|as a result of|resulting from|reflect(?:s|ed|ing)|attributable to|owing to|caused by)\b", re.I
 )
-_ASKS = re.compile(r"when\b|how many\b|(?:in|on)? ?(?:what|which)\b", re.I)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +193,8 @@ class ExtractiveAnswerer:
         timings = {"answer": time.perf_counter() - start}
         if support < LEAST_SUPPORT:
             weighed: Sequence[Candidate | Scored] = candidates or scored
-            text = self._not_found(question, hits, max(weighed, key=lambda one: one.near, default=None))
+            nearest = max(weighed, key=lambda one: one.near, default=None)
+            text = refusal(question, hits, nearest.unit if nearest else None, nearest.lacking if nearest else (), self._words)
             return Answer(question, text, hits, supported=False, support=support, timings_s=timings, notes=notes)
         text, citations = _write(_chosen(question, scored, best, found))
         cited = {c.hit.chunk_id for c in citations}
@@ -295,40 +290,6 @@ class ExtractiveAnswerer:
                 self._known.popitem(last=False)
         return np.stack([known[text] for text in texts])
 
-    def _not_found(self, question: str, hits: Hits, found: Candidate | Scored | None) -> str:
-        """What was nearest, and why it was not enough."""
-        if not hits:
-            return NOT_FOUND
-        nearest = found.unit.hit if found else hits[0]
-        if hits[0] is not nearest and hits[0].modality in ("image", "video") and not is_question(question):
-            return f"Not found in words. By what it shows, {hits[0].where} is nearest."
-        quoted = f": “{_clipped(found.unit.shown)}”" if found else "."
-        written_of = _TO_WRITE.search(question)
-        told = f"{NOT_FOUND}{_WRITER if written_of else ''} The nearest is in {nearest.where}"
-        if written_of:
-            return told + quoted
-        if found and found.lacking:
-            told += _why_not(found)
-        elif _in_another_language(question, nearest.text):
-            told += (
-                ", in another language than the question. Ask in theirs; across languages only a multilingual text_model finds"
-            )
-        elif missing := self._missing(question, nearest):
-            told += f", which says nothing of {missing}"
-        else:
-            told += ", about something similar: no sentence of it answers the question"
-        return told + quoted
-
-    def _missing(self, question: str, hit: Hit) -> str:
-        """The question's words, as they are written there, that a passage lacks, the most telling first; three at most."""
-        wanted = self._words.weights(question)
-        held = self._words.weights(f"{hit.title} {hit.section} {hit.text}").keys()
-        lacking: dict[str, float] = {}
-        for word in words_of(_MEASURE.sub("", question)):
-            if (terms := self._words.weights(word).keys() & wanted.keys()) and not terms & held:
-                lacking[f"“{word}”"] = max(wanted[term] for term in terms)
-        return ", ".join(sorted(lacking, key=lambda word: -lacking[word])[:3])
-
     def _coverage(self, question: str, wanted: Sequence[tuple[str, float]], unit: Unit, named: float) -> float:
         """Share of the question's idf (wanted: stems with theirs) that the unit says, or its headings or caption do.
 
@@ -409,38 +370,6 @@ def _by_sentence(best: Scored) -> float:
     return LEAST_SUPPORT * best.score / enough
 
 
-def _in_another_language(question: str, text: str) -> bool:
-    """Whether a question shows surely that it is in another language than a text; a word that both have is the text's."""
-    written = language_of(text)
-    asked = detect(words_of(question), {written: 0.9} if written else {})
-    if asked is None:
-        return written == DEFAULT_LANGUAGE and not shows(question, written)
-    return written is not None and asked != written
-
-
-def _clipped(text: str, longest: int = 200) -> str:
-    return text if len(text) <= longest else text[: longest - 1].rsplit(" ", 1)[0] + " …"
-
-
-def _why_not(found: Candidate | Scored) -> str:
-    """What it leaves unsaid: "which has 2021 and 2022, not 2019", "which says nothing of “profit”", "which does not say when"."""
-    years = [term for term in found.lacking if years_in(term) == {term}]
-    words = [f"“{term}”" for term in found.lacking if term not in years and not _ASKS.match(term)]
-    if years:
-        there = _listed(sorted(years_in(found.unit.hit.text)))
-        return f", which has {there}, not {_listed(years)}" if there else f", which says nothing of {_listed(years)}"
-    if is_denial(found.lacking[0]):
-        return ", which says how it is, not how it is not"
-    return f", which says nothing of {', '.join(words[:3])}" if words else f", which does not say {found.lacking[0].lower()}"
-
-
-def _listed(years: Sequence[str]) -> str:
-    """Years in words: "2019, 2020 and 2023", "2019 to 2024"."""
-    if len(years) > 2 and int(years[-1]) - int(years[0]) == len(years) - 1:
-        return f"{years[0]} to {years[-1]}"
-    return " and ".join(filter(None, [", ".join(years[:-1]), *years[-1:]]))
-
-
 class _Quote:
     """A unit on its way into an answer. said: how it is put there."""
 
@@ -459,7 +388,7 @@ def _chosen(question: str, scored: Sequence[Scored], best: float, found: Candida
     first = found.unit if found else others[0].unit
     chosen = [_Quote(first, cell_named(first, question) or first.shown)]
     if first.hit.modality != "table" and leans_back(first.shown) and (before := _before(first)) is not None:
-        chosen[0].said = f"{first.shown} (before it: “{_clipped(before.shown)}”)"
+        chosen[0].said = f"{first.shown} (before it: “{clipped(before.shown)}”)"
     elif _ASKS_WHY.search(question) and not _SAYS_WHY.search(first.shown) and (after := _after(first)) is not None:
         if _SAYS_WHY.search(after.shown):
             chosen.append(_Quote(after, after.shown))
