@@ -196,6 +196,13 @@ def test_a_lone_figure_stays_with_its_label_and_contents_are_no_table(tmp_path):
     assert all(f"{entry} … {at}" in text for entry, at in entries)
 
 
+def test_a_table_of_contents_is_no_table_by_its_name(tmp_path):
+    document, page = page_with_prose()
+    put(page, 60, 130, "TABLE OF CONTENTS")
+    draw(page, [["Business", "3"], ["Risk factors", "7"], ["Properties", "15"], ["Legal proceedings", "19"]], right=(540,))
+    assert not tables_of(read(tmp_path, document))
+
+
 def test_bullets_and_formulas_are_no_tables(tmp_path):
     document, page = page_with_prose()
     for number, words in enumerate(["Open the valve", "Read the gauge", "Close the valve", "Write it down"]):

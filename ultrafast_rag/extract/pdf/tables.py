@@ -23,7 +23,7 @@ from ultrafast_rag.extract.pdf.statements import counts_up, find_statements, row
 from ultrafast_rag.language.rows import is_data, is_figure
 from ultrafast_rag.types import BBox
 
-CAPTION = re.compile(r"^\s*(?:table|tab\.|tabelle|tableau|tabla|tabela|таблица)\s*[\dIVXA-Z]+", re.I)
+CAPTION = re.compile(r"^\s*(?!table of contents)(?:table|tab\.|tabelle|tableau|tabla|tabela|таблица)\s*[\dIVXA-Z]+", re.I)
 _FIGURE = re.compile(r"^[^\w\s]{0,2}\d[\d.,\s]*\s?[%\w°€$£]{0,3}$")
 _THIN = 2.5  # points: what is thinner is a rule
 _MOST_RULES = 4000  # chosen: a page with more is a drawing
