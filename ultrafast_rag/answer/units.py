@@ -135,7 +135,8 @@ def _paragraph_end(text: str) -> str:
 
 def _joined(left: str, right: str) -> str:
     """Two halves of a sentence; of a word that was cut in two the second is whole, see the PDF reader."""
-    return f"{left.rpartition(' ')[0] if left[-1] in '-‐' else left} {right}"
+    whole = left.rpartition(" ")[0] if left[-1] in "-‐" else left
+    return " ".join(f"{whole} {right}".split())
 
 
 def evidence_of(hit: Hit, rank: int = 0) -> list[Unit]:
