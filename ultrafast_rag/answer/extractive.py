@@ -303,9 +303,11 @@ class ExtractiveAnswerer:
         elif named == 1:
             above += f" {said_by_name(question, Path(hit.source).stem)} {hit.metadata.get(PAGE_HEAD, '')}"
         held = set(map(stem_english, self._words.weights(f"{above} {unit.shown} {dates_shared(question, unit.shown)}")))
-        lent = set(map(stem_english, self._words.weights(unit.before)))
         total = sum(weight for _, weight in wanted)
-        said = sum(weight * (1.0 if stem in held else LENT) for stem, weight in wanted if stem in held or stem in lent)
+        said = sum(weight for stem, weight in wanted if stem in held)
+        if unit.before and said < total:
+            lent = set(map(stem_english, self._words.weights(unit.before))) - held
+            said += LENT * sum(weight for stem, weight in wanted if stem in lent)
         return said / total if total else 0.0
 
 
