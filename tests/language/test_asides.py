@@ -39,6 +39,7 @@ def test_lines_of_accounts_are_sought_as_statements_write_them():
     assert "purchases of property" in other_names("What was Acme's capex?")
     assert "cost of sales" in other_names("COGS of Acme?")
     assert concepts("How much stock did Acme buy back?").keys() == {"buybacks"}
+    assert "employed" in other_names("How many employees did Acme have?")
     assert other_names("How high is the lamp?") == ""
 
 

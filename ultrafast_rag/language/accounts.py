@@ -38,6 +38,7 @@ _NAMES = {
     "buybacks": r"(?:repurchases?|purchases?|buy-?backs?) of (?:(?:common|treasury|own) )?(?:stock|shares)"
     r"|(?:buy|buys|bought|buying) back|(?:share|stock) (?:repurchases?|buy-?backs?)",
     "equity": r"(?:total )?(?:stockholders|shareholders|shareowners)['’]? equity|total equity",
+    "staff": r"(?:how many|number of) (?:people|employees|persons|workers)|headcount|workforce",
 }
 # how statements write them, and which statement does
 _WRITTEN = {
@@ -57,6 +58,7 @@ _WRITTEN = {
     "operatingcash": "net cash provided by operating activities cash flows",
     "dividends": "dividends paid cash flows",
     "buybacks": "purchases of treasury stock repurchases of common stock cash flows",
+    "staff": "employed employees people full-time workforce",
     "equity": "total stockholders shareholders equity balance sheets",
 }
 _TOTALS = re.compile(r"\btotal (?:current |non-?current )?(?:assets|liabilities)\b", re.I)  # which balance sheets alone have
