@@ -12,8 +12,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
+from ultrafast_rag.extract.pdf.baselines import regions
 from ultrafast_rag.extract.pdf.layout import Line, union
-from ultrafast_rag.extract.pdf.statements import Statement, regions
+from ultrafast_rag.extract.pdf.statements import Statement
 from ultrafast_rag.language.rows import is_figure, is_period
 
 _WIDE = re.compile(r"\s{2,}")

@@ -16,10 +16,11 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from ultrafast_rag.errors import require
+from ultrafast_rag.extract.pdf.baselines import rows_of
 from ultrafast_rag.extract.pdf.drawn import DrawnPage, Word
 from ultrafast_rag.extract.pdf.layout import Line, union
 from ultrafast_rag.extract.pdf.registers import find_registers
-from ultrafast_rag.extract.pdf.statements import counts_up, find_statements, rows_of
+from ultrafast_rag.extract.pdf.statements import counts_up, find_statements
 from ultrafast_rag.language.rows import is_data, is_figure
 from ultrafast_rag.types import BBox
 
