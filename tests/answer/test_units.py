@@ -5,17 +5,9 @@ from __future__ import annotations
 import pytest
 
 from ultrafast_rag.answer.quotable import is_caption, is_evidence, lists_references
-from ultrafast_rag.answer.units import (
-    caption_of,
-    cell_named,
-    dates_shared,
-    evidence_of,
-    label_asked,
-    leans_back,
-    named_otherwise,
-    units_of,
-    years_apart,
-)
+from ultrafast_rag.answer.tabular import caption_of, cell_named, label_asked, named_otherwise
+from ultrafast_rag.answer.units import evidence_of, leans_back, units_of
+from ultrafast_rag.language.dates import dates_shared, years_apart
 from ultrafast_rag.types import PAGE_HEAD, Hit
 
 TABLE = "in millions | 2018 | 2017\nNet sales | 32,765 | 31,657\nCost of sales | (1,200) | 980"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ultrafast_rag.answer.units import Unit, dated_line
+from ultrafast_rag.answer.quotable import Unit
+from ultrafast_rag.language.dates import dated_line
 from ultrafast_rag.language.names import name_pieces
 from ultrafast_rag.language.sameness import stem_english
 from ultrafast_rag.language.stopwords import STOP_WORDS

@@ -18,9 +18,11 @@ from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 
-from ultrafast_rag.answer.units import Unit, above_of, dates_in, years_in
+from ultrafast_rag.answer.quotable import Unit
+from ultrafast_rag.answer.tabular import above_of
 from ultrafast_rag.language.accounts import concepts
 from ultrafast_rag.language.asides import FORM, without_orders
+from ultrafast_rag.language.dates import dates_in, years_in
 from ultrafast_rag.language.names import said_by_name
 from ultrafast_rag.language.rows import CELL
 from ultrafast_rag.language.sameness import NUMBER_WORDS, same_word, stem_english

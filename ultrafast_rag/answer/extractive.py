@@ -21,25 +21,15 @@ import numpy as np
 
 from ultrafast_rag.answer.byline import byline_words, is_author_asked, is_date_asked
 from ultrafast_rag.answer.demands import asks_why, gives_reason, unsaid
-from ultrafast_rag.answer.quotable import is_caption
+from ultrafast_rag.answer.quotable import Unit, is_caption
 from ultrafast_rag.answer.refusal import clipped, refusal
-from ultrafast_rag.answer.units import (
-    Unit,
-    caption_of,
-    cell_named,
-    dates_shared,
-    evidence_of,
-    label_asked,
-    leans_back,
-    named_otherwise,
-    units_of,
-    years_apart,
-    years_in,
-)
+from ultrafast_rag.answer.tabular import caption_of, cell_named, label_asked, named_otherwise
+from ultrafast_rag.answer.units import evidence_of, leans_back, units_of
 from ultrafast_rag.errors import EncodingError, RemoteEncoderError
 from ultrafast_rag.language.accounts import is_change_of_balance
 from ultrafast_rag.language.asides import plain, without_when
 from ultrafast_rag.language.asking import is_question
+from ultrafast_rag.language.dates import dates_shared, years_apart, years_in
 from ultrafast_rag.language.names import said_by_name
 from ultrafast_rag.language.sameness import stem_english
 from ultrafast_rag.language.terms import trusted, words_of

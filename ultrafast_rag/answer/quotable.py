@@ -7,10 +7,12 @@ document, and no evidence.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 
 from ultrafast_rag.language.terms import is_unspaced, words_of
+from ultrafast_rag.types import Hit
 
 ENDED = re.compile(r"[.!?:;…。！？।؟][\"'”’»)\]]*$")
 # leaders, as they are or shortened by the PDF reader; a lone "Total … 38" is a label with its figure
@@ -40,6 +42,25 @@ _ENTRIES, _APART = 4, 160  # as many, and no further apart than that many charac
 _CAPTION = re.compile(r"(?:table|figure|fig\.|tab\.|abb\.|abbildung|tabelle)\s*\d+\s*[.:]", re.I)
 # a line that is typed to a shell or interpreter: "R> plot(x)", ">>> import os", "> library(zoo)"
 _CODE = re.compile(r"\s*(?:R>|>>>|#include\b|using namespace\b|In \[\d+\]:|[>$+]\s+(?=[\w.$]+\s*(?:<-|=|\(|\[)|[\w.-]+\s--?\w))")
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A stretch of a hit's text that can stand alone. start, end: its characters in the text; shown: as a person reads it.
+
+    label: of a table's row, what names it. group: of one whose label the table has twice, the line above that says which:
+    "Operating income".
+    before: the sentence before this one in its paragraph, which what this one calls "it" or "the model" may stand in.
+    """
+
+    hit: Hit
+    shown: str
+    start: int
+    end: int
+    place: tuple[int, int]  # rank of its hit, and which of its units, from 0
+    group: str = ""
+    label: str = ""
+    before: str = ""
 
 
 @lru_cache(maxsize=512)
