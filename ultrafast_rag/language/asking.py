@@ -7,6 +7,7 @@ import string
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
+from ultrafast_rag.language.accounts import concepts
 from ultrafast_rag.language.sameness import stem_english
 from ultrafast_rag.language.terms import is_english
 
@@ -66,7 +67,7 @@ def respelled(
     held: the number of passages that each of some words stands in. pieces: of a word in the encoder's vocabulary.
     """
     words = list(dict.fromkeys(_SPELLED.findall(text))) if is_english(text) else []
-    unknown = [word for word, count in zip(words, held(words)) if not count and pieces(word.lower()) > 1]
+    unknown = [word for word, count in zip(words, held(words)) if not count and pieces(word.lower()) > 1 and not concepts(word)]
     read = {word: best for word in unknown if (best := _nearest(word.lower(), held, pieces))}
     read = {word: best.capitalize() if word[0].isupper() else best for word, best in read.items()}
     return _SPELLED.sub(lambda word: read.get(word[0], word[0]), text), read
