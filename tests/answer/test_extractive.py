@@ -148,6 +148,12 @@ def test_a_question_about_what_is_not_so_is_told_that_nothing_is_denied(rag):
     assert "says how it is, not how it is not" in answer.text
 
 
+def test_names_are_in_no_language(rag):
+    text = "Jim Bainbridge Hernando Bedoya Rob Bestgen Mike Cain Dan Cruikshank Jim Denton Doug Mack Tom McKinley Kent Milligan"
+    hit = replace(rag.search("lamp house")[0], text=text, title="", section="")
+    assert "says nothing of “read”" in rag._extractive.answer("Who should read it?", Hits([hit])).text
+
+
 class BrokenReader:
     def reads(self, question):
         return True

@@ -57,7 +57,7 @@ def _missing(question: str, hit: Hit, words: WordWeights) -> str:
 
 def _in_another_language(question: str, text: str) -> bool:
     """Whether a question shows surely that it is in another language than a text; a word that both have is the text's."""
-    written = language_of(text)
+    written = language_of(" ".join(word for word in text.split() if not word[0].isupper()))  # "Dan" is a name, and Indonesian
     asked = detect(words_of(question), {written: 0.9} if written else {})
     if asked is None:
         return written == DEFAULT_LANGUAGE and not shows(question, written)
