@@ -82,6 +82,11 @@ SPEED: list[tuple[str, str, list[Get]]] = [
 RIGHT: list[tuple[str, str, list[Get]]] = [
     ("nDCG@10: SQuAD2, SciFact, XQuAD German, Chinese, Hindi", "quality",
      rows_of("default", "collection", "squad2", "scifact", "xquad-de", "xquad-zh", "xquad-hi")),
+    ("50 questions on 15 papers: the fact in the answer, in its first sentence; of 15 that they do not answer refused", "papers",
+     [lambda d, wanted=wanted: row(d["rows"], **dict(zip(("set", "measure"), wanted)))["value"]
+      for wanted in (("papers", "in the answer"), ("papers", "in the first statement"), ("papers_absent", "refused"))]),
+    ("75 questions on 12 drawn Forms 10-K of 60 pages: nDCG@10, the number in the answer; of 34 that they do not answer refused",
+     "filings", [lambda d: d["rows"][0]["nDCG@10"], lambda d: d["rows"][0]["in the answer"], lambda d: d["rows"][0]["refused"]]),
     ("demo CLIP, recall@1 on unseen pictures: of a text, of a picture", "demo_clip",
      [lambda d: d["numbers"]["unseen_text_to_image"], lambda d: d["numbers"]["unseen_image_to_text"]]),
     ("demo Whisper: word error rate on unseen sentences; words invented in 52 minutes without speech", "speech",
