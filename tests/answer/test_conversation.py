@@ -71,6 +71,11 @@ def test_a_question_that_leans_on_the_last_is_rewritten_and_no_other(asked, mean
     assert found.rewritten(asked) == (asked != meant)
 
 
+def test_politeness_of_either_question_is_no_topic():
+    polite = Answer("Could you tell me how many steps the tower has?", STEPS.text, STEPS.hits, STEPS.citations)
+    assert follow_up("Please tell me: and who built it?", polite).question == "and who built it? (steps tower)"
+
+
 def test_without_anything_before_a_question_stands_as_it_is():
     assert follow_up("why?", None).question == "why?"
     unsupported = Answer("Why are there fewer boats now?", "Not found.", Hits(), supported=False)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ultrafast_rag.answer.quotable import is_evidence
+from ultrafast_rag.language.asking import plain_question
 from ultrafast_rag.language.safetext import quotable
 from ultrafast_rag.language.sentences import split_sentences
 from ultrafast_rag.language.stopwords import STOP_WORDS
@@ -68,17 +69,18 @@ def follow_up(question: str, last: Answer | None, said: Iterable[str] = ()) -> F
         return FollowUp(question, _from_evidence(question, last, said, why=True))
     if last.citations and _MORE.fullmatch(question):
         return FollowUp(question, _from_evidence(question, last, said, why=False))
-    words = [word for word in _WORD.findall(question.casefold()) if word not in _COMMON]
-    if not _LEANS.search(question) and len(words) > 1:
+    plain = plain_question(question)
+    known = plain.casefold()
+    words = [word for word in _WORD.findall(known) if word not in _COMMON]
+    if not _LEANS.search(plain) and len(words) > 1:
         return FollowUp(question)
-    known = question.casefold()
     topic = [word for word in _content(last) if word.casefold() not in known]
-    return FollowUp(f"{question.rstrip()} ({' '.join(topic)})" if topic else question)
+    return FollowUp(f"{plain} ({' '.join(topic)})" if topic else question)
 
 
 def _content(last: Answer) -> list[str]:
     """The telling words of the last question as it stood alone, in their order."""
-    found = [word for word in _WORD.findall(last.question) if word.casefold() not in _COMMON]
+    found = [word for word in _WORD.findall(plain_question(last.question)) if word.casefold() not in _COMMON]
     return list(dict.fromkeys(found))[:12]
 
 
