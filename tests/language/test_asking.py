@@ -14,7 +14,15 @@ FOUNDED = "The station was founded in 1911 by Agnes Thorvald, an oceanographer. 
 
 @pytest.mark.parametrize(
     "text",
-    ["keeper's dog?", "the year in which the quay was built", "Is the quay open", "name the dog", "can you swim", "狗叫什么？"],
+    [
+        "keeper's dog?",
+        "the year in which the quay was built",
+        "Is the quay open",
+        "name the dog",
+        "can you swim",
+        "whats its name",
+        "狗叫什么？",
+    ],
 )
 def test_a_question_asks_by_its_mark_or_by_a_word(text):
     assert is_question(text)

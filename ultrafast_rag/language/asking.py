@@ -16,7 +16,7 @@ _POINTED = (
     "(?:i|you|we|he|she|it|they|one|there|the|an?|any|all|this|that|these|those|my|your|our|his|her|its|their|me|us|two|three)"
 )
 _ASKING = re.compile(
-    rf"""\b(?:wh(?:o|om|ose|at|ich|en|ere|y)|how)\b
+    rf"""\b(?:wh(?:o|om|ose|at|ich|en|ere|y)|how)s?\b
     |^\W*(?:is|are|was|were|do|does|did|has|have|had|could|would|should|shall|define|explain|describe|summari[sz]e|compare)\b
     |^\W*(?:can|may|might|must|will|name|list|state|give)\s{_POINTED}\b""",  # "can opener", "list price", "May 2018" ask nothing
     re.I | re.X,
