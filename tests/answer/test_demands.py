@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ultrafast_rag.answer.demands import asks_why, demands_of, gives_reason, unsaid
+from ultrafast_rag.answer.demands import demands_of, unsaid
+from ultrafast_rag.answer.reasons import asks_why, gives_reason
 from ultrafast_rag.answer.units import units_of
 from ultrafast_rag.types import PAGE_HEAD, Hit
 

@@ -22,6 +22,7 @@ from ultrafast_rag.answer.quotable import Unit
 from ultrafast_rag.answer.tabular import above_of
 from ultrafast_rag.language.accounts import concepts
 from ultrafast_rag.language.asides import FORM, without_orders
+from ultrafast_rag.language.contrary import denial_in, denies, turned
 from ultrafast_rag.language.dates import dates_in, years_in
 from ultrafast_rag.language.names import said_by_name
 from ultrafast_rag.language.rows import CELL
@@ -99,49 +100,6 @@ _UNCOUNTED = re.compile(
     r"|\b(?:in|of|since|by|from|until|till|to|the|and|early|late|mid|during|after|before|between)\s+(?:1[789]|20)\d\d\b(?!\s*%)",
     re.I,
 )
-_WHY = re.compile(r"^\W*(?:why|for (?:what|which) reason|what (?:is|was) the reason)\b", re.I)
-_REASON = re.compile(
-    r"\b(?:because|since|due to|owing to|thanks to|reasons?|so that|in order to|to (?:avoid|prevent|ensure|allow|keep|reduce)|"
-    r"therefore|thus|hence|consequently|as a result|leads?|leading|led|caus(?:e|es|ed|ing)|explain(?:s|ed)?|otherwise|means that|"
-    r"as (?:it|they|we|he|she|there|this|these|the|an?|no)|for (?:it|they|he|she|there)|so (?:it|they|he|she)|cannot)\b",
-    re.I,
-)
-# of two such words a sentence that says only the other answers another question
-_OPPOSITES = """
-    largest smallest; biggest smallest; most least; first last; highest lowest; longest shortest; oldest newest; oldest youngest
-    fastest slowest; best worst; maximum minimum; earliest latest; heaviest lightest; richest poorest; higher lower; older younger
-    more fewer; north south; east west; northern southern; eastern western; male female; internal external; upper lower
-    softest hardest; weakest strongest; weaker stronger; weak strong; weak powerful; soft hard
-    simple complex; hot cold; rich poor; early late; earlier later; before after; above below; inside outside; indoor outdoor
-    public private; formal informal; direct indirect; positive negative; majority minority; open closed; success failure
-    increase decrease; increase reduce; accept reject; win lose; won lost; gain lose; rise fall; rose fell; include exclude
-    allow prohibit; allow forbid; add subtract; addition subtraction; addition multiplication; attract repel; support oppose
-    import export; parallel perpendicular; temporary permanent; urban rural; domestic foreign; visible invisible; finite infinite
-    summer winter
-"""
-_OPPOSITE: dict[str, set[str]] = {}
-for _pair in _OPPOSITES.strip().replace("\n", ";").split(";"):
-    _one, _other = map(stem_english, _pair.split())
-    _OPPOSITE.setdefault(_one, set()).add(_other)
-    _OPPOSITE.setdefault(_other, set()).add(_one)
-# "non-Muslims", "unofficial", "motionless": the opposite of what is left without it; not "income", "discount", "uniform"
-_TURNED = re.compile(
-    r"(?:(?:non-?|dis-|de-|off-|on-|un-?(?!der|i[fointv]|til|less))([a-z]{4,})"
-    r"|(?:in|im|ir|il)([a-z]{3,}(?:[ai]ble|[ae]nt|[ae]nce|ency|ive|[ae]te|al|ly|ity))"
-    r"|dis((?:like|appear|agree|connect|allow|approv|continu|satisf|honest|abilit|similar|advantag|trust|loyal)[a-z]*)"
-    r"|(?!regard|neverthe|nonethe)([a-z]{4,})less)"
-)
-_HYPHENED = re.compile(r"[a-z]+(?:-[a-z]+)*")
-# what a question denies, unless it asks "whether or not"; and what denies anything in a sentence, in whatever words
-_OR_NOT = re.compile(r"\b(?:or(?: \w+)? not|or \w+n['’]t|why not|not only)\b", re.I)
-_DENIED = re.compile(r"\b(?:not|never|cannot|no(?!\.)|without|neither|none|nor|\w+n['’]t)\b", re.I)
-_DENYING = re.compile(
-    r"\b(?:nobody|nothing|lack\w*|fail\w*|refus\w*|reject\w*|except\w*|exclud\w*|unlike|rather than|instead|prevent\w*|"
-    r"prohibit\w*|avoid\w*|oppos\w*|den(?:y|ies|ied)|few|little|hardly|rarely|seldom|against|only|absen\w*|far from|stop\w*|"
-    r"ceas\w*|ban\w*|forb\w*|"
-    r"un(?!der|i[ointv]|til)[a-z]{4,}|in(?:dependen|valid|capab|suffic|effect|form|act)\w*|non\w*|im(?:possib|pract)\w*|free|\w+less)\b",
-    re.I,
-)
 # where a people and its country do not begin alike
 _PEOPLES = {
     one: frozenset({other})
@@ -186,49 +144,12 @@ def unsaid(unit: Unit, question: str) -> tuple[str, ...]:
         told = _scope_of(_FIRM.sub(" ", scope.text))  # a firm's name says nothing of what its tables count
         lacking += [word for word in asked.quantity if not told.has(word) and not _other_name(word, question, lines)]
     else:
-        lacking += [asked.denied] if asked.denied and not _denies(unit.shown) else []
-    lacking += _turned(question, unit.shown)
+        lacking += [asked.denied] if asked.denied and not denies(unit.shown) else []
+    lacking += turned(question, unit.shown)
     counted = unit.shown if table else _UNCOUNTED.sub(" ", unit.shown)
     kinds = ((_WHEN, _TIME, unit.shown), (_HOW_MANY, _NUMBER, counted))
     lacking += [found[1] for asks, holds, said in kinds if (found := asks.search(question)) and not holds.search(said)]
     return tuple(dict.fromkeys(lacking))
-
-
-def is_denial(term: str) -> bool:
-    """Whether what is left unsaid is a question's "not"."""
-    return _DENIED.fullmatch(term) is not None
-
-
-def _denies(text: str) -> bool:
-    return bool(_DENIED.search(text) or _DENYING.search(text))
-
-
-def _turned(question: str, text: str) -> list[str]:
-    """The question's words of which the text says the opposite, and not the word; of which it may deny the opposite, none."""
-    asked, said = (set(_HYPHENED.findall(words.lower())) for words in (question, text))
-    stems, held = ({stem_english(word): word for word in words} for words in (asked, said))
-    missing = {stem: word for stem, word in stems.items() if stem not in held}
-    found = [word for stem, word in missing.items() if _OPPOSITE.get(stem, set()) & held.keys() - stems.keys()]
-    if not _DENIED.search(question) and not _DENIED.search(text):
-        found += [word for word in missing.values() if _straight(word) & held.keys()]
-        found += [missing[root] for word in said - asked for root in _straight(word) & missing.keys()]
-    return sorted(set(found))
-
-
-def _straight(word: str) -> set[str]:
-    """The stem of what a word is the opposite of, by its prefix or suffix."""
-    turned = _TURNED.fullmatch(word)
-    return {stem_english(next(filter(None, turned.groups())))} if turned else set()
-
-
-def asks_why(question: str) -> bool:
-    """Whether a reason is asked for, in English."""
-    return bool(_WHY.match(question))
-
-
-def gives_reason(text: str) -> bool:
-    """Whether a sentence shows by its words that it says why."""
-    return bool(_REASON.search(text))
 
 
 @lru_cache(maxsize=256)
@@ -248,7 +169,7 @@ def demands_of(question: str) -> Demands:
         tuple(sorted(years_in(question).union(filter(_YEAR.fullmatch, figures)))),
         quoted,
         tuple(_quantity(rest)) if english else (),
-        found[0] if english and (found := _DENIED.search(_OR_NOT.sub(" ", rest))) else "",
+        denial_in(rest) if english else "",
     )
 
 

@@ -9,7 +9,6 @@ sentences are chosen so in any case.
 from __future__ import annotations
 
 import math
-import re
 import threading
 import time
 from collections import OrderedDict
@@ -20,8 +19,9 @@ from pathlib import Path
 import numpy as np
 
 from ultrafast_rag.answer.byline import byline_words, is_author_asked, is_date_asked
-from ultrafast_rag.answer.demands import asks_why, gives_reason, unsaid
+from ultrafast_rag.answer.demands import unsaid
 from ultrafast_rag.answer.quotable import Unit, is_caption
+from ultrafast_rag.answer.reasons import asks_cause, asks_why, gives_reason, names_cause
 from ultrafast_rag.answer.refusal import clipped, refusal
 from ultrafast_rag.answer.tabular import caption_of, cell_named, label_asked, named_otherwise
 from ultrafast_rag.answer.units import evidence_of, leans_back, units_of
@@ -70,12 +70,6 @@ LEAD_CHARACTERS = 160  # of title and headings, shown to the reader before the t
 WEIGHTS = (0.21, 5.0, 1.6, 3.6)
 CALIBRATION = (-8.2, 0.98)  # constant and slope: log odds that the best of them answers the question at all
 LEAST_SUPPORT = 0.18  # keeps nine of ten answerable questions there
-
-
-_ASKS_WHY = re.compile(r"\b(?:why|drove|drivers?|driven|drives?|reasons?|causes?|caused|led to|explains?)\b", re.I)
-_SAYS_WHY = re.compile(
-    r"\b(?:because|due to|driven by|as a result of|resulting from|reflect(?:s|ed|ing)|attributable to|owing to|caused by)\b", re.I
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -381,8 +375,8 @@ def _chosen(question: str, scored: Sequence[Scored], best: float, found: Candida
     chosen = [_Quote(first, cell_named(first, question) or first.shown)]
     if first.hit.modality != "table" and leans_back(first.shown) and (before := _before(first)) is not None:
         chosen[0].said = f"{first.shown} (before it: “{clipped(before.shown)}”)"
-    elif _ASKS_WHY.search(question) and not _SAYS_WHY.search(first.shown) and (after := _after(first)) is not None:
-        if _SAYS_WHY.search(after.shown):
+    elif asks_cause(question) and not names_cause(first.shown) and (after := _after(first)) is not None:
+        if names_cause(after.shown):
             chosen.append(_Quote(after, after.shown))
     rest = [s.unit for s in others if s.unit.place != first.place][: MAX_SENTENCES - len(chosen)]
     return chosen + [_Quote(unit, unit.shown) for unit in sorted(rest, key=lambda unit: unit.place)]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from ultrafast_rag.answer.demands import is_denial
 from ultrafast_rag.answer.quotable import Unit
 from ultrafast_rag.language.asking import is_question
+from ultrafast_rag.language.contrary import is_denial
 from ultrafast_rag.language.dates import years_in
 from ultrafast_rag.language.terms import DEFAULT_LANGUAGE, detect, language_of, shows, words_of
 from ultrafast_rag.ports import WordWeights
