@@ -148,6 +148,10 @@ def test_a_question_about_what_is_not_so_is_told_that_nothing_is_denied(rag):
     assert "says how it is, not how it is not" in answer.text
 
 
+def test_what_is_asked_about_is_told_before_how_it_is_asked(rag):
+    assert "says nothing of “submarines”" in rag.query("How many submarines are there?").text
+
+
 def test_names_are_in_no_language(rag):
     text = "Jim Bainbridge Hernando Bedoya Rob Bestgen Mike Cain Dan Cruikshank Jim Denton Doug Mack Tom McKinley Kent Milligan"
     hit = replace(rag.search("lamp house")[0], text=text, title="", section="")

@@ -33,11 +33,12 @@ def refusal(question: str, hits: Hits, found: Unit | None, lacking: Sequence[str
     if _TO_WRITE.search(question):
         return f"{NOT_FOUND}{_WRITER} The nearest is in {nearest.where}{quoted}"
     told = f"{NOT_FOUND} The nearest is in {nearest.where}"
-    if found and lacking:
+    missing = _missing(question, nearest, words)
+    if found and lacking and not (missing and all(map(_ASKS.match, lacking))):  # what is asked about says more than "how many"
         told += _why_not(found, lacking)
     elif _in_another_language(question, nearest.text):
         told += ", in another language than the question. Ask in theirs; across languages only a multilingual text_model finds"
-    elif missing := _missing(question, nearest, words):
+    elif missing:
         told += f", which says nothing of {missing}"
     else:
         told += ", about something similar: no sentence of it answers the question"
